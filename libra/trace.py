@@ -1,0 +1,304 @@
+"""Trace: all that an answer leaves behind, and the file that holds it.
+
+A trace file is one zip: `trace.json` (everything but the numbers), `arrays/*.npy` and
+`images/*.png`. It is read without pickle, within size limits, and needs no model.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from libra.errors import InputError
+from libra.layout import TokenLayout
+from libra.reduction import Reduction
+
+FORMAT = "libra-trace"
+VERSION = 1
+MAX_SIDE = 672  # longest side of the pixels kept in a trace
+MAX_BYTES = 512 * 2**20  # what a trace file may unpack to
+MAX_MEMBERS = 4096
+
+STAGE_NAMES = {
+    "encoder": "encoder layer {layer}",
+    "connector": "after the encoder",
+    "decoder": "after layer {layer}",
+}
+
+# Attention is stored in half precision, scaled by a power of two so that the smallest rows
+# (1e-8 and below for a video) keep their digits: 1 * 2**14 < 65504.
+_ATTENTION_SCALE = 2.0**14
+
+
+@dataclass
+class Event:
+    """One compression event: where it happened and the map it applied."""
+
+    site: str  # "encoder", "connector" or "decoder"
+    layer: int  # the layer whose output (decoder) or middle (encoder) was reduced; -1: connector
+    reduction: Reduction
+
+    @property
+    def name(self) -> str:
+        """The stage this event leads to, as shown to people."""
+        return STAGE_NAMES[self.site].format(layer=self.layer)
+
+
+@dataclass
+class Word:
+    """One generated token with its probability and the five most probable tokens there."""
+
+    text: str
+    probability: float
+    top: list[tuple[str, float]]
+
+
+@dataclass
+class Timings:
+    """Wall-clock seconds of the parts of one answer; `decode` has one entry per later token."""
+
+    encoder: float = 0.0
+    connector: float = 0.0
+    prefill: float = 0.0
+    decode: list[float] = field(default_factory=list)
+
+    @property
+    def total(self) -> float:
+        """Seconds in all."""
+        return self.encoder + self.connector + self.prefill + sum(self.decode)
+
+
+@dataclass
+class Cost:
+    """What the visual tokens cost the decoder, beside the same request without compression."""
+
+    flops: float
+    vanilla_flops: float
+    kv_bytes: int
+    vanilla_kv_bytes: int
+
+
+@dataclass
+class Trace:
+    """One answered question. N visual tokens, L decoder layers, W generated tokens."""
+
+    model: str
+    family: str
+    method: str
+    params: dict
+    ratio: float
+    layers: tuple[int, ...]
+    question: str
+    answer: str
+    words: list[Word]  # [W]
+    images: list[np.ndarray]  # uint8 [H, W, 3], upright, longest side <= MAX_SIDE
+    layout: TokenLayout  # of the N visual tokens before any event
+    events: list[Event]
+    counts: list[int]  # [L] visual tokens each decoder layer processes, compensation included
+    importance: list[Tensor]  # [L] of [n_l]: the last prompt token's attention, head mean
+    attention: list[list[Tensor]]  # [W][L] of [n_l]: the row that produced each word
+    cls_attention: Tensor | None  # [N] CLS row of the last encoder layer, head mean
+    timings: Timings
+    cost: Cost
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the stages: before any event, then after each; len(events) + 1."""
+        return ["before", *(event.name for event in self.events)]
+
+    def lineage(self, upto: int) -> Reduction:
+        """Composition of the first `upto` events: original tokens -> tokens of that stage."""
+        if not 0 <= upto <= len(self.events):
+            raise InputError(f"Stage {upto} does not exist: choose 0 to {len(self.events)}.")
+        lineage = Reduction.identity(len(self.layout))
+        for event in self.events[:upto]:
+            lineage = lineage.then(event.reduction)
+        return lineage
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace to one zip file."""
+        header, arrays = _pack(self)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("trace.json", json.dumps(header, ensure_ascii=False))
+            for name, array in arrays.items():
+                buffer = io.BytesIO()
+                np.save(buffer, array, allow_pickle=False)
+                file.writestr(f"arrays/{name}.npy", buffer.getvalue())
+            for i, pixels in enumerate(self.images):
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).save(buffer, "PNG")
+                file.writestr(f"images/{i}.png", buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read a trace file.
+
+        Raises InputError for anything that is not one, is damaged, too large, or was written
+        by a newer version.
+        """
+        path = Path(path)
+        try:
+            with zipfile.ZipFile(path) as file:
+                return _unpack(_Reader(file, path.name))
+        except InputError:
+            raise
+        except FileNotFoundError:
+            raise InputError(f"There is no trace file {path}.") from None
+        except (zipfile.BadZipFile, IsADirectoryError):
+            raise InputError(f"{path.name} is not a trace file.") from None
+        except Exception as error:
+            # Whatever a damaged or forged file provokes, its reader gets one clear sentence.
+            raise InputError(f"The trace file {path.name} is damaged.") from error
+
+
+class _Reader:
+    """Bounded access to the members of a trace file."""
+
+    def __init__(self, file: zipfile.ZipFile, name: str):
+        members = file.infolist()
+        if len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > MAX_BYTES:
+            raise InputError(f"The trace file {name} is too large to open.")
+        self.file = file
+        if "trace.json" not in file.namelist():
+            raise InputError(f"{name} is not a trace file.")
+        self.header = json.loads(file.read("trace.json"))
+        if not isinstance(self.header, dict) or self.header.get("format") != FORMAT:
+            raise InputError(f"{name} is not a trace file.")
+        if self.header["version"] > VERSION:
+            raise InputError(
+                f"{name} was written by a newer version of this program (trace version "
+                f"{self.header['version']}, this one reads up to {VERSION}). Update to open it."
+            )
+
+    def array(self, name: str) -> np.ndarray:
+        """One array; the header may not promise more than the member holds."""
+        raw = self.file.read(f"arrays/{name}.npy")
+        buffer = io.BytesIO(raw)
+        np.lib.format.read_magic(buffer)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(buffer)
+        if int(np.prod(shape, dtype=object)) * dtype.itemsize != len(raw) - buffer.tell():
+            raise ValueError(f"array {name} does not fit its header")
+        return np.load(io.BytesIO(raw), allow_pickle=False)
+
+    def tensor(self, name: str) -> Tensor:
+        """One array as a tensor."""
+        return torch.from_numpy(self.array(name))
+
+    def picture(self, name: str) -> np.ndarray:
+        """One picture, uint8 [H, W, 3]."""
+        with Image.open(io.BytesIO(self.file.read(f"images/{name}.png")), formats=["PNG"]) as image:
+            if max(image.size) > MAX_SIDE:
+                raise ValueError(f"picture {name} is too large")
+            return np.asarray(image.convert("RGB"))
+
+
+def _pack(trace: Trace) -> tuple[dict, dict[str, np.ndarray]]:
+    """The JSON header of a trace and its named arrays."""
+    arrays = {f"layout.{f.name}": getattr(trace.layout, f.name) for f in fields(TokenLayout)}
+    events = []
+    for i, event in enumerate(trace.events):
+        r = event.reduction
+        for name in ("source", "target", "weight", "slot"):
+            arrays[f"event{i}.{name}"] = getattr(r, name)
+        for name, values in r.evidence.items():
+            arrays[f"event{i}.evidence.{name}"] = values
+        events.append(
+            {
+                "site": event.site,
+                "layer": event.layer,
+                "n_in": r.n_in,
+                "compensation": r.compensation,
+                "evidence": list(r.evidence),
+            }
+        )
+    arrays["importance"] = _flat(trace.importance)
+    rows = [_flat(word) for word in trace.attention]
+    arrays["attention"] = (torch.stack(rows) if rows else torch.empty(0, 0)) * _ATTENTION_SCALE
+    arrays["attention"] = arrays["attention"].half()
+    if trace.cls_attention is not None:
+        arrays["cls_attention"] = trace.cls_attention
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        **{name: getattr(trace, name) for name in _PLAIN},
+        "words": [asdict(word) for word in trace.words],
+        "events": events,
+        "pictures": len(trace.images),
+        "rows": [len(row) for row in trace.importance],
+        "cls_attention": trace.cls_attention is not None,
+        "timings": asdict(trace.timings),
+        "cost": asdict(trace.cost),
+    }
+    return header, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+_PLAIN = ("model", "family", "method", "params", "ratio", "question", "answer", "layers", "counts")
+
+
+def _unpack(file: _Reader) -> Trace:
+    """The trace in an open file; any inconsistency raises."""
+    header = file.header
+    rows = header["rows"]
+    trace = Trace(
+        **{name: header[name] for name in _PLAIN} | {"layers": tuple(header["layers"])},
+        words=[
+            Word(w["text"], w["probability"], [(text, p) for text, p in w["top"]])
+            for w in header["words"]
+        ],
+        images=[file.picture(str(i)) for i in range(header["pictures"])],
+        layout=TokenLayout(
+            **{f.name: file.tensor(f"layout.{f.name}") for f in fields(TokenLayout)}
+        ),
+        events=[_unpack_event(file, i, event) for i, event in enumerate(header["events"])],
+        importance=list(file.tensor("importance").split(rows)) if rows else [],
+        attention=[
+            list((row.float() / _ATTENTION_SCALE).split(rows)) for row in file.tensor("attention")
+        ],
+        cls_attention=file.tensor("cls_attention") if header["cls_attention"] else None,
+        timings=Timings(**header["timings"]),
+        cost=Cost(**header["cost"]),
+    )
+    if trace.attention:
+        trace.attention[0] = trace.importance  # the same row, in full precision
+    _check(trace)
+    return trace
+
+
+def _unpack_event(file: _Reader, i: int, event: dict) -> Event:
+    reduction = Reduction(
+        n_in=event["n_in"],
+        **{n: file.tensor(f"event{i}.{n}") for n in ("source", "target", "weight", "slot")},
+        compensation=event["compensation"],
+        evidence={n: file.tensor(f"event{i}.evidence.{n}") for n in event["evidence"]},
+    )
+    return Event(event["site"], event["layer"], reduction)
+
+
+def _check(trace: Trace) -> None:
+    """Refuse a file whose parts do not belong together."""
+    n = len(trace.layout)
+    for event in trace.events:
+        if event.site not in STAGE_NAMES or event.reduction.n_in != n:
+            raise ValueError(f"event {event.name} takes {event.reduction.n_in} of {n} tokens")
+        n = event.reduction.n_out
+    if trace.importance and [len(row) for row in trace.importance] != trace.counts:
+        raise ValueError("attention rows do not fit the token counts")
+    if trace.cls_attention is not None and len(trace.cls_attention) != len(trace.layout):
+        raise ValueError("CLS attention does not fit the layout")
+    if not set(trace.layout.image.tolist()) <= set(range(len(trace.images))):
+        raise ValueError("the layout speaks of pictures that are not there")
+
+
+def _flat(rows: Iterable[Tensor]) -> Tensor:
+    """Ragged rows as one fp32 vector."""
+    rows = [row.float() for row in rows]
+    return torch.cat(rows) if rows else torch.empty(0)
