@@ -1,0 +1,8 @@
+"""The one error that a user can cause and can mend."""
+
+
+class InputError(ValueError):
+    """Something that was passed in cannot be used; the message says what to do instead.
+
+    The page shows the message as it is, the command line prints it in one line and exits with 2.
+    """

@@ -1,0 +1,77 @@
+"""The registry of compression methods. A new method is one new file and one line in `METHODS`."""
+
+import types
+import typing
+from dataclasses import dataclass, fields
+
+from libra.errors import InputError
+from libra.methods.base import Method, RatioMethod, Tokens
+from libra.methods.fastv import FastV
+from libra.methods.libra import Libra
+from libra.methods.vanilla import Vanilla
+
+__all__ = ["Method", "Parameter", "RatioMethod", "Tokens", "create", "get", "names", "parameters"]
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        Vanilla,
+        FastV,
+        Libra,
+    )
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a method, as the page and the command line need it for a control."""
+
+    name: str
+    type: type  # float, int or str
+    default: object  # None = optional
+    help: str
+    range: tuple[float, float] | None = None  # inclusive
+    choices: tuple[str, ...] | None = None
+    step: float | None = None
+
+
+def names() -> list[str]:
+    """The names of all methods."""
+    return list(METHODS)
+
+
+def get(name: str) -> type[Method]:
+    """The class of a method: its title, summary, paper, site, kind and presets."""
+    if name not in METHODS:
+        raise InputError(f"There is no method {name!r}. Choose one of: {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def create(name: str, **params: object) -> Method:
+    """The method `name` with the given parameters; the others have the papers' values.
+
+    Raises:
+        InputError: an unknown method or parameter, or a value out of range.
+    """
+    method = get(name)
+    known = [f.name for f in fields(method)]
+    for key in params:
+        if key not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise InputError(f"{name} has no parameter {key!r}; {has}.")
+    return method(**params)
+
+
+def parameters(name: str) -> list[Parameter]:
+    """The parameters of a method, in the order in which controls should show them."""
+    return [
+        Parameter(name=f.name, type=_plain(f.type), default=f.default, **f.metadata)
+        for f in fields(get(name))
+    ]
+
+
+def _plain(annotation: object) -> type:
+    """`float | None` -> `float`."""
+    if isinstance(annotation, types.UnionType):
+        return next(t for t in typing.get_args(annotation) if t is not types.NoneType)
+    return annotation

@@ -1,0 +1,151 @@
+"""What a compression method sees (`Tokens`) and what every method shares (`Method`)."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import Field, dataclass, field, fields
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from libra.errors import InputError
+from libra.reduction import Reduction
+
+if TYPE_CHECKING:
+    from libra.layout import TokenLayout
+
+
+@dataclass
+class Tokens:
+    """The visual tokens at the point of reduction, and what is known about them."""
+
+    hidden: Tensor  # [N, D]
+    importance: Tensor | None = None  # [N] attention of the output token (or of CLS) to each
+    keys: Tensor | None = None  # [N, Dk] attention keys
+    received: Tensor | None = None  # [N] mean attention received from the other image tokens
+    size: Tensor | None = None  # [N] how many original tokens each stands for; None = one each
+    layout: "TokenLayout | None" = None
+    n_previous_compensation: int = 0  # how many of the tokens are earlier compensation tokens
+    generator: torch.Generator | None = None
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+    def scores(self, name: str) -> Tensor:
+        """The field `name` in the precision of merging weights: fp32, or float64 as `hidden`."""
+        return getattr(self, name).to(torch.promote_types(self.hidden.dtype, torch.float32))
+
+
+INPUTS = {
+    "importance": "the attention of the output token (or of the CLS token) to each visual token",
+    "keys": "the attention keys of the visual tokens",
+    "received": "the mean attention each visual token receives from the others",
+    "layout": "the patch grid behind the visual tokens",
+}
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A compression method. The dataclass fields are its parameters.
+
+    Field metadata is read by the page, the command line and the checks here: `help`, `range`
+    (inclusive bounds), `choices`, `step`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    summary: ClassVar[str]  # one sentence
+    paper: ClassVar[str]  # citation and section
+    kind: ClassVar[str]  # "none", "prune", "merge"
+    site: ClassVar[str] = "decoder"  # where it acts: "encoder", "connector" or "decoder"
+    needs: ClassVar[tuple[str, ...]] = ()  # fields of Tokens it cannot do without
+    presets: ClassVar[dict[str, dict]] = {}  # settings "as in the paper"
+
+    def __post_init__(self):
+        for parameter in fields(self):
+            check_value(self.name, parameter, getattr(self, parameter.name))
+
+    @abstractmethod
+    def reduce(self, tokens: Tokens) -> Reduction:
+        """Decide where the visual tokens go: a map from `len(tokens)` tokens to fewer."""
+
+    def require(self, tokens: Tokens) -> None:
+        """Raise InputError for the first input this method needs and `tokens` lacks."""
+        for name in self.needs:
+            value = getattr(tokens, name)
+            if value is None:
+                raise InputError(f"{self.title} needs `{name}`: {INPUTS[name]}.")
+            if len(value) != len(tokens):
+                raise InputError(
+                    f"{self.title}: `{name}` has {len(value)} entries for {len(tokens)} tokens."
+                )
+
+
+@dataclass(frozen=True)
+class RatioMethod(Method):
+    """A method that reduces to a count: from `ratio`, or exactly `keep`.
+
+    max(1, round(N * (1 - ratio))) tokens stay. One rule for all methods, so that the same ratio
+    means the same number of tokens everywhere, and never none.
+    """
+
+    ratio: float = field(
+        default=0.5,
+        metadata={
+            "help": "share of the visual tokens to remove",
+            "range": (0.0, 1.0),
+            "step": 0.01,
+        },
+    )
+    keep: int | None = field(
+        default=None,
+        metadata={
+            "help": "exact number of tokens to keep, instead of a ratio",
+            "range": (1, math.inf),
+        },
+    )
+
+    def count(self, n: int) -> int:
+        """How many of `n` tokens stay; fused and compensation tokens are not counted."""
+        if self.keep is not None:
+            return min(self.keep, n)
+        return max(1, round(n * (1 - self.ratio)))
+
+    def reduce(self, tokens: Tokens) -> Reduction:
+        """Check the inputs, change nothing where nothing is to be removed, else decide."""
+        self.require(tokens)
+        n = self.counted(tokens)
+        n_keep = self.count(n)
+        return self.decide(tokens, n_keep) if n_keep < n else self.unchanged(tokens)
+
+    @abstractmethod
+    def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
+        """The method itself: reduce to `n_keep` tokens, fewer than there are."""
+
+    def counted(self, tokens: Tokens) -> int:
+        """How many of the tokens the ratio speaks of: all of them."""
+        return len(tokens)
+
+    def unchanged(self, tokens: Tokens) -> Reduction:
+        """What to return when nothing is to be removed."""
+        return Reduction.identity(len(tokens), tokens.hidden.device)
+
+
+def check_value(method: str, parameter: Field, value: object) -> None:
+    """Hold one parameter against its metadata; `None` is fine where it is the default."""
+    if value is None and parameter.default is None:
+        return
+    choices = parameter.metadata.get("choices")
+    if choices is not None and value not in choices:
+        options = ", ".join(map(str, choices))
+        raise InputError(f"{method}: {parameter.name} must be one of {options}, not {value!r}.")
+    bounds = parameter.metadata.get("range")
+    if bounds is None:
+        return
+    low, high = bounds
+    whole = parameter.type in (int, int | None)
+    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not fits or not low <= value <= high:  # NaN fails the comparison
+        kind = "a whole number" if whole else "a number"
+        limit = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise InputError(f"{method}: {parameter.name} must be {kind} {limit}, not {value!r}.")

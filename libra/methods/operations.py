@@ -1,0 +1,42 @@
+"""Tensor operations that several methods share."""
+
+import torch
+from torch import LongTensor, Tensor
+from torch.nn.functional import normalize
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """`x` in fp32, or as it is where it is float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of `x` [N, D] scaled to length one, so that products of rows are cosines."""
+    return normalize(at_least_fp32(x), dim=-1)
+
+
+def top(score: Tensor, k: int) -> LongTensor:
+    """Indices of the `k` highest scores, best first; of equal scores the first comes first."""
+    return score.sort(descending=True, stable=True).indices[:k]
+
+
+def complement(indices: LongTensor, n: int) -> LongTensor:
+    """The members of 0..n-1 that are not in `indices`, ascending."""
+    rest = torch.ones(n, dtype=torch.bool, device=indices.device)
+    return rest.index_fill_(0, indices, False).nonzero().flatten()
+
+
+def group_sum(value: Tensor, group: LongTensor, n_groups: int) -> Tensor:
+    """[n_groups] sum of the values of each group."""
+    return value.new_zeros(n_groups).index_add_(0, group, value)
+
+
+def group_share(value: Tensor, group: LongTensor, n_groups: int) -> Tensor:
+    """Each value as a share of its group's sum."""
+    return value / group_sum(value, group, n_groups)[group]
+
+
+def group_softmax(logit: Tensor, group: LongTensor, n_groups: int) -> Tensor:
+    """Softmax of the logits within each group."""
+    peak = logit.new_full((n_groups,), -torch.inf).scatter_reduce_(0, group, logit, "amax")
+    return group_share((logit - peak[group]).exp(), group, n_groups)

@@ -1,0 +1,185 @@
+"""Reduction: one compression event as a sparse linear map from `n_in` tokens to `n_out` tokens."""
+
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from functools import cached_property
+
+import torch
+from torch import LongTensor, Tensor
+from torch.nn.functional import embedding_bag
+
+from libra.errors import InputError
+
+
+class Fate(IntEnum):
+    """What became of an input token."""
+
+    DROPPED = 0
+    KEPT = 1  # it owns an output: its place in the sequence lives on
+    MERGED = 2  # it went into another token
+    COMPENSATED = 3  # it went into the compensation (or fused) token
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """`out[target[e]] += weight[e] * hidden[source[e]]` for every edge e.
+
+    Pruning, merging, fused and compensation tokens are all maps of this kind. Weights are fp32, or
+    float64 where the hidden states are: rounding them to fp32 would cost nine digits.
+
+    Raises:
+        InputError: edges out of range, an output that no edge feeds, or lengths that disagree.
+    """
+
+    n_in: int
+    source: LongTensor  # [E] input token
+    target: LongTensor  # [E] output token
+    weight: Tensor  # [E]
+    slot: LongTensor  # [n_out] input token whose place and position id each output takes
+    compensation: int | None = None  # output index of a compensation or fused token
+    evidence: dict[str, Tensor] = field(default_factory=dict)  # [n_in] facts behind the decision
+
+    @classmethod
+    def identity(cls, n: int, device: torch.device | str | None = None) -> "Reduction":
+        """The map that changes nothing, for `n` tokens."""
+        return cls.select(torch.arange(n, device=device), n)
+
+    @classmethod
+    def select(
+        cls, indices: LongTensor, n_in: int, evidence: dict[str, Tensor] | None = None
+    ) -> "Reduction":
+        """Keep the tokens `indices` (in this order) out of `n_in` and drop the others."""
+        indices = torch.as_tensor(indices, dtype=torch.long)
+        return cls(
+            n_in=n_in,
+            source=indices,
+            target=torch.arange(len(indices), device=indices.device),
+            weight=torch.ones(len(indices), device=indices.device),
+            slot=indices,
+            evidence=evidence or {},
+        )
+
+    def __post_init__(self):
+        if not len(self.source) == len(self.target) == len(self.weight):
+            raise InputError("Reduction: source, target and weight must have one entry per edge.")
+        if self.compensation is not None and not 0 <= self.compensation < self.n_out:
+            raise InputError("Reduction: the compensation token must be one of the outputs.")
+        if any(len(fact) != self.n_in for fact in self.evidence.values()):
+            raise InputError("Reduction: evidence must have one entry per input token.")
+        if not _within(self.source, self.n_in) or not _within(self.slot, self.n_in):
+            raise InputError(f"Reduction: sources and slots must lie in 0..{self.n_in - 1}.")
+        if not _within(self.target, self.n_out):
+            raise InputError(f"Reduction: targets must lie in 0..{self.n_out - 1}.")
+        fed = torch.zeros(self.n_out, dtype=torch.bool, device=self.target.device)
+        if not fed.index_fill_(0, self.target, True).all():
+            raise InputError("Reduction: every output token must be fed by at least one edge.")
+
+    @property
+    def n_out(self) -> int:
+        """Number of output tokens."""
+        return len(self.slot)
+
+    @cached_property
+    def is_selection(self) -> bool:
+        """Whether every output is one input, unchanged."""
+        return (
+            len(self.source) == self.n_out
+            and bool((self.weight == 1).all())
+            and torch.equal(self.target, torch.arange(self.n_out, device=self.target.device))
+        )
+
+    def apply(self, hidden: Tensor) -> Tensor:
+        """Map `hidden` [..., n_in, D] to [..., n_out, D], in its own dtype.
+
+        A selection copies rows bit for bit. Anything else is one weighted gather-and-sum,
+        accumulated in fp32 at least; unlike `index_add_` it is deterministic on a GPU.
+        """
+        if hidden.shape[-2] != self.n_in:
+            raise InputError(f"Reduction of {self.n_in} tokens applied to {hidden.shape[-2]}.")
+        if self.is_selection:
+            return hidden.index_select(-2, self.source)
+        lead, width = hidden.shape[:-2], hidden.shape[-1]
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        rows = hidden.movedim(-2, 0).reshape(self.n_in, -1).to(dtype)  # a view for one sequence
+        target, order = self.target.sort(stable=True)
+        out = embedding_bag(
+            self.source[order],
+            rows,
+            offsets=torch.searchsorted(target, torch.arange(self.n_out, device=target.device)),
+            mode="sum",
+            per_sample_weights=self.weight[order].to(dtype),
+        )
+        return out.to(hidden.dtype).reshape(self.n_out, *lead, width).movedim(0, -2)
+
+    def then(self, later: "Reduction") -> "Reduction":
+        """Compose: the map of this event followed by `later`.
+
+        Evidence belongs to one decision and is not carried over. The compensation token is that of
+        `later`, or else this event's, where `later` left it in place.
+        """
+        if later.n_in != self.n_out:
+            raise InputError(f"{self.n_out} tokens cannot be followed by a map of {later.n_in}.")
+        # Join the edges of both maps on the token between them, then add up parallel paths.
+        fan = self.target.bincount(minlength=self.n_out)
+        by_target, start = self.target.argsort(stable=True), fan.cumsum(0) - fan
+        fan = fan[later.source]  # [E of later] how many of our edges lead into each of its edges
+        second = torch.arange(len(fan), device=fan.device).repeat_interleave(fan)
+        rank = torch.arange(len(second), device=fan.device) - (fan.cumsum(0) - fan)[second]
+        first = by_target[start[later.source[second]] + rank]
+        path = later.target[second] * self.n_in + self.source[first]
+        path, edge = path.unique(return_inverse=True)
+        weight = later.weight[second] * self.weight[first]
+        compensation = later.compensation
+        if compensation is None and self.compensation is not None:
+            left = (later.slot == self.compensation).nonzero().flatten().tolist()
+            compensation = left[0] if left else None
+        return Reduction(
+            n_in=self.n_in,
+            source=path % self.n_in,
+            target=path // self.n_in,
+            weight=weight.new_zeros(len(path)).index_add_(0, edge, weight),
+            slot=self.slot[later.slot],
+            compensation=compensation,
+        )
+
+    def dense(self) -> Tensor:
+        """The map as a matrix [n_out, n_in]."""
+        matrix = self.weight.new_zeros(self.n_out, self.n_in)
+        return matrix.index_put_((self.target, self.source), self.weight, accumulate=True)
+
+    def group(self) -> LongTensor:
+        """[n_in] the output where each input weighs most, of equals the first; -1 = nowhere."""
+        best = self.weight.new_full((self.n_in,), -torch.inf)
+        best.scatter_reduce_(0, self.source, self.weight, "amax")
+        top = self.weight == best[self.source]
+        group = self.target.new_full((self.n_in,), self.n_out)
+        group.scatter_reduce_(0, self.source[top], self.target[top], "amin")
+        return group.masked_fill(group == self.n_out, -1)
+
+    def fate(self) -> LongTensor:
+        """[n_in] what became of each input, as a `Fate`."""
+        group = self.group()
+        fate = torch.full_like(group, Fate.MERGED)
+        fate[group < 0] = Fate.DROPPED
+        owners = self.slot
+        if self.compensation is not None:
+            fate[group == self.compensation] = Fate.COMPENSATED
+            owners = torch.cat([owners[: self.compensation], owners[self.compensation + 1 :]])
+        fate[owners] = Fate.KEPT
+        return fate
+
+    def to(self, device: torch.device | str) -> "Reduction":
+        """The same map on another device."""
+        return replace(
+            self,
+            source=self.source.to(device),
+            target=self.target.to(device),
+            weight=self.weight.to(device),
+            slot=self.slot.to(device),
+            evidence={name: fact.to(device) for name, fact in self.evidence.items()},
+        )
+
+
+def _within(index: LongTensor, limit: int) -> bool:
+    """Whether all entries lie in 0..limit-1."""
+    return len(index) == 0 or (int(index.min()) >= 0 and int(index.max()) < limit)
