@@ -1,0 +1,48 @@
+"""What the visual tokens cost: how many each layer processes, FLOPs of the prefill, KV cache."""
+
+from collections.abc import Sequence
+
+from libra.errors import InputError
+
+
+def token_counts(n: int, n_layers: int, layers: Sequence[int], ratio: float) -> list[int]:
+    """How many visual tokens each decoder layer processes; compensation tokens are not counted.
+
+    Layers are 0-based, and a layer in `layers` still processes the full set: the tokens are
+    reduced on its output, from N to max(1, round(N * (1 - ratio))).
+
+    Raises:
+        InputError: a ratio outside 0..1, or layers out of range, repeated or descending.
+    """
+    if not 0 <= ratio <= 1:
+        raise InputError(f"The ratio must be a number from 0 to 1, not {ratio}.")
+    if any(not 0 <= layer < n_layers for layer in layers):
+        raise InputError(f"Layers must lie in 0..{n_layers - 1}, but these are {list(layers)}.")
+    if list(layers) != sorted(set(layers)):
+        raise InputError(f"Layers must ascend without repeats, but these are {list(layers)}.")
+    counts = []
+    for layer in range(n_layers):
+        counts.append(n)
+        if layer in layers:
+            n = max(1, round(n * (1 - ratio)))
+    return counts
+
+
+def prefill_flops(counts: Sequence[float], d: int, m: int, d_kv: int | None = None) -> float:
+    """FLOPs of the visual tokens in the prefill, as Libra-Merging (section 4.1) counts them.
+
+    A layer with n tokens, hidden size d and FFN size m costs 4nd^2 + 2n^2 d + 3ndm: projections,
+    attention, gated FFN; one multiply-add is one FLOP. With grouped-query attention the key and
+    value projections have `d_kv` outputs and cost n*d*d_kv each.
+    """
+    kv = d if d_kv is None else d_kv
+    return float(sum(2 * n * d * (d + kv) + 2 * n * n * d + 3 * n * d * m for n in counts))
+
+
+def kv_bytes(counts: Sequence[int], d_kv: int, itemsize: int = 2) -> list[int]:
+    """Bytes that the visual tokens take in the KV cache, per layer.
+
+    `d_kv` is the width of the keys (key-value heads times head size), `itemsize` the bytes per
+    number. Layers before a reduction keep their full cache.
+    """
+    return [2 * n * d_kv * itemsize for n in counts]
