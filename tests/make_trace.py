@@ -1,0 +1,124 @@
+"""Synthetic traces that look like real ones: methods run on hidden states made from a photo.
+
+No model is involved. The hidden state of a patch follows its colours, so that similar patches
+have similar states; importance follows local contrast, with a few sinks, as in real decoders.
+"""
+
+import numpy as np
+import torch
+from matplotlib.cbook import get_sample_data
+from PIL import Image, ImageOps
+
+from libra import methods
+from libra.layout import TokenLayout
+from libra.methods import Tokens
+from libra.trace import Cost, Event, Timings, Trace, Word
+
+WIDTH, MLP = 256, 768  # of the pretended decoder
+
+
+def photo(width: int = 512, height: int = 600) -> np.ndarray:
+    """A real photo (Grace Hopper, public domain, comes with matplotlib), cut to size: uint8."""
+    with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as image:
+        return np.asarray(ImageOps.fit(image.convert("RGB"), (width, height)))
+
+
+def make_trace(
+    method: str = "libra",
+    ratio: float = 0.5,
+    layers: tuple[int, ...] = (1, 3, 5),
+    pictures: list[np.ndarray] | None = None,
+    grid: tuple[int, int] = (24, 24),
+    n_layers: int = 8,
+    answer: str = "a woman in uniform",
+    seed: int = 0,
+    **params,
+) -> Trace:
+    """A trace of `method` over `pictures` (default: one photo)."""
+    pictures = [photo()] if pictures is None else pictures
+    layout = TokenLayout.cat(
+        [TokenLayout.square_crop(p.shape[1], p.shape[0], grid, i) for i, p in enumerate(pictures)]
+    )
+    generator = torch.Generator().manual_seed(seed)
+    hidden, contrast = _states(pictures, layout, generator)
+    words = answer.split()
+    salience = [contrast + 0.7 * _noise(len(layout), generator) for _ in words]
+    counts, importance, rows, events = [], [], [[] for _ in words], []
+    standing = torch.arange(len(layout))  # the original token whose place each token takes
+    fused = 0
+    for layer in range(n_layers):
+        counts.append(len(hidden))
+        for row, score in zip(rows, salience, strict=True):
+            sharp = score[standing] * (1 + layer / 4)
+            row.append(sharp.softmax(0) * (0.6 - 0.04 * layer))
+        importance.append(rows[0][-1])
+        if method != "vanilla" and layer in layers:
+            tokens = Tokens(hidden, importance=importance[-1], n_previous_compensation=fused)
+            arguments = params | ({"ratio": ratio} if "keep" not in params else {})
+            reduction = methods.create(method, **arguments).reduce(tokens)
+            events.append(Event("decoder", layer, reduction))
+            fused = int(reduction.compensation is not None)
+            hidden, standing = reduction.apply(hidden), standing[reduction.slot]
+        hidden = hidden + 0.15 * hidden.std() * _noise(hidden.shape, generator)
+    return Trace(
+        model="synthetic",
+        family="llava",
+        method=method,
+        params=params if method != "libra" else {"tau": 0.7, **params},
+        ratio=ratio,
+        layers=layers if method != "vanilla" else (),
+        question="Who is in the picture?",
+        answer=answer,
+        words=[Word(f" {w}", 0.9, [(f" {w}", 0.9), (" the", 0.04), (" one", 0.02)]) for w in words],
+        images=pictures,
+        layout=layout,
+        events=events,
+        counts=counts,
+        importance=importance,
+        attention=rows,
+        cls_attention=(3 * contrast + 0.5 * _noise(len(layout), generator)).softmax(0),
+        timings=_timings(counts, len(words)),
+        cost=_cost(counts, len(layout)),
+    )
+
+
+def _states(
+    pictures: list[np.ndarray], layout: TokenLayout, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states [N, WIDTH] and standardised contrast [N] of the patches."""
+    features = []
+    for i, picture in enumerate(pictures):
+        height, width = picture.shape[:2]
+        boxes = layout.box[layout.image == i] * torch.tensor([width, height, width, height])
+        for x0, y0, x1, y1 in boxes.tolist():
+            cut = Image.fromarray(picture).resize((4, 4), box=(x0, y0, x1, y1))
+            features.append(np.asarray(cut, np.float32).ravel() / 255)
+    features = torch.from_numpy(np.stack(features))
+    contrast = features.std(1)
+    mixing = torch.randn(features.shape[1] + 2, WIDTH, generator=generator)
+    place = torch.stack([layout.row, layout.column], dim=1) / layout.row.max()
+    state = torch.cat([features - features.mean(0), place - 0.5], dim=1) @ mixing
+    state = state + 0.6 * state.std() * torch.randn(state.shape, generator=generator)
+    return state, (contrast - contrast.mean()) / contrast.std()
+
+
+def _noise(shape, generator: torch.Generator) -> torch.Tensor:
+    shape = (shape,) if isinstance(shape, int) else shape
+    return torch.randn(shape, generator=generator)
+
+
+def _cost(counts: list[int], n: int) -> Cost:
+    def flops(counts):
+        return float(sum(4 * n * WIDTH**2 + 2 * n**2 * WIDTH + 3 * n * WIDTH * MLP for n in counts))
+
+    vanilla = [n] * len(counts)
+    return Cost(
+        flops=flops(counts),
+        vanilla_flops=flops(vanilla),
+        kv_bytes=4 * WIDTH * sum(counts),
+        vanilla_kv_bytes=4 * WIDTH * sum(vanilla),
+    )
+
+
+def _timings(counts: list[int], n_words: int) -> Timings:
+    return Timings(0.12, 0.01, 1e-4 * sum(counts), [0.01 + 5e-6 * sum(counts)] * (n_words - 1))

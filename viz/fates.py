@@ -1,0 +1,75 @@
+"""Fate map: which patches were kept, merged, compensated or dropped."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from libra.reduction import Fate
+from libra.trace import Trace
+from viz.canvas import PATCH, Canvas, blend
+from viz.colour import GREY, INK, SKY, rgb
+from viz.marks import SWATCH, hatch, outline, to_image, with_legend
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a patch of one fate is drawn."""
+
+    name: str
+    tint: str = INK
+    strength: float = 0.0  # how far the tint covers the pixels
+    hatch: tuple[str, str] | None = None  # direction and colour
+    outlined: bool = False
+
+
+LOOKS = {
+    Fate.KEPT: Look("kept", outlined=True),
+    Fate.MERGED: Look("merged", SKY, 0.6),
+    Fate.COMPENSATED: Look("compensated", "#C9CED4", 0.8, ("/", GREY)),
+    Fate.DROPPED: Look("dropped", INK, 0.75, ("\\", "#8B949E")),
+}
+_PLAIN = Look("plain")
+_BY_INDEX = [*(LOOKS[fate] for fate in sorted(Fate)), _PLAIN]  # the last one also answers to -1
+
+
+def fate_map(
+    trace: Trace, stage: int, image: int = 0, *, legend: bool = True, patch: int = PATCH
+) -> Image.Image:
+    """What became of each patch of one picture by `stage` (an index into `trace.stages`).
+
+    Kept patches keep their pixels in an outline; merged ones are tinted blue; those in the
+    compensation token are grey and hatched; dropped ones are dark and hatched the other way.
+    """
+    canvas = Canvas.of(trace, image, patch)
+    fate = trace.lineage(stage).fate().numpy()
+    picture = to_image(paint(canvas, fate))
+    return with_legend(picture, fate_legend(fate[canvas.tokens])) if legend else picture
+
+
+def paint(canvas: Canvas, fate: np.ndarray) -> np.ndarray:
+    """The pixels of the canvas under the look of each token's fate, int [N]; -1 = left alone."""
+    tint = np.stack([rgb(look.tint) for look in _BY_INDEX])[fate]
+    strength = np.array([look.strength for look in _BY_INDEX], np.float32)[fate]
+    pixels = blend(canvas.pixels, canvas.spread(tint), canvas.spread(strength))
+    shown = canvas.spread(fate, outside=-1)
+    for index, look in LOOKS.items():
+        if look.hatch:
+            kind, colour = look.hatch
+            pixels = blend(pixels, rgb(colour), hatch(shown.shape, kind) * (shown == index))
+        if look.outlined:
+            pixels[outline(canvas.token, 2) & (shown == index)] = 255
+            pixels[outline(canvas.token, 1) & (shown == index)] = rgb(INK)
+    return pixels
+
+
+def fate_legend(fate: np.ndarray, *shown: Fate) -> list[tuple[Image.Image, str]]:
+    """Legend entries with the number of tokens of each of the fates `shown` (default: all)."""
+    return [(_sample(f), f"{LOOKS[f].name} {(fate == f).sum()}") for f in shown or LOOKS]
+
+
+def _sample(fate: Fate) -> Image.Image:
+    """A patch of mid grey under the look of one fate."""
+    pixels = np.full((SWATCH, SWATCH, 3), 150, np.float32)
+    canvas = Canvas(pixels, np.zeros(pixels.shape[:2], np.int32), np.array([0]), 1)
+    return to_image(paint(canvas, np.array([fate])))

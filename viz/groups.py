@@ -1,0 +1,114 @@
+"""Merge-group map (Libra-Merging Fig. A, after Turbo and ToMe): which patches became one token."""
+
+from dataclasses import replace
+from itertools import accumulate
+
+import numpy as np
+from PIL import Image
+
+from libra.errors import InputError
+from libra.reduction import Fate, Reduction
+from libra.trace import Trace
+from viz.canvas import PATCH, Canvas, blend
+from viz.colour import PALETTE, dsatur, unique_hues
+from viz.fates import fate_legend, paint
+from viz.marks import draw_borders, to_image, with_legend
+
+MODES = ("mean", "label", "hue")
+
+
+def group_map(
+    trace: Trace,
+    stage: int,
+    image: int = 0,
+    mode: str = "mean",
+    *,
+    legend: bool = True,
+    patch: int = PATCH,
+) -> Image.Image:
+    """The patches of one picture, one colour per token that they have become by `stage`.
+
+    Every event up to the stage is composed, so the map speaks of original patches. Groups have
+    one-pixel borders. A patch alone in its group keeps its pixels; dropped and compensated patches
+    look as in the fate map.
+
+    Args:
+        trace: the answer.
+        stage: index into `trace.stages`.
+        image: index into `trace.images`.
+        mode: "mean", the mean image colour of the group's patches; "label", colours that differ
+            between touching groups; "hue", a hue per group. The last two follow the root of a
+            group (the patch whose place it takes) through the stages.
+        legend: add the line that says how many groups there are.
+        patch: pixels per patch.
+    """
+    if mode not in MODES:
+        raise InputError(f"The group map's mode must be one of {', '.join(MODES)}, not {mode!r}.")
+    canvas = Canvas.of(trace, image, patch)
+    lineage = trace.lineage(stage)
+    root, fate = group_roots(lineage), lineage.fate().numpy()
+    grouped = canvas.spread(root >= 0)
+    if mode == "mean":
+        fill = canvas.spread(_mean_colours(canvas, root)[root])
+    else:  # grey pixels below, so that the colour of the picture does not mix with the label's
+        fill = blend(canvas.grey, canvas.spread(group_colours(trace, mode)[root]), 0.7)
+    pixels = np.where(grouped[..., None], fill, canvas.pixels)
+    lost = (fate == Fate.COMPENSATED) | (fate == Fate.DROPPED)
+    pixels = paint(replace(canvas, pixels=pixels), np.where(lost, fate, -1))
+    region = np.where(lost, -1 - fate, root)
+    picture = to_image(draw_borders(pixels, canvas.spread(region, outside=-1)))
+    here = canvas.tokens
+    return with_legend(picture, _legend(root[here], fate[here])) if legend else picture
+
+
+def group_roots(lineage: Reduction) -> np.ndarray:
+    """The root of each token's group, int [N]: the token whose place the group takes.
+
+    -1 for tokens alone in their group, in the compensation token, or dropped.
+    """
+    group = lineage.group().numpy()
+    size = np.bincount(group[group >= 0], minlength=lineage.n_out)
+    if lineage.compensation is not None:
+        size[lineage.compensation] = 0
+    root = np.where(size > 1, lineage.slot.numpy(), -1)
+    return np.where(group >= 0, root[group], -1)
+
+
+def group_colours(trace: Trace, mode: str = "label") -> np.ndarray:
+    """A colour for each token as the root of a group, float32 [N, 3], the same at every stage.
+
+    "label" colours the graph of the groups that touch at any stage, in any picture; "hue" gives
+    each root a hue of its own.
+    """
+    lineages = accumulate((event.reduction for event in trace.events), Reduction.then)
+    stages = [group_roots(lineage) for lineage in lineages]
+    n = len(trace.layout)
+    roots = np.unique(np.concatenate([np.array([], int), *stages]))
+    roots = roots[roots >= 0]
+    colours = np.zeros((n, 3), np.float32)
+    if mode == "hue":
+        colours[roots] = unique_hues(len(roots))
+        return colours
+    touching = [Canvas.of(trace, i, patch=4).touching() for i in range(len(trace.images))]
+    pairs = np.concatenate([np.zeros((0, 2), int), *(r[t] for r in stages for t in touching)])
+    pairs = pairs[(pairs >= 0).all(1)]
+    label = dsatur(len(roots), np.searchsorted(roots, pairs))
+    colours[roots] = PALETTE[label % len(PALETTE)]
+    return colours
+
+
+def _mean_colours(canvas: Canvas, root: np.ndarray) -> np.ndarray:
+    """The mean colour of each group's pixels in this picture, float32 [N, 3], by root."""
+    colour, area = canvas.token_colours()
+    inside = root >= 0
+    total = np.bincount(root[inside], area[inside], canvas.n)
+    sums = [np.bincount(root[inside], (c * area)[inside], canvas.n) for c in colour.T]
+    return (np.stack(sums, axis=1) / np.maximum(total, 1)[:, None]).astype(np.float32)
+
+
+def _legend(root: np.ndarray, fate: np.ndarray) -> list[tuple[Image.Image | None, str]]:
+    """How many groups the picture shows, and the looks of what is in none."""
+    groups = len(np.unique(root[root >= 0]))
+    alone = ((root < 0) & (fate == Fate.KEPT)).sum()
+    words = f"{groups} group{'s' * (groups != 1)}, {alone} alone"
+    return [(None, words), *fate_legend(fate, Fate.COMPENSATED, Fate.DROPPED)]

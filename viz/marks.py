@@ -1,0 +1,93 @@
+"""Marks on a picture: hatches, outlines, and the legend below it.
+
+Hatches and outlines carry state beside colour, so that no state is told by colour alone.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from viz.colour import CARD, INK, LUMA
+
+FONT_SIZE = 17  # px at drawing size: still 11 px where a 672 px picture is shown 440 px wide
+SWATCH = 24  # px, the side of a legend's sample
+_FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")
+
+
+@lru_cache
+def font(size: int = FONT_SIZE, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib."""
+    return ImageFont.truetype(_FONTS / f"DejaVuSans{'-Bold' * bold}.ttf", size)
+
+
+def hatch(shape: tuple[int, int], kind: str, period: float = 7, width: float = 2) -> np.ndarray:
+    """Smooth diagonal lines, as coverage float32 [H, W] in 0..1.
+
+    Args:
+        shape: height and width.
+        kind: "/" (rising) or "\\" (falling).
+        period: pixels from line to line, measured across them.
+        width: pixels of a line, measured across it.
+    """
+    height, length = shape
+    y, x = np.ogrid[:height, :length]
+    distance = abs(np.arange(height + length) / np.sqrt(2) % period - period / 2)
+    line = np.clip(width / 2 + 0.5 - distance, 0, 1).astype(np.float32)
+    return line[x + y] if kind == "/" else line[x - y + height]
+
+
+def outline(label: np.ndarray, width: int) -> np.ndarray:
+    """Bool [H, W]: the pixels of each region of equal label within `width` of its border."""
+    edge = np.zeros(label.shape, bool)
+    across = label[width:] != label[:-width]
+    edge[width:] |= across
+    edge[:-width] |= across
+    along = label[:, width:] != label[:, :-width]
+    edge[:, width:] |= along
+    edge[:, :-width] |= along
+    edge[:width] = edge[-width:] = True
+    edge[:, :width] = edge[:, -width:] = True
+    return edge
+
+
+def draw_borders(pixels: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """One-pixel lines between regions of different label; dark on bright pixels, bright on dark."""
+    edge = np.zeros(label.shape, bool)
+    edge[1:] |= label[1:] != label[:-1]
+    edge[:, 1:] |= label[:, 1:] != label[:, :-1]
+    dark = pixels[edge] @ LUMA < 100
+    pixels[edge] = np.where(dark, 190, 25)[:, None]
+    return pixels
+
+
+def to_image(pixels: np.ndarray) -> Image.Image:
+    """Float pixels [H, W, 3] in 0..255 as a picture."""
+    return Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
+
+
+def with_legend(
+    picture: Image.Image, entries: Sequence[tuple[Image.Image | None, str]]
+) -> Image.Image:
+    """The picture on a white card with (sample, text) entries below it, wrapped to its width."""
+    gap, line = 8, SWATCH + 12
+    places, x, y = [], 0, 0
+    for sample, text in entries:
+        width = (sample.width + gap if sample else 0) + int(font().getlength(text))
+        if x and x + width > picture.width:
+            x, y = 0, y + line
+        places.append((x, y))
+        x += width + 20
+    card = Image.new("RGB", (picture.width, picture.height + y + line), CARD)
+    card.paste(picture)
+    draw = ImageDraw.Draw(card)
+    for (sample, text), (x, y) in zip(entries, places, strict=True):
+        top = picture.height + gap + y
+        if sample:
+            card.paste(sample, (x, top))
+            x += sample.width + gap
+        draw.text((x, top + SWATCH / 2), text, INK, font(), anchor="lm")
+    return card
