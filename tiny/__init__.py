@@ -1,0 +1,1 @@
+"""The embedded model: scenes, questions, training and evaluation of tiny-llava."""

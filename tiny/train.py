@@ -1,0 +1,463 @@
+"""Train the embedded model from scratch: `python -m tiny.train` (or `make train`).
+
+Three stages, each quick where learning from pixels alone is slow:
+  symbols  the decoder learns to answer from scenes written as patch codes, without pictures
+  pixels   the tower learns to write those codes, from windows of pictures
+  joint    everything together, whole pictures
+The first two do not need each other and may run side by side (`--stage`). Each stage keeps a
+checkpoint and a JSONL log in its run folder and resumes from there.
+"""
+
+import argparse
+import contextlib
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tiny import model as tiny
+from tiny import questions, scenes
+from tiny.objects import NAMES, plural
+from tiny.vocabulary import ASSISTANT, BOS, EOS, ID, USER, encode
+
+N_PATCHES = scenes.GRID**2
+START = 2  # <s> <user> stand before the picture
+_KIND = {kind: i for i, kind in enumerate(questions.KINDS)}
+_NAME_OF = {ID[w]: i for i, name in enumerate(NAMES) for w in (name, plural(name))}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One stage's schedule."""
+
+    steps: int
+    batch: int
+    rate: float
+    asked: int = 20  # questions for each scene
+    budget: int = 288  # question tokens for each scene
+    visible: int = 80  # patches that the decoder sees of a symbolic scene
+    compiled: bool = False
+
+
+STAGES = {
+    "symbols": Settings(steps=6000, batch=12, rate=2e-3),
+    "pixels": Settings(steps=5000, batch=32, rate=2e-3),
+    "joint": Settings(steps=2500, batch=8, rate=6e-4, asked=16, budget=240),
+}
+KIND_WEIGHTS = dict(
+    zip(questions.KINDS, (0.11, 0.15, 0.12, 0.12, 0.13, 0.12, 0.09, 0.09, 0.07), strict=True)
+)
+
+
+# ---- questions behind an image: packed, each sees the image and itself alone ----
+
+
+@dataclass
+class Packed:
+    """Question tokens of a batch, `[B, T]` each."""
+
+    ids: Tensor
+    block: Tensor  # number of the question, -1 for padding
+    place: Tensor  # position within the question
+    target: Tensor  # next answer token, -100 elsewhere
+    kind: Tensor  # kind of the question at its answer tokens
+    weight: Tensor  # of an answer token: long answers must not drown the short ones
+    facts: Tensor  # [B, T, 4] at tokens that name an object: known, count, x, y
+
+    @property
+    def known(self) -> Tensor:
+        return self.facts[..., 0] > 0
+
+
+def pack(batch: list[scenes.Scene], settings: Settings, rng, weights) -> Packed:
+    """Ask each scene `settings.asked` questions and pack as many as the budget holds."""
+    shape = (len(batch), settings.budget)
+    ids = np.zeros(shape, np.int64)
+    block = np.full(shape, -1, np.int64)
+    place = np.zeros(shape, np.int64)
+    target = np.full(shape, -100, np.int64)
+    kind = np.full(shape, -1, np.int64)
+    weight = np.zeros(shape, np.float32)
+    facts = np.zeros((*shape, 4), np.float32)
+    for b, scene in enumerate(batch):
+        at = 0
+        for q, question in enumerate(questions.mixture(scene, settings.asked, rng, weights)):
+            ask = [*encode(question.text), ID[ASSISTANT]]
+            answer = [*encode(question.answer), ID[EOS]]
+            n, end = len(ask), at + len(ask) + len(answer)
+            if end > settings.budget:
+                continue
+            ids[b, at:end] = ask + answer
+            block[b, at:end] = q
+            place[b, at:end] = np.arange(end - at)
+            target[b, at + n - 1 : end - 1] = answer
+            kind[b, at + n - 1 : end - 1] = _KIND[question.kind]
+            weight[b, at + n - 1 : end - 1] = len(answer) ** -0.5
+            for i, token in enumerate(ask):
+                if token in _NAME_OF and NAMES[_NAME_OF[token]] in question.mentions:
+                    same = [t for t in scene.things if t.name == NAMES[_NAME_OF[token]]]
+                    x, y = (same[0].x, same[0].y) if len(same) == 1 else (-1, -1)
+                    facts[b, at + i] = (1, min(len(same), questions.MOST), x, y)
+            at = end
+    return Packed(*map(torch.from_numpy, (ids, block, place, target, kind, weight, facts)))
+
+
+def decode(model, visual: Tensor, where: Tensor, packed: Packed, weights=None) -> Tensor:
+    """Hidden states `[B, T, D]` of packed questions behind visual tokens `[B, N, D]`.
+
+    `where` `[B, N]` is the patch of each visual token: it keeps that patch's position id.
+    """
+    embed = model.get_input_embeddings()
+    b, n = where.shape
+    head = embed(torch.tensor([[ID[BOS], ID[USER]]])).expand(b, -1, -1)
+    inputs = torch.cat([head, visual, embed(packed.ids)], 1)
+    before = torch.arange(START).expand(b, -1)
+    positions = torch.cat([before, START + where, START + N_PATCHES + packed.place], 1)
+    block = torch.cat([torch.full((b, START + n), -2), packed.block], 1)
+    total = block.shape[1]
+    sees = torch.ones(total, total, dtype=torch.bool).tril()[None]
+    sees = sees & ((block[:, None] == -2) | (block[:, None] == block[:, :, None]))
+    output = model.model.language_model(
+        inputs_embeds=inputs, attention_mask=sees[:, None], position_ids=positions, use_cache=False
+    )
+    return output.last_hidden_state[:, START + n :]
+
+
+def answer_loss(model, hidden: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+    """Weighted cross entropy of the answer tokens, and which of them are right `[answers]`."""
+    at = packed.target >= 0
+    logits = model.lm_head(hidden[at]).float()
+    wanted = packed.target[at]
+    weight = packed.weight[at]
+    loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
+    return loss, logits.argmax(-1) == wanted
+
+
+class FactProbe(nn.Module):
+    """Reads count and place of an object off the hidden state of the word that names it."""
+
+    def __init__(self, width: int = tiny.WIDTH) -> None:
+        super().__init__()
+        self.count = nn.Linear(width, questions.MOST + 1)
+        self.where = nn.Linear(width, 2)
+
+    def forward(self, hidden: Tensor, packed: Packed) -> Tensor:
+        """Loss over the naming tokens; places count only where the object is alone."""
+        hidden, facts = hidden[packed.known], packed.facts[packed.known]
+        loss = F.cross_entropy(self.count(hidden).float(), facts[:, 1].long())
+        alone = facts[:, 2] >= 0
+        if alone.any():
+            loss = loss + 10 * F.mse_loss(self.where(hidden[alone]).float(), facts[alone, 2:])
+        return loss
+
+
+@contextlib.contextmanager
+def captured(module: nn.Module):
+    """Collect a module's outputs while the context is open."""
+    seen: list[Tensor] = []
+    handle = module.register_forward_hook(
+        lambda _m, _a, out: seen.append(out[0] if isinstance(out, tuple) else out)
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+# ---- the tower ----
+
+
+def tower(model, pixels: Tensor, places: Tensor | None = None, last: int = 0):
+    """Features of the penultimate layer `[B, N, C]` and the last CLS of the first `last` pictures.
+
+    `pixels` may be a window of a picture, `places` `[N]` its patches in the full grid.
+    """
+    vision = model.model.vision_tower
+    table = vision.embeddings.position_embedding.weight
+    patches = vision.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
+    patches = patches + (table[1:] if places is None else table[1:][places])
+    cls = (vision.embeddings.class_embedding + table[0]).expand(len(patches), 1, -1)
+    hidden = vision.pre_layrnorm(torch.cat([cls.to(patches.dtype), patches], 1))
+    *layers, final = vision.encoder.layers
+    for layer in layers:
+        hidden = layer(hidden, None)
+    seen = final(hidden[:last], None)[:, 0] if last else None
+    return hidden[:, 1:], seen
+
+
+def normalise(pictures: list[np.ndarray]) -> Tensor:
+    """uint8 `[H, W, 3]` pictures to CLIP-normalised pixels `[B, 3, H, W]`."""
+    processor = tiny.image_processor()
+    mean = torch.tensor(processor.image_mean).view(3, 1, 1)
+    std = torch.tensor(processor.image_std).view(3, 1, 1)
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    return (pixels - mean) / std
+
+
+class CodeLoss(nn.Module):
+    """How far projected patches are from their codes, and whether each names what it shows."""
+
+    def __init__(self, code: tiny.PatchCode, width: int) -> None:
+        super().__init__()
+        self.code = code
+        self.sharp = nn.Parameter(torch.tensor(2.5))
+        self.present = nn.Linear(width, len(NAMES))
+
+    def forward(self, projected, labels, places, cls) -> tuple[Tensor, dict[str, float]]:
+        """Loss for `projected` `[B, N, D]`; `cls` `[b, C]` must list the objects of its picture."""
+        wanted = self.code(**labels, place=places)
+        loss = 3 * ((projected.float() - wanted) ** 2).mean() / wanted.var()
+        logs = {"code": float(loss.detach()) / 3}
+        for key in ("name", "colour", "character"):
+            label, table = labels[key], getattr(self.code, f"{key}s")
+            keep = label >= 0
+            if key == "name":
+                keep, label = torch.ones_like(keep), label % len(table)
+            if keep.any():
+                seen = projected[keep].float() - self.code.place[places.expand_as(label)[keep]]
+                scores = self.sharp.exp() * F.normalize(seen, dim=-1) @ F.normalize(table, dim=-1).T
+                loss = loss + F.cross_entropy(scores, label[keep])
+                right = scores.argmax(-1) == label[keep]
+                if key == "name":
+                    right = right[labels["name"][keep] >= 0]
+                logs[key] = float(right.float().mean())
+        if cls is not None:
+            there = torch.zeros(len(cls), len(NAMES) + 1)
+            there.scatter_(1, labels["name"][: len(cls)] % (len(NAMES) + 1), 1.0)
+            score = self.present(cls).float()
+            loss = loss + 8 * F.binary_cross_entropy_with_logits(score, there[:, :-1])
+        return loss, logs
+
+
+# ---- running a stage ----
+
+
+class Run:
+    """Optimisers, schedule, checkpoint and log of one stage."""
+
+    def __init__(self, folder: Path, stage: str, settings: Settings, modules: dict[str, nn.Module]):
+        self.folder, self.stage, self.settings, self.modules = folder, stage, settings, modules
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path, self.log_path = folder / f"{stage}.pt", folder / f"{stage}.jsonl"
+        parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+        hidden = {
+            id(p)
+            for name, p in modules["model"].named_parameters()
+            if p.ndim == 2 and ".layers." in name
+        }
+        matrices = [p for p in parameters if id(p) in hidden]
+        others = [p for p in parameters if id(p) not in hidden]
+        self.parameters = parameters
+        self.optimisers = [
+            torch.optim.Muon(matrices, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
+        ]
+        self.step, self.sums, self.began = 0, {}, time.time()
+        if settings.compiled:
+            for name, module in modules["model"].named_modules():
+                if name.rpartition(".")[0].endswith(".layers"):
+                    module.compile(dynamic=False)
+        if self.path.exists():
+            saved = torch.load(self.path, weights_only=True)
+            self.step = saved["step"]
+            for key, module in modules.items():
+                module.load_state_dict(saved[key])
+            for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
+                optimiser.load_state_dict(state)
+
+    def steps(self):
+        """The remaining steps, with a progress bar; the rate warms up and falls at the end."""
+        bar = tqdm(range(self.step, self.settings.steps), initial=self.step, desc=self.stage,
+                   total=self.settings.steps, mininterval=10)  # fmt: skip
+        for step in bar:
+            left = (self.settings.steps - step) / self.settings.steps
+            rate = self.settings.rate * min(1.0, (step + 1) / 100, max(0.02, left / 0.35))
+            for optimiser in self.optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+            yield step
+        self.save()
+
+    def update(self, loss: Tensor, logs: dict[str, float]) -> None:
+        """One optimiser step; every 50 steps a line of means to the log."""
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.step += 1
+        for key, value in logs.items():
+            total, n = self.sums.get(key, (0.0, 0))
+            self.sums[key] = (total + value, n + 1)
+        if self.step % 50 == 0:
+            row = {k: round(total / n, 4) for k, (total, n) in self.sums.items()}
+            row = {"step": self.step, "seconds": round(time.time() - self.began), **row}
+            with self.log_path.open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            self.sums = {}
+        if self.step % 500 == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {key: module.state_dict() for key, module in self.modules.items()}
+        state |= {"step": self.step, "optimisers": [o.state_dict() for o in self.optimisers]}
+        torch.save(state, self.path.with_suffix(".part"))
+        self.path.with_suffix(".part").replace(self.path)
+
+
+def kind_logs(packed: Packed, right: Tensor) -> dict[str, float]:
+    """Share of right answer tokens of each kind of question."""
+    kind = packed.kind[packed.target >= 0]
+    return {
+        name: float(right[kind == i].float().mean())
+        for name, i in _KIND.items()
+        if (kind == i).any()
+    }
+
+
+def weights() -> np.ndarray:
+    """The mixture of question kinds `[len(KINDS)]`."""
+    values = np.array([KIND_WEIGHTS[k] for k in questions.KINDS])
+    return values / values.sum()
+
+
+def train_symbols(folder: Path, settings: Settings) -> None:
+    """The decoder alone, on scenes written as patch codes of which it sees a random part."""
+    model, code, probe = tiny.build(tiny.LAYERS // 2), tiny.PatchCode(), FactProbe()
+    model.get_input_embeddings().weight.requires_grad_(False)
+    model.model.vision_tower.requires_grad_(False)
+    model.model.multi_modal_projector.requires_grad_(False)
+    run = Run(folder, "symbols", settings, {"model": model, "probe": probe})
+    rng = np.random.default_rng(run.step)
+    mix = weights()
+    middle = model.model.language_model.layers[1]
+    for _ in run.steps():
+        batch = [scenes.compose(rng) for _ in range(settings.batch)]
+        labels = tiny.stack([scenes.symbols(scene) for scene in batch])
+        where = _visible(labels, settings.visible, rng)
+        seen = {key: value.gather(1, where) for key, value in labels.items()}
+        visual = code(**seen, place=where)
+        visual = visual + 0.025 * torch.randn_like(visual)
+        packed = pack(batch, settings, rng, mix)
+        with torch.autocast("cpu", torch.bfloat16), captured(middle) as states:
+            hidden = decode(model, visual, where, packed)
+            loss, right = answer_loss(model, hidden, packed)
+            facts = probe(states[0][:, -settings.budget :], packed)
+        logs = {"loss": float(loss.detach()), "facts": float(facts.detach())}
+        run.update(loss + 0.3 * facts, logs | kind_logs(packed, right))
+
+
+def _visible(labels: dict[str, Tensor], n: int, rng) -> Tensor:
+    """`n` patches of each scene, ascending: the objects' first, their centres before all."""
+    noise = torch.from_numpy(rng.random(labels["name"].shape))
+    score = noise + (labels["name"] >= 0) + 2.0 * (labels["centre"] > 0.02)
+    score = score + 1.0 * (labels["character"] >= 0)
+    return score.topk(n, dim=1).indices.sort(dim=1).values
+
+
+def train_pixels(folder: Path, settings: Settings) -> None:
+    """Tower and projector, on windows of pictures crowded with objects."""
+    model, code = tiny.build(2), tiny.PatchCode()
+    model.model.language_model.requires_grad_(False)
+    criterion = CodeLoss(code, model.config.vision_config.hidden_size)
+    run = Run(folder, "pixels", settings, {"model": model, "criterion": criterion})
+    rng = np.random.default_rng(10**6 + run.step)
+    for _ in run.steps():
+        pixels, labels, places = _windows(settings.batch, rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            features, cls = tower(model, pixels, places, last=settings.batch // 4)
+            projected = model.model.multi_modal_projector(features)
+        loss, logs = criterion(projected, labels, places, cls)
+        run.update(loss, {"loss": float(loss.detach())} | logs)
+
+
+def _windows(n: int, rng, each: int = 3) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """`n` half-size windows, `each` from one crowded scene: pixels, labels and patch numbers."""
+    half = scenes.GRID // 2
+    grid = torch.arange(N_PATCHES).view(scenes.GRID, scenes.GRID)
+    pictures, labels, places = [], [], []
+    while len(pictures) < n:
+        picture, label = scenes.draw(scenes.compose(rng, most=14), rng)
+        whole = {k: v.view(scenes.GRID, -1) for k, v in tiny.stack([label]).items()}
+        for row, column in rng.integers(0, half + 1, (min(each, n - len(pictures)), 2)):
+            patch = np.s_[row : row + half, column : column + half]
+            pixel = np.s_[
+                row * scenes.PATCH : (row + half) * scenes.PATCH,
+                column * scenes.PATCH : (column + half) * scenes.PATCH,
+            ]
+            pictures.append(picture[pixel])
+            labels.append({k: v[patch].reshape(-1) for k, v in whole.items()})
+            places.append(grid[patch].reshape(-1))
+    stacked = {k: torch.stack([label[k] for label in labels]) for k in labels[0]}
+    return normalise(pictures), stacked, torch.stack(places)
+
+
+def train_joint(folder: Path, settings: Settings) -> None:
+    """Everything from whole pictures, from the two earlier stages; the decoder grows to its depth."""
+    model, code = _assembled(folder), tiny.PatchCode()
+    criterion = CodeLoss(code, model.config.vision_config.hidden_size)
+    with contextlib.suppress(FileNotFoundError):
+        saved = torch.load(folder / "pixels.pt", weights_only=True)
+        criterion.load_state_dict(saved["criterion"])
+    run = Run(folder, "joint", settings, {"model": model, "criterion": criterion})
+    rng = np.random.default_rng(2 * 10**6 + run.step)
+    mix = weights()
+    where = torch.arange(N_PATCHES).expand(settings.batch, -1)
+    for _ in run.steps():
+        batch = [scenes.compose(rng, most=int(rng.integers(5, 10))) for _ in range(settings.batch)]
+        pictures, labels = zip(*(scenes.draw(scene, rng) for scene in batch), strict=True)
+        packed = pack(batch, settings, rng, mix)
+        with torch.autocast("cpu", torch.bfloat16):
+            features, cls = tower(model, normalise(pictures), last=settings.batch // 4)
+            projected = model.model.multi_modal_projector(features)
+            hidden = decode(model, projected, where, packed)
+            loss, right = answer_loss(model, hidden, packed)
+        dense, logs = criterion(projected, tiny.stack(labels), where, cls)
+        logs |= {"loss": float(loss.detach())} | kind_logs(packed, right)
+        run.update(loss + 0.5 * dense, logs)
+
+
+def _assembled(folder: Path):
+    """Tower and projector of the pixel stage, and the decoder of the symbol stage, grown."""
+    decoder = tiny.build(tiny.LAYERS // 2)
+    decoder.load_state_dict(torch.load(folder / "symbols.pt", weights_only=True)["model"])
+    model = tiny.grow(decoder)
+    seeing = torch.load(folder / "pixels.pt", weights_only=True)["model"]
+    seeing = {k: v for k, v in seeing.items() if "vision_tower" in k or "projector" in k}
+    model.load_state_dict(seeing, strict=False)
+    return model
+
+
+RUNNERS = {"symbols": train_symbols, "pixels": train_pixels, "joint": train_joint}
+
+
+def main() -> None:
+    """Command line of the training."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--stage", choices=RUNNERS, help="one stage only (default: all, in order)")
+    parser.add_argument("--steps", type=int, help="steps of that stage (default: as published)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/train"), help="checkpoints, logs")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument(
+        "--compile", action="store_true", help="a third faster; needs a C++ compiler"
+    )
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    for stage in [options.stage] if options.stage else RUNNERS:
+        settings = replace(STAGES[stage], compiled=options.compile)
+        if options.steps:
+            settings = replace(settings, steps=options.steps)
+        RUNNERS[stage](options.folder, settings)
+
+
+if __name__ == "__main__":
+    main()
