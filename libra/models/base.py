@@ -1,0 +1,133 @@
+"""What every family of vision-language models has to tell the engine."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from PIL import Image
+from torch import LongTensor, Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from libra.errors import InputError
+from libra.layout import TokenLayout
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of the decoder that its cost depends on."""
+
+    n_layers: int
+    d: int  # hidden size
+    m: int  # MLP size
+    d_kv: int  # key-value heads times head size
+
+
+@dataclass
+class Features:
+    """What the encoder made of the pictures: reusable wherever the encoder is left alone."""
+
+    hidden: Tensor  # [images, patches, D] the input of the projector
+    cls_attention: Tensor | None  # [images, patches] CLS row of the last layer, head mean
+    seconds: float
+
+
+def seconds(device: torch.device) -> float:
+    """The time now, once the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+class Family(ABC):
+    """A loaded model of one family and everything in which families differ."""
+
+    name: ClassVar[str]
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        config = model.config.get_text_config()
+        heads = config.num_attention_heads
+        head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        self.geometry = Geometry(
+            n_layers=config.num_hidden_layers,
+            d=config.hidden_size,
+            m=config.intermediate_size,
+            d_kv=(getattr(config, "num_key_value_heads", None) or heads) * head_width,
+        )
+        self.max_positions = config.max_position_embeddings
+        eos = model.generation_config.eos_token_id
+        self.eos = set(eos if isinstance(eos, list) else [eos])
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> Family:
+        """Load a model of this family from a local folder or the hub."""
+
+    @property
+    @abstractmethod
+    def decoder_layers(self) -> nn.ModuleList:
+        """The layers of the language model."""
+
+    @property
+    @abstractmethod
+    def encoder_layers(self) -> nn.ModuleList:
+        """The layers of the vision encoder."""
+
+    @abstractmethod
+    def encode(self, images: Sequence[Image.Image], tracing: bool) -> Features:
+        """Run the vision encoder; with `tracing`, also read its CLS attention."""
+
+    @abstractmethod
+    def connect(self, hidden: Tensor) -> Tensor:
+        """Project encoder features [images, patches, D] to visual tokens [N, d]."""
+
+    @abstractmethod
+    def layout(self, sizes: Sequence[tuple[int, int]]) -> TokenLayout:
+        """The patch behind each visual token of pictures of these (width, height)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's inputs go."""
+        return self.model.get_input_embeddings().weight.device
+
+    def prompt(self, question: str, counts: Sequence[int]) -> tuple[LongTensor, LongTensor]:
+        """The question in the model's chat format.
+
+        Args:
+            question: what the user asks.
+            counts: how many visual tokens each picture has.
+
+        Returns:
+            Token ids [S], each picture's placeholder repeated to its count, and the places [N] of
+            the placeholders.
+        """
+        for special in self.tokenizer.all_special_tokens:
+            if special in question:
+                raise InputError(f"The question contains {special!r}, a control word of the model.")
+        content = [{"type": "image"} for _ in counts] + [{"type": "text", "text": question}]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        begin = self.tokenizer.bos_token
+        ids = self.tokenizer(
+            text,
+            add_special_tokens=begin is None or not text.startswith(begin),
+            return_tensors="pt",
+        ).input_ids[0]
+        image_id = self.model.config.image_token_id
+        repeats = torch.ones_like(ids)
+        repeats[ids == image_id] = torch.tensor(counts)
+        ids = ids.repeat_interleave(repeats)
+        return ids, (ids == image_id).nonzero().flatten()
+
+    def embed(self, ids: LongTensor, visual: LongTensor, tokens: Tensor) -> Tensor:
+        """The prompt [1, S, d] with the visual tokens [N, d] at their places."""
+        embedded = self.model.get_input_embeddings()(ids.to(self.device))
+        embedded[visual.to(self.device)] = tokens.to(self.device, embedded.dtype)
+        return embedded[None]

@@ -1,0 +1,138 @@
+"""Shared fixtures: a micro LLaVA with random weights, in memory and as a folder on disk."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+
+from libra.lvlm import LVLM
+from libra.models.llava import Llava
+
+IMAGE_SIZE, PATCH = 56, 14  # 16 visual tokens
+N_VISUAL = (IMAGE_SIZE // PATCH) ** 2
+N_LAYERS = 8
+WORDS = "is there a cat dog in the image ? what how many left right yes no one two of".split()
+SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "<user>", "<assistant>"]
+QUESTION = "is there a cat in the image ?"
+TEMPLATE = (
+    "<s>{% for message in messages %}<user>{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer with LLaVA's special tokens."""
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens=["<image>", "<user>", "<assistant>"],
+        chat_template=TEMPLATE,
+    )
+
+
+def make_image_processor() -> CLIPImageProcessorPil:
+    """CLIP's own, for the micro tower."""
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    )
+
+
+def make_model(
+    attention: str = "sdpa", dtype: torch.dtype = torch.float64, seed: int = 0
+) -> LlavaForConditionalGeneration:
+    """Random weights, large enough that attention and answers differ between tokens."""
+    torch.manual_seed(seed)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            image_size=IMAGE_SIZE,
+            patch_size=PATCH,
+            initializer_range=0.1,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(SPECIAL) + len(WORDS),
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=N_LAYERS,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            initializer_range=0.3,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        image_token_id=SPECIAL.index("<image>"),
+        attn_implementation=attention,
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.generation_config.eos_token_id = 2
+    return model.to(dtype).eval()
+
+
+def make_lvlm(attention: str = "sdpa", dtype: torch.dtype = torch.float64) -> LVLM:
+    """The micro model behind the engine."""
+    family = Llava(make_model(attention, dtype), make_tokenizer(), make_image_processor())
+    return LVLM("micro", family)
+
+
+def make_image(seed: int = 0, width: int = 80, height: int = 60) -> Image.Image:
+    """Noise with a gradient: every patch differs."""
+    noise = np.random.default_rng(seed).integers(0, 200, (height, width, 3))
+    gradient = np.linspace(0, 55, width)[None, :, None]
+    return Image.fromarray((noise + gradient).astype(np.uint8))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Small models are fastest on one thread, and sums do not depend on the machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def lvlm():
+    """The micro model in float64 with SDPA."""
+    with make_lvlm() as model:
+        yield model
+
+
+@pytest.fixture(scope="module", params=["sdpa", "eager"])
+def any_lvlm(request):
+    """The micro model in float64 with either attention."""
+    with make_lvlm(request.param) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def image():
+    """A landscape picture."""
+    return make_image()
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """The micro model saved as the hub would have it, in half precision."""
+    folder = tmp_path_factory.mktemp("micro-llava")
+    make_model(dtype=torch.float16).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    make_image_processor().save_pretrained(folder)
+    return folder
