@@ -1,9 +1,11 @@
 """The embedded model: LLaVA-1.5's architecture and token geometry at a thousandth of its size."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
     CLIPImageProcessorPil,
@@ -11,6 +13,7 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaProcessor,
 )
 
 from tiny import objects, vocabulary
@@ -73,13 +76,11 @@ def build(layers: int = LAYERS, seed: int = 0) -> LlavaForConditionalGeneration:
 def _word_table(seed: int) -> Tensor:
     """Unit vectors; a plural leans on its singular, so that both match the same patches."""
     draw = torch.Generator().manual_seed(seed)
-    table = nn.functional.normalize(torch.randn(len(ID), WIDTH, generator=draw), dim=-1)
+    table = F.normalize(torch.randn(len(ID), WIDTH, generator=draw), dim=-1)
     for name in objects.NAMES:
         if objects.plural(name) != name:
             own = table[ID[objects.plural(name)]]
-            table[ID[objects.plural(name)]] = nn.functional.normalize(
-                table[ID[name]] + 0.7 * own, dim=0
-            )
+            table[ID[objects.plural(name)]] = F.normalize(table[ID[name]] + 0.7 * own, dim=0)
     return table
 
 
@@ -102,7 +103,7 @@ def _sincos(grid: int, width: int) -> Tensor:
 
 
 def grow(model: LlavaForConditionalGeneration) -> LlavaForConditionalGeneration:
-    """The same function with twice the decoder layers: after each layer a new one that adds zero."""
+    """The same function with twice the decoder layers: each is followed by one that adds zero."""
     old = model.model.language_model.layers
     grown = LlavaForConditionalGeneration(config(2 * len(old))).float()
     state = {k: v for k, v in model.state_dict().items() if ".language_model.layers." not in k}
@@ -121,7 +122,7 @@ def grow(model: LlavaForConditionalGeneration) -> LlavaForConditionalGeneration:
 class PatchCode(nn.Module):
     """What a projected patch should say: its object's word, colour, character, place and centre.
 
-    The code is what the decoder reads before there are pictures, and what the tower learns to write.
+    The decoder learns to read it before there are pictures; the tower learns to write it.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -133,12 +134,8 @@ class PatchCode(nn.Module):
             return table[[ID[w] for w in words]]
 
         nothing = torch.zeros(1, WIDTH)
-        self.register_buffer(
-            "nothing", nn.functional.normalize(torch.randn(1, WIDTH, generator=draw), dim=-1)
-        )
-        self.register_buffer(
-            "middle", 1.5 * nn.functional.normalize(torch.randn(WIDTH, generator=draw), dim=0)
-        )
+        self.register_buffer("nothing", F.normalize(torch.randn(1, WIDTH, generator=draw), dim=-1))
+        self.register_buffer("middle", 1.5 * F.normalize(torch.randn(WIDTH, generator=draw), dim=0))
         self.register_buffer("names", torch.cat([rows(objects.NAMES), self.nothing]))
         self.register_buffer("colours", torch.cat([rows(objects.COLOURS), nothing]))
         self.register_buffer("characters", torch.cat([rows(objects.CHARACTERS), nothing]))
@@ -150,7 +147,7 @@ class PatchCode(nn.Module):
         self.register_buffer("place", place.reshape(GRID * GRID, -1) @ turn.T)
 
     def forward(self, name, colour, character, centre, place) -> Tensor:
-        """Labels `[..., N]` (-1 is nothing) at patches `place` `[..., N]` to codes `[..., N, D]`."""
+        """Labels `[..., N]` (-1: nothing) at patches `place` `[..., N]` to codes `[..., N, D]`."""
         return (
             self.names[name]
             + self.colours[colour]
@@ -176,11 +173,7 @@ def image_processor() -> CLIPImageProcessorPil:
 
 
 def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
-    """Write weights (fp16), tokenizer, chat template and processor as a `from_pretrained` folder."""
-    import json
-
-    from transformers import LlavaProcessor
-
+    """Write fp16 weights, tokenizer, chat template and processor for `from_pretrained`."""
     folder.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(folder, max_shard_size="14MB")
     model.float()

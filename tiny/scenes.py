@@ -268,7 +268,7 @@ def _outlines() -> dict[str, np.ndarray]:
     )
     return {
         "star": np.stack([0.5 + radius * np.sin(turn), 0.52 - radius * np.cos(turn)], -1),
-        "heart": (heart + (16, 12)) / (32, 30),
+        "heart": (heart + np.array([16, 12])) / np.array([32, 30]),
         "square": np.array([(0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95)]),
         "triangle": np.array([(0.5, 0.03), (0.98, 0.95), (0.02, 0.95)]),
         "diamond": np.array([(0.5, 0.0), (0.88, 0.5), (0.5, 1.0), (0.12, 0.5)]),
@@ -278,13 +278,16 @@ def _outlines() -> dict[str, np.ndarray]:
 _OUTLINES = _outlines()
 
 
+_BOARDS = (
+    ("white", "black"),
+    ((250, 205, 30), (20, 20, 20)),
+    ((25, 95, 60), "white"),
+    ((25, 70, 160), "white"),
+)
+
+
 def _sign(text, width, height, rng) -> Image.Image:
-    board, ink = (
-        ("white", "black"),
-        ((250, 205, 30), (20, 20, 20)),
-        ((25, 95, 60), "white"),
-        ((25, 70, 160), "white"),
-    )[int(rng.integers(4))]
+    board, ink = _BOARDS[int(rng.integers(len(_BOARDS)))]
     layer = Image.new("RGBA", (2 * width, 2 * height))
     pen = ImageDraw.Draw(layer)
     pen.rounded_rectangle((1, 1, 2 * width - 2, 2 * height - 2), 10, board, ink, 5)

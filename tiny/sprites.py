@@ -91,14 +91,14 @@ def _npm(style: str, folder: Path):
     name = package.lstrip("@").replace("/", "-")
     if not list(folder.glob(f"{name}-*.tgz")):
         _run(["npm", "pack", package], folder)
-    archive = tarfile.open(next(folder.glob(f"{name}-*.tgz")))
-    members = set(archive.getnames())
+    with tarfile.open(next(folder.glob(f"{name}-*.tgz"))) as archive:
+        files = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
 
     def draw(character: str) -> Image.Image | None:
         for code in (f"{ord(character):x}", f"{ord(character):x}-fe0f"):
             entry = member.format(code=code, CODE=code.upper())
-            if entry in members:
-                data = archive.extractfile(entry).read()
+            if entry in files:
+                data = files[entry]
                 return _svg(data) if entry.endswith("svg") else Image.open(io.BytesIO(data))
         return None
 

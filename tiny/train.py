@@ -72,6 +72,7 @@ class Packed:
 
     @property
     def known(self) -> Tensor:
+        """Which tokens `[B, T]` name an object."""
         return self.facts[..., 0] > 0
 
 
@@ -401,7 +402,7 @@ def _windows(n: int, rng, each: int = 3) -> tuple[Tensor, dict[str, Tensor], Ten
 
 
 def train_joint(folder: Path, settings: Settings) -> None:
-    """Everything from whole pictures, from the two earlier stages; the decoder grows to its depth."""
+    """Everything, from whole pictures, with the decoder grown to its full depth."""
     model, code = _assembled(folder), tiny.PatchCode()
     criterion = CodeLoss(code, model.config.vision_config.hidden_size)
     with contextlib.suppress(FileNotFoundError):

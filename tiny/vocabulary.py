@@ -10,56 +10,11 @@ from tiny import objects, questions
 PAD, BOS, EOS, UNKNOWN, IMAGE, USER, ASSISTANT = SPECIAL = (
     "<pad>", "<s>", "</s>", "<unk>", "<image>", "<user>", "<assistant>",
 )  # fmt: skip
-_FORMS = [
-    "is",
-    "there",
-    "a",
-    "an",
-    "in",
-    "the",
-    "image",
-    "?",
-    "how",
-    "many",
-    "are",
-    "to",
-    "left",
-    "or",
-    "right",
-    "of",
-    "above",
-    "below",
-    "what",
-    "top",
-    "bottom",
-    "corner",
-    "color",
-    "does",
-    "sign",
-    "say",
-    "describe",
-    ".",
-    "yes",
-    "no",
-    "nothing",
-    "and",
-    ",",
-    "which",
-    "has",
-    "first",
-    "second",
-    "third",
-    "none",
-    "way",
-    "move",
-    "up",
-    "down",
-    "appears",
-    "appear",
-    "last",
-    "video",
-    "picture",
-]
+_FORMS = (
+    "is there a an in the image ? how many are to left or right of above below what top "
+    "bottom corner color does sign say describe . yes no nothing and , which has first "
+    "second third none way move up down appears appear last video picture "
+).split()
 WORDS = tuple(
     dict.fromkeys(
         (

@@ -1,0 +1,178 @@
+"""The embedded model's data and training code, against recomputation by other means."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tiny import model as tiny
+from tiny import objects, questions, scenes, sprites, train, vocabulary
+from tiny.scenes import Scene, Thing
+
+rng = np.random.default_rng
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Discs in place of emoji pictures, which only training fetches."""
+    disc = np.zeros((128, 128, 4), np.uint8)
+    y, x = np.mgrid[:128, :128]
+    disc[(x - 64) ** 2 + (y - 64) ** 2 < 60**2] = (200, 30, 90, 255)
+    styles = {s: dict.fromkeys(objects.EMOJI, [disc]) for s in sprites.TRAINING_STYLES}
+    monkeypatch.setattr(sprites, "load", lambda: styles)
+
+
+def test_there_are_at_least_a_hundred_objects_with_one_token_each():
+    assert len(objects.EMOJI) >= 100
+    plurals = [objects.plural(name) for name in objects.NAMES]
+    assert len(set(plurals) | set(objects.NAMES)) == 2 * len(objects.NAMES)
+    assert all(name in vocabulary.ID for name in (*objects.NAMES, *plurals))
+
+
+def test_articles_and_plurals():
+    assert [objects.article(w) for w in ("apple", "unicorn", "umbrella", "cat")] == [
+        "an", "a", "an", "a",
+    ]  # fmt: skip
+    assert objects.plural("bus") == "buses" and objects.plural("butterfly") == "butterflies"
+
+
+def scene() -> Scene:
+    """Two cats on the left, a dog top right, a red ball bottom right, a sign in the middle."""
+    return Scene(
+        [
+            Thing("cat", 0.2, 0.3, 0.15, 0.15),
+            Thing("cat", 0.2, 0.8, 0.15, 0.15),
+            Thing("dog", 0.85, 0.15, 0.2, 0.2),
+            Thing("ball", 0.85, 0.85, 0.2, 0.2, colour="red"),
+            Thing("sign", 0.42, 0.42, 0.2, 0.1, text="k7"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "answer"),
+    [
+        ("count", "How many cats are there?", "2"),
+        ("left/right", "Is the dog to the left or to the right of the sign?", "right"),
+        ("above/below", "Is the dog above or below the ball?", "above"),
+        ("corner", "What is in the top right corner?", "dog"),
+        ("next to", "What is below the dog?", "ball"),
+        ("colour", "What color is the ball?", "red"),
+        ("sign", "What does the sign say?", "k 7"),
+        ("caption", "Describe the image.", "two cats, a sign, a dog and a ball"),
+    ],
+)
+def test_each_kind_of_question_has_its_form_and_answer(kind, text, answer):
+    random = rng(0)
+    asked = [questions.ask(scene(), kind, random) for _ in range(300)]
+    answers = {q.text: q.answer for q in asked if q is not None}
+    assert answers[text] == answer
+
+
+def test_existence_agrees_with_the_scene_and_is_balanced():
+    random = rng(1)
+    asked = [questions.ask(scene(), "existence", random) for _ in range(600)]
+    names = {t.name for t in scene().things}
+    assert all((q.mentions[0] in names) == (q.answer == "yes") for q in asked)
+    assert 0.4 < np.mean([q.answer == "yes" for q in asked]) < 0.7
+
+
+def test_every_question_uses_known_words_only():
+    random = rng(2)
+    mix = train.weights()
+    for _ in range(40):
+        for q in questions.mixture(scenes.compose(random), 10, random, mix):
+            ids = vocabulary.encode(f"{q.text} {q.answer}")
+            assert vocabulary.ID[vocabulary.UNKNOWN] not in ids, q
+
+
+def test_tokenizer_agrees_with_the_training_encoder_and_decodes_back():
+    tokenizer = vocabulary.tokenizer()
+    for text in ("What does the sign say?", "a cat, two dogs and a car", "Is there an umbrella?"):
+        assert tokenizer(text, add_special_tokens=False).input_ids == vocabulary.encode(text)
+    ids = vocabulary.encode("a cat, two dogs and a car")
+    assert tokenizer.decode(ids) == "a cat, two dogs and a car"
+
+
+def test_chat_template_is_the_sequence_of_training():
+    message = [
+        {
+            "role": "user",
+            "content": [{"type": "image"}, {"type": "text", "text": "Describe the image."}],
+        }
+    ]
+    text = vocabulary.tokenizer().apply_chat_template(
+        message, tokenize=False, add_generation_prompt=True
+    )
+    assert text == "<s><user><image>Describe the image.<assistant>"
+
+
+def test_labels_lie_on_the_objects(drawn):
+    picture, labels = scenes.draw(scene(), rng(3), plain=True)
+    assert picture.shape == (336, 336, 3)
+    assert labels.centre.sum() == pytest.approx(len(scene().things), abs=1e-5)
+    for thing in (scene().things[0], scene().things[2]):
+        row, column = int(thing.y * 24), int(thing.x * 24)
+        assert objects.NAMES[labels.name[row, column]] == thing.name
+    assert list(objects.COLOURS)[labels.colour[20, 20]] == "red"
+    middle = labels.character[10, 7:13]
+    assert "".join(objects.CHARACTERS[i] for i in middle if i >= 0).strip("k7") == ""
+    symbolic = scenes.symbols(scene())
+    assert (symbolic.name == labels.name).mean() > 0.9
+
+
+def test_growing_keeps_the_function():
+    small = tiny.build(2).double().eval()
+    grown = tiny.grow(small).double().eval()
+    ids = torch.randint(7, 200, (1, 12))
+    assert len(grown.model.language_model.layers) == 4
+    torch.testing.assert_close(grown(input_ids=ids).logits, small(input_ids=ids).logits)
+
+
+def test_packed_questions_equal_one_plain_forward_each(drawn):
+    """The block mask and the restarted positions against the untouched model, one question."""
+    model = tiny.build(2).double().eval()
+    settings = train.Settings(steps=1, batch=1, rate=0.0, asked=5, budget=100)
+    batch = [scene()]
+    packed = train.pack(batch, settings, rng(4), train.weights())
+    pixels = train.normalise([scenes.draw(batch[0], rng(5))[0]]).double()
+    with torch.no_grad():
+        features, _ = train.tower(model, pixels)
+        projected = model.model.multi_modal_projector(features)
+        where = torch.arange(576)[None]
+        hidden = train.decode(model, projected, where, packed)
+        for block in packed.block.unique().tolist()[1:]:
+            mine = packed.block[0] == block
+            head = [vocabulary.ID[w] for w in ("<s>", "<user>", *["<image>"] * 576)]
+            ids = torch.tensor([[*head, *packed.ids[0][mine].tolist()]])
+            plain = model.model(input_ids=ids, pixel_values=pixels).last_hidden_state
+            torch.testing.assert_close(plain[0, len(head) :], hidden[0][mine])
+
+
+def test_saved_folder_loads_with_transformers(tmp_path):
+    from transformers import AutoTokenizer, LlavaForConditionalGeneration
+
+    model = tiny.build(2)
+    tiny.save(model, tmp_path)
+    loaded = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
+    name = "model.multi_modal_projector.linear_1.weight"
+    expected = model.state_dict()[name].half().float()
+    torch.testing.assert_close(loaded.state_dict()[name], expected, rtol=0, atol=0)
+    assert AutoTokenizer.from_pretrained(tmp_path).encode("cat", add_special_tokens=False) == [
+        vocabulary.ID["cat"]
+    ]
+    assert len(json.loads((tmp_path / "objects.json").read_text())) == len(objects.NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["symbols", "pixels"])
+def test_training_logs_and_resumes(tmp_path, drawn, stage):
+    settings = train.Settings(steps=1, batch=2, rate=1e-3, asked=3, budget=60, visible=32)
+    train.RUNNERS[stage](tmp_path, settings)
+    first = torch.load(tmp_path / f"{stage}.pt", weights_only=True)
+    train.RUNNERS[stage](tmp_path, train.replace(settings, steps=2))
+    second = torch.load(tmp_path / f"{stage}.pt", weights_only=True)
+    assert (first["step"], second["step"]) == (1, 2)
+    changed = [k for k in first["model"] if not torch.equal(first["model"][k], second["model"][k])]
+    assert changed
