@@ -19,7 +19,7 @@ def drawn(monkeypatch):
     disc = np.zeros((128, 128, 4), np.uint8)
     y, x = np.mgrid[:128, :128]
     disc[(x - 64) ** 2 + (y - 64) ** 2 < 60**2] = (200, 30, 90, 255)
-    styles = {s: dict.fromkeys(objects.EMOJI, [disc]) for s in sprites.TRAINING_STYLES}
+    styles = {s: {name: [disc] for name in objects.EMOJI} for s in sprites.TRAINING_STYLES}
     monkeypatch.setattr(sprites, "load", lambda: styles)
 
 
@@ -41,8 +41,8 @@ def scene() -> Scene:
     """Two cats on the left, a dog top right, a red ball bottom right, a sign in the middle."""
     return Scene(
         [
-            Thing("cat", 0.2, 0.3, 0.15, 0.15),
-            Thing("cat", 0.2, 0.8, 0.15, 0.15),
+            Thing("cat", 0.1, 0.3, 0.15, 0.15),
+            Thing("cat", 0.1, 0.62, 0.15, 0.15),
             Thing("dog", 0.85, 0.15, 0.2, 0.2),
             Thing("ball", 0.85, 0.85, 0.2, 0.2, colour="red"),
             Thing("sign", 0.42, 0.42, 0.2, 0.1, text="k7"),
