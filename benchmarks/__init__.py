@@ -1,0 +1,1 @@
+"""Measured ratios: what compression costs and gains against the plain model."""
