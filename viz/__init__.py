@@ -1,1 +1,38 @@
-"""Figures: pure functions of a `Trace`."""
+"""Figures: pure functions of a `Trace`, drawn with PIL and matplotlib, without a model.
+
+Picture overlays return a `PIL.Image.Image`, charts a matplotlib `Figure`. `FIGURES` lists what one
+trace gives; `save` writes either kind.
+"""
+
+from viz.cls import cls_distribution
+from viz.costs import cost_bars
+from viz.export import save
+from viz.fates import fate_map
+from viz.groups import group_map
+from viz.heat import attention_row, heat_map, heat_scale
+from viz.heat_panels import attention_per_word, attention_through_layers
+from viz.registry import FIGURES, FigureSpec
+from viz.selection import selected
+from viz.similarity import similarity_histogram
+from viz.staircase import staircase
+from viz.strip import strips, token_strip
+
+__all__ = [
+    "FIGURES",
+    "FigureSpec",
+    "attention_per_word",
+    "attention_row",
+    "attention_through_layers",
+    "cls_distribution",
+    "cost_bars",
+    "fate_map",
+    "group_map",
+    "heat_map",
+    "heat_scale",
+    "save",
+    "selected",
+    "similarity_histogram",
+    "staircase",
+    "strips",
+    "token_strip",
+]

@@ -18,7 +18,9 @@ from viz.colour import CARD, LUMA, rgb
 
 PATCH = 28  # pixels a patch is drawn with, where the picture stays within LONGEST
 LONGEST = 1008  # pixels of the longest side
-UNSEEN = 0.75  # how far the part of a picture that the model did not see fades to white
+UNSEEN = (
+    0.75  # how far the part of a picture that the model did not see fades to white, without colour
+)
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,10 @@ class Canvas:
         edges = np.floor(boxes * [width, height, width, height] + 0.501).astype(np.int64)
         token = _raster(tokens.tobytes(), edges.tobytes(), len(layout), height, width)
         scaled = picture.resize((width, height), Image.Resampling.BICUBIC)
-        pixels = np.asarray(scaled, np.float32)
-        unseen = (token == len(layout)) * np.float32(UNSEEN)
-        return cls(blend(pixels, rgb(CARD), unseen), token, tokens, len(layout))
+        pixels = np.array(scaled, np.float32)
+        unseen = token == len(layout)
+        pixels[unseen] = blend(pixels[unseen] @ LUMA[:, None], rgb(CARD), UNSEEN)
+        return cls(pixels, token, tokens, len(layout))
 
     @property
     def grey(self) -> np.ndarray:

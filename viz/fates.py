@@ -65,10 +65,10 @@ def paint(canvas: Canvas, fate: np.ndarray) -> np.ndarray:
 
 def fate_legend(fate: np.ndarray, *shown: Fate) -> list[tuple[Image.Image, str]]:
     """Legend entries with the number of tokens of each of the fates `shown` (default: all)."""
-    return [(_sample(f), f"{LOOKS[f].name} {(fate == f).sum()}") for f in shown or LOOKS]
+    return [(sample(f), f"{LOOKS[f].name} {(fate == f).sum()}") for f in shown or LOOKS]
 
 
-def _sample(fate: Fate) -> Image.Image:
+def sample(fate: Fate) -> Image.Image:
     """A patch of mid grey under the look of one fate."""
     pixels = np.full((SWATCH, SWATCH, 3), 150, np.float32)
     canvas = Canvas(pixels, np.zeros(pixels.shape[:2], np.int32), np.array([0]), 1)

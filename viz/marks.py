@@ -24,6 +24,11 @@ def font(size: int = FONT_SIZE, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(_FONTS / f"DejaVuSans{'-Bold' * bold}.ttf", size)
 
 
+def percent(share: float) -> str:
+    """A share in three digits: `47 %`, `0.86 %`."""
+    return f"{100 * share:.3g} %" if share >= 5e-5 or share == 0 else "< 0.01 %"
+
+
 def hatch(shape: tuple[int, int], kind: str, period: float = 7, width: float = 2) -> np.ndarray:
     """Smooth diagonal lines, as coverage float32 [H, W] in 0..1.
 

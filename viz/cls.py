@@ -1,0 +1,60 @@
+"""CLS attention (PruMerge Fig. 3a): a few patches hold most of the encoder's attention."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from libra.errors import InputError
+from libra.reduction import Fate
+from libra.trace import Trace
+from viz.colour import BLUE, GREY, INK, VERMILION
+from viz.style import chart, label, legend, power_of_ten
+
+
+def cls_distribution(trace: Trace) -> Figure:
+    """The CLS token's attention to each patch, log10, one line per visual token.
+
+    Dashed: the fence Q3 + 1.5 IQR (linear quartiles), above which PruMerge selects. Ticks below
+    the axis mark the tokens kept by the first event, whatever the method.
+    """
+    if trace.cls_attention is None:
+        raise InputError(f"{trace.model} has no CLS attention: its encoder has no CLS token.")
+    attention = trace.cls_attention.float().numpy()
+    low, high = np.quantile(attention, [0.25, 0.75])
+    fence = high + 1.5 * (high - low)
+    token = np.arange(len(attention))
+    above = attention > fence
+
+    figure, (ax,) = chart(9.6, 3.2)
+    floor = attention[attention > 0].min(initial=1) / 3
+    for some, colour, name in ((~above, GREY, "below the fence"), (above, VERMILION, "above")):
+        ax.vlines(
+            token[some],
+            floor,
+            attention[some],
+            color=colour,
+            linewidth=1,
+            label=f"{name}: {some.sum()}",
+        )
+    ax.axhline(fence, color=INK, linestyle="--", linewidth=1.2, label=f"Q3 + 1.5 IQR = {fence:.2g}")
+    if trace.events:
+        kept = trace.events[0].reduction.fate().numpy() == Fate.KEPT
+        ax.plot(
+            token[kept],
+            np.full(kept.sum(), -0.04),
+            "|",
+            color=BLUE,
+            markersize=7,
+            transform=ax.get_xaxis_transform(),
+            clip_on=False,
+            label=f"kept: {kept.sum()}",
+        )
+    ax.set_yscale("log")
+    ax.set_ylim(floor)
+    ax.set_xlim(-1, len(token))
+    ax.minorticks_off()
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
+    ax.tick_params(axis="x", pad=12)
+    label(ax, "visual token", "CLS attention")
+    legend(ax, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return figure

@@ -1,0 +1,110 @@
+"""Attention heat map: what the token that produces a word looks at, layer by layer."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw
+
+from libra.errors import InputError
+from libra.trace import Trace
+from viz.canvas import PATCH, Canvas, blend
+from viz.colour import CARD, INK, rgb
+from viz.marks import draw_borders, font, percent, to_image
+
+COLOURMAP = "magma"
+WITHIN = 0.99  # of a row lies within its own scale: attention sinks would leave the rest black
+
+
+def heat_map(
+    trace: Trace,
+    layer: int,
+    word: int = 0,
+    image: int = 0,
+    vmax: float | None = None,
+    *,
+    legend: bool = True,
+    patch: int = PATCH,
+) -> Image.Image:
+    """Attention of one decoder layer (head mean) over the greyscale picture.
+
+    A token is drawn at the patch whose place it takes; patches without a token at this layer are
+    faded. The compensation token stands for no place: the legend states its attention.
+
+    Args:
+        trace: the answer.
+        layer: decoder layer, from 0.
+        word: the generated token whose row it is; 0 is the importance the methods rank by.
+        image: index into `trace.images`.
+        vmax: attention at the top of the colour scale, by default `heat_scale` of this row. Maps
+            that are compared need one value for all.
+        legend: add the colour scale.
+        patch: pixels per patch.
+    """
+    row = attention_row(trace, layer, word)
+    vmax = heat_scale([row]) if vmax is None else vmax
+    lineage = trace.lineage(stage_at(trace, layer))
+    own = np.arange(len(row)) != (-1 if lineage.compensation is None else lineage.compensation)
+    value = np.full(len(trace.layout), np.nan, np.float32)
+    value[lineage.slot.numpy()[own]] = row[own]
+    picture = to_image(paint_heat(Canvas.of(trace, image, patch), value, vmax))
+    if not legend:
+        return picture
+    text = f"visual tokens take {percent(row.sum())} of the attention"
+    if not own.all():
+        text += f", compensation {percent(row[~own].sum())}"
+    return with_scale(picture, vmax, bool(row[own].max(initial=0) > vmax), text)
+
+
+def paint_heat(canvas: Canvas, value: np.ndarray, vmax: float) -> np.ndarray:
+    """Values per token [N] in colours from 0 to `vmax` over the grey picture; NaN fades a patch."""
+    level = np.nan_to_num(value / vmax).clip(0, 1) * 255
+    heat = blend(canvas.grey, canvas.spread(_colours()[level.astype(np.uint8)]), 0.78)
+    faded = blend(canvas.grey, rgb(CARD), 0.72)
+    there = canvas.spread((~np.isnan(value)).astype(np.int8), outside=-1)
+    return draw_borders(np.where((there == 1)[..., None], heat, faded), there)
+
+
+def attention_row(trace: Trace, layer: int, word: int = 0) -> np.ndarray:
+    """The attention [n_l] of generated token `word` over the visual tokens of a layer."""
+    if not trace.importance:
+        raise InputError("This trace has no attention rows: it was made without tracing.")
+    rows = trace.attention or [trace.importance]
+    if not 0 <= word < len(rows):
+        raise InputError(f"Word {word} does not exist: the answer has {len(rows)}.")
+    if not 0 <= layer < len(rows[word]):
+        raise InputError(f"Layer {layer} has no attention: choose 0 to {len(rows[word]) - 1}.")
+    return rows[word][layer].numpy()
+
+
+def heat_scale(rows: Iterable[np.ndarray]) -> float:
+    """A common top of the colour scale: all rows have 99 % of their tokens within it."""
+    return max((float(np.quantile(row, WITHIN)) for row in rows), default=0.0) or 1.0
+
+
+def stage_at(trace: Trace, layer: int) -> int:
+    """The stage whose tokens a decoder layer processes."""
+    return sum(event.site != "decoder" or event.layer < layer for event in trace.events)
+
+
+@lru_cache
+def _colours() -> np.ndarray:
+    """The colour map as float32 [256, 3]."""
+    return matplotlib.colormaps[COLOURMAP](np.arange(256))[:, :3].astype(np.float32) * 255
+
+
+def with_scale(picture: Image.Image, vmax: float, clipped: bool, text: str) -> Image.Image:
+    """The picture above its colour scale, from 0 to `vmax` as a share of all attention."""
+    bar, line = min(220, picture.width // 3), 26
+    card = Image.new("RGB", (picture.width, picture.height + 2 * line + 14), CARD)
+    card.paste(picture)
+    top = picture.height + 10
+    gradient = np.repeat(_colours()[None, np.linspace(0, 255, bar).astype(int)], 20, axis=0)
+    draw = ImageDraw.Draw(card)
+    draw.text((0, top + 10), "0", INK, font(), anchor="lm")
+    card.paste(to_image(gradient), (18, top))
+    scale = f"{'≥ ' * clipped}{percent(vmax)} of the attention, per token"
+    draw.text((bar + 26, top + 10), scale, INK, font(), anchor="lm")
+    draw.text((0, top + 10 + line), text, INK, font(), anchor="lm")
+    return card

@@ -1,0 +1,46 @@
+"""Attention heat maps side by side on one colour scale: through the layers, and word by word."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from libra.trace import Trace
+from viz.heat import attention_row, heat_map, heat_scale, with_scale
+from viz.panel import PATCH, grid
+
+MOST, COLUMNS = 12, 4
+
+
+def attention_through_layers(trace: Trace, word: int = 0, image: int = 0) -> Image.Image:
+    """Heat maps of up to twelve layers, evenly spread, for one generated word."""
+    n = len(trace.counts)
+    layers = sorted({round(i * (n - 1) / (MOST - 1)) for i in range(MOST)})
+    captions = [f"layer {layer}" for layer in layers]
+    text = f"attention behind “{_text(trace, word)}”"
+    return _panel(trace, [(layer, word) for layer in layers], captions, image, text)
+
+
+def attention_per_word(trace: Trace, layer: int | None = None, image: int = 0) -> Image.Image:
+    """Heat maps of the first twelve generated words at one layer (default: the middle one)."""
+    layer = len(trace.counts) // 2 if layer is None else layer
+    words = range(min(MOST, max(1, len(trace.words))))
+    captions = [_text(trace, word) for word in words]
+    return _panel(trace, [(layer, word) for word in words], captions, image, f"layer {layer}")
+
+
+def _panel(
+    trace: Trace, cells: Sequence[tuple[int, int]], captions: Sequence[str], image: int, text: str
+) -> Image.Image:
+    """The heat maps of (layer, word) cells in rows of four above their common scale."""
+    scale = heat_scale(attention_row(trace, *cell) for cell in cells)
+    maps = [heat_map(trace, *cell, image, scale, legend=False, patch=PATCH) for cell in cells]
+    starts = range(0, len(cells), COLUMNS)
+    card = grid(
+        [maps[i : i + COLUMNS] for i in starts], [captions[i : i + COLUMNS] for i in starts]
+    )
+    return with_scale(card, scale, True, text)
+
+
+def _text(trace: Trace, word: int) -> str:
+    """A generated token as text."""
+    return trace.words[word].text.strip() or "␣" if trace.words else "the answer"

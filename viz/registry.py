@@ -1,0 +1,138 @@
+"""The gallery: every figure that one trace gives, by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from libra.trace import Trace
+from viz.cls import cls_distribution
+from viz.costs import cost_bars
+from viz.fates import fate_map
+from viz.groups import group_map
+from viz.heat_panels import attention_per_word, attention_through_layers
+from viz.panel import PATCH, through_stages
+from viz.selection import selected
+from viz.similarity import similarity_histogram
+from viz.staircase import staircase
+from viz.strip import strips
+
+NEEDS: dict[str, tuple[Callable[[Trace], bool], str]] = {
+    "events": (lambda trace: bool(trace.events), "a compression method"),
+    "attention": (lambda trace: bool(trace.importance), "attention rows"),
+    "similarity": (
+        lambda trace: any("similarity" in e.reduction.evidence for e in trace.events),
+        "a method that merges by similarity",
+    ),
+    "cls_attention": (
+        lambda trace: trace.cls_attention is not None,
+        "an encoder with a CLS token",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """One figure of the gallery."""
+
+    name: str
+    title: str
+    explanation: str  # one line, for someone who sees it for the first time
+    function: Callable[[Trace], Image.Image | Figure]
+    needs: tuple[str, ...] = ()  # keys of NEEDS
+
+    def missing(self, trace: Trace) -> str | None:
+        """Why this trace cannot give the figure, as a sentence; None if it can."""
+        lacking = [what for test, what in map(NEEDS.get, self.needs) if not test(trace)]
+        return f"This figure needs {' and '.join(lacking)}." if lacking else None
+
+
+def _stages(draw: Callable[..., Image.Image], **options) -> Callable[[Trace], Image.Image]:
+    """A panel of one picture overlay through all stages."""
+
+    def panel(trace: Trace) -> Image.Image:
+        return through_stages(trace, partial(draw, patch=PATCH, **options))
+
+    return panel
+
+
+FIGURES = {
+    spec.name: spec
+    for spec in (
+        FigureSpec(
+            "fate_map",
+            "Where the patches went",
+            "Outlined patches are kept; blue ones were merged into them; grey hatched ones share "
+            "the compensation token; dark hatched ones were dropped.",
+            _stages(fate_map, legend=False),
+        ),
+        FigureSpec(
+            "group_map",
+            "Merge groups, in their mean colour",
+            "All patches that became one token share its mean colour: what the decoder still sees.",
+            _stages(group_map, mode="mean", legend=False),
+        ),
+        FigureSpec(
+            "group_map_label",
+            "Merge groups, told apart",
+            "Same colour = merged. Touching groups differ, and a group keeps its colour.",
+            _stages(group_map, mode="label", legend=False),
+        ),
+        FigureSpec(
+            "selected",
+            "Selected tokens",
+            "The patches whose place in the sequence lives on, at full brightness.",
+            _stages(selected),
+        ),
+        FigureSpec(
+            "attention_through_layers",
+            "Attention, layer by layer",
+            "What the token that produces the first word looks at, on one scale for all layers.",
+            attention_through_layers,
+            ("attention",),
+        ),
+        FigureSpec(
+            "attention_per_word",
+            "Attention, word by word",
+            "What the model looks at for each word of the answer, at its middle layer.",
+            attention_per_word,
+            ("attention",),
+        ),
+        FigureSpec(
+            "token_strip",
+            "Token strip",
+            "The sequence of visual tokens stage by stage: full bars are kept, half bars merged, "
+            "low ones compensated, stubs dropped.",
+            strips,
+        ),
+        FigureSpec(
+            "staircase",
+            "Visual tokens per layer",
+            "How many visual tokens each decoder layer has to process.",
+            lambda trace: staircase({trace.method: trace}),
+        ),
+        FigureSpec(
+            "cost_bars",
+            "What the answer cost",
+            "FLOPs and KV cache of the visual tokens beside the plain model, and measured time.",
+            lambda trace: cost_bars({trace.method: trace}),
+        ),
+        FigureSpec(
+            "similarity_histogram",
+            "Similarity to the best target",
+            "Tokens to the right of tau resemble a target enough to be merged into it.",
+            similarity_histogram,
+            ("similarity",),
+        ),
+        FigureSpec(
+            "cls_distribution",
+            "CLS attention",
+            "How much the encoder's summary token looks at each patch; PruMerge selects above the "
+            "dashed fence.",
+            cls_distribution,
+            ("cls_attention",),
+        ),
+    )
+}
