@@ -1,0 +1,88 @@
+"""Hybrid attention: the tapped row, and what is left behind."""
+
+import pytest
+import torch
+from conftest import make_model
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from libra.attention import TAP, HybridAttention, last_row
+
+
+def full_row(query, key, scaling, mask=None):
+    """The last row of the whole attention matrix, one head at a time."""
+    heads, groups = query.shape[1], query.shape[1] // key.shape[1]
+    rows = []
+    for head in range(heads):
+        scores = query[0, head].double() @ key[0, head // groups].double().T * scaling
+        if mask is not None:
+            scores = scores + mask
+        rows.append(scores.softmax(-1)[-1])
+    return torch.stack(rows).mean(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_last_row_is_the_last_row_of_the_matrix(key_heads, dtype):
+    query, key = torch.randn(1, 4, 7, 8).to(dtype), torch.randn(1, key_heads, 9, 8).to(dtype)
+    row = last_row(query, key, 0.3)
+    assert row.dtype == torch.float32
+    torch.testing.assert_close(row, full_row(query, key, 0.3).float(), atol=1e-6, rtol=1e-5)
+
+
+def test_last_row_obeys_masks():
+    query, key = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 6, 8)
+    visible = torch.ones(6, 6, dtype=torch.bool).tril()
+    visible[:, 2] = False
+    additive = torch.zeros(6, 6).masked_fill(~visible, torch.finfo(torch.float32).min)
+    expected = full_row(query, key, 0.5, additive.double()).float()
+    assert expected[2] == 0
+    for mask in (visible, additive):
+        row = last_row(query, key, 0.5, mask[None, None])
+        torch.testing.assert_close(row, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_tapped_layer_sees_what_eager_attention_computes(attention):
+    """Against the matrix that the model itself forms, for every layer."""
+    ids = torch.arange(7, 20)[None]
+    reference = make_model("eager", torch.float32)
+    with torch.no_grad():
+        matrices = reference(input_ids=ids, output_attentions=True).attentions
+    model = make_model(attention, torch.float32)
+    layers = model.model.language_model.layers
+    hybrid = HybridAttention([layer.self_attn for layer in layers], attention)
+    seen = {}
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda module, args, kwargs, i=i: (args, kwargs | {TAP: lambda r: seen.update({i: r})}),
+            with_kwargs=True,
+        )
+        for i, layer in enumerate(layers)
+    ]
+    with torch.no_grad():
+        tapped = model(input_ids=ids).logits
+        for hook in hooks:
+            hook.remove()
+        plain = model(input_ids=ids).logits
+    hybrid.remove()
+    assert torch.equal(tapped, plain)
+    for i, matrix in enumerate(matrices):
+        torch.testing.assert_close(seen[i], matrix[0, :, -1].mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_the_registry_is_restored_when_the_last_user_goes():
+    def plain(module, query, key, value, attention_mask, **kwargs):
+        return kwargs
+
+    ALL_ATTENTION_FUNCTIONS.register("plain_for_test", plain)
+    first, second = HybridAttention([], "plain_for_test"), HybridAttention([], "plain_for_test")
+    wrapped = ALL_ATTENTION_FUNCTIONS["plain_for_test"]
+    assert wrapped is not plain
+    rows, query = [], torch.randn(1, 2, 3, 4)
+    passed = wrapped(None, query, query, query, None, scaling=1.0, **{TAP: rows.append})
+    assert passed == {"scaling": 1.0}
+    assert len(rows) == 1
+    first.remove()
+    assert ALL_ATTENTION_FUNCTIONS["plain_for_test"] is wrapped
+    second.remove()
+    assert ALL_ATTENTION_FUNCTIONS["plain_for_test"] is plain
