@@ -13,7 +13,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from libra.errors import InputError
-from libra.methods import Method, Tokens
+from libra.methods import Method, RatioMethod, Tokens
 from libra.methods.operations import complement
 from libra.reduction import Reduction
 
@@ -75,7 +75,7 @@ def reduce_forced(
 
 def _within_budget(method: Method, n: int, n_kept: int) -> Method:
     """The method set to keep what is left of its budget; one without a budget as it is."""
-    if n_kept == 0 or not hasattr(method, "count"):
+    if not isinstance(method, RatioMethod):
         return method
     budget = method.count(n)
     if n_kept >= budget:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import is_flash_attn_2_available
 
 from libra.errors import InputError
@@ -102,14 +102,7 @@ def open_model(
         attention = "sdpa"
     known = entry(name_or_path)
     path = known.source if known else str(name_or_path)
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        names = ", ".join(e.name for e in _CATALOG)
-        raise InputError(
-            f"There is no model {name_or_path!r} here or on the model hub. Choose {names}, "
-            f"a hub id or a local folder."
-        ) from error
+    config = _config(path)
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise InputError(
@@ -119,6 +112,20 @@ def open_model(
     if dtype is None:
         dtype = torch.float32 if device == "cpu" else config.dtype or torch.float16
     return family.load(path, device, dtype, attention)
+
+
+def _config(path: str) -> PretrainedConfig:
+    """The configuration of a model in a local folder or on the hub."""
+    try:
+        if not Path(path).is_dir() and path.count("/") != 1:  # not a hub id either: do not ask
+            raise FileNotFoundError(path)
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        names = ", ".join(e.name for e in _CATALOG)
+        raise InputError(
+            f"There is no model {path!r} here or on the model hub. Choose {names}, a hub id "
+            f"or a local folder."
+        ) from error
 
 
 def _memory() -> tuple[float, str]:

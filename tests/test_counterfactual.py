@@ -1,0 +1,97 @@
+"""Patches forced in or out, at the level of one event and of a whole answer."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import N_VISUAL, QUESTION, make_image
+
+from libra import InputError
+from libra.counterfactual import reduce_forced
+from libra.methods import Tokens, create
+from libra.reduction import Fate
+
+METHODS = [
+    create("vanilla"),
+    create("fastv", ratio=0.5),
+    create("libra", ratio=0.5),
+    create("libra", ratio=0.5, tau=1.0),
+    create("libra", ratio=0.5, tau=1.0, compensation="begin"),
+]
+
+
+def tokens_of(n=24, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Tokens(
+        hidden=torch.randn(n, 6, generator=generator),
+        importance=torch.rand(n, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.name}-{getattr(m, 'tau', '')}")
+@pytest.mark.parametrize(("keep", "drop"), [([3, 17], []), ([], [0, 5, 23]), ([1, 20], [2, 3])])
+def test_kept_patches_stay_as_they_are_and_dropped_ones_are_gone(method, keep, drop):
+    tokens = tokens_of()
+    forced = reduce_forced(method, tokens, keep, drop)
+    matrix = forced.dense()
+    for patch in keep:
+        row = forced.slot.tolist().index(patch)
+        assert torch.equal(matrix[row], torch.eye(24)[patch])
+        assert torch.equal(matrix[:, patch], torch.eye(forced.n_out)[row])
+    assert not matrix[:, drop].any()
+    assert (forced.fate()[drop] == Fate.DROPPED).all()
+    own = [k for k in range(forced.n_out) if k != forced.compensation]
+    slots = forced.slot[own].tolist()
+    assert slots == sorted(slots)
+    if forced.compensation is not None:
+        at_begin = getattr(method, "compensation", "end") == "begin"
+        assert forced.compensation == (0 if at_begin else forced.n_out - 1)
+    if method.name != "vanilla":
+        assert len(own) == method.count(24)
+
+
+@pytest.mark.parametrize("method", METHODS[1:4], ids=lambda m: f"{m.name}-{getattr(m, 'tau', '')}")
+def test_the_rest_is_what_the_method_makes_of_the_others_alone(method):
+    tokens, keep, drop = tokens_of(), [3, 17], [4, 9, 10]
+    rest = [i for i in range(24) if i not in keep + drop]
+    alone = replace(method, keep=10).reduce(
+        Tokens(hidden=tokens.hidden[rest], importance=tokens.importance[rest])
+    )
+    forced = reduce_forced(method, tokens, keep, drop)
+    rows = [k for k, slot in enumerate(forced.slot.tolist()) if slot not in keep]
+    torch.testing.assert_close(forced.dense()[rows][:, rest], alone.dense())
+    assert torch.equal(forced.evidence["importance"][rest], alone.evidence["importance"])
+    assert forced.evidence["importance"][keep + drop].isnan().all()
+    if method.name == "libra":
+        best = [rest[i] for i in alone.evidence["best_target"].tolist()]
+        assert forced.evidence["best_target"][rest].tolist() == best
+
+
+def test_only_the_kept_ones_remain_when_all_others_are_dropped():
+    drop = [i for i in range(24) if i not in (5, 2)]
+    forced = reduce_forced(create("libra"), tokens_of(), [5, 2], drop)
+    assert forced.slot.tolist() == [2, 5] and forced.is_selection
+
+
+def test_more_than_the_budget_cannot_be_kept():
+    with pytest.raises(InputError, match=r"12 patches .* keeps 12 in all: choose at most 11"):
+        reduce_forced(create("fastv", ratio=0.5), tokens_of(), range(12), [])
+
+
+def test_an_answer_follows_the_intervention(lvlm):
+    request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 6}
+    plain = lvlm.answer(**request).trace
+    first = plain.events[0].reduction
+    lost = [i for i in range(N_VISUAL) if first.fate()[i] != Fate.KEPT][:2]
+    held = [i for i in range(N_VISUAL) if first.fate()[i] == Fate.KEPT][:3]
+    forced = lvlm.answer(**request, keep=lost, drop=held).trace
+    fate = forced.events[0].reduction.fate()
+    assert (fate[lost] == Fate.KEPT).all() and (fate[held] == Fate.DROPPED).all()
+    assert forced.lineage(3).dense()[:, held].abs().max() == 0
+    n_own = [
+        len(t.events[0].reduction.slot) - (t.events[0].reduction.compensation is not None)
+        for t in (plain, forced)
+    ]
+    assert n_own[0] == n_own[1]
+    probabilities = [[w.probability for w in t.words] for t in (plain, forced)]
+    assert probabilities[0] != probabilities[1]

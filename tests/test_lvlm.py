@@ -1,0 +1,332 @@
+"""The engine's front: answers, streams, comparisons, and every request it refuses."""
+
+import itertools
+import threading
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from conftest import (
+    N_LAYERS,
+    N_VISUAL,
+    QUESTION,
+    make_image,
+    make_image_processor,
+    make_lvlm,
+    make_model,
+    make_tokenizer,
+)
+from transformers import LlavaProcessor
+
+import libra
+from libra import InputError, cost, models
+from libra.compression import CompressedCache
+from libra.layout import TokenLayout
+from libra.lvlm import default_layers
+from libra.methods import get
+
+
+def ask(lvlm, **changes):
+    """An answer to the standard question."""
+    request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 6}
+    return lvlm.answer(**request | changes)
+
+
+def plain_text(image, max_new_tokens=6):
+    """The answer of transformers' own processor and generate."""
+    model, tokenizer = make_model(dtype=torch.float32), make_tokenizer()
+    processor = LlavaProcessor(
+        make_image_processor(),
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=tokenizer.chat_template,
+    )
+    content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    inputs = processor(text=text, images=[image], add_special_tokens=False, return_tensors="pt")
+    generated = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    return tokenizer.decode(generated[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.fixture(scope="module")
+def loaded(model_folder):
+    """The micro model read from its folder."""
+    with libra.load(str(model_folder)) as lvlm:
+        yield lvlm
+
+
+def test_a_folder_in_half_precision_becomes_fp32_on_the_cpu(loaded):
+    assert loaded.family.model.dtype == torch.float32
+    assert loaded.card == {
+        "name": loaded.name,
+        "family": "llava",
+        "parameters": loaded.family.model.num_parameters(),
+        "device": "cpu",
+        "dtype": "float32",
+        "layers": N_LAYERS,
+        "visual_tokens": N_VISUAL,
+        "knows": "",
+    }
+
+
+@pytest.mark.parametrize("size", [(80, 60), (30, 200), (56, 56)])
+def test_vanilla_answers_like_the_processor_and_generate_of_transformers(size):
+    image = make_image(3, *size)
+    with make_lvlm(dtype=torch.float32) as lvlm:
+        answer = ask(lvlm, images=[image], method="vanilla", max_new_tokens=20)
+    assert answer.text == plain_text(image, 20).strip()
+    assert answer.text
+
+
+def test_every_step_extends_the_answer_and_the_last_carries_the_trace(lvlm):
+    steps = list(lvlm.stream(images=[make_image()], question=QUESTION, max_new_tokens=6))
+    assert [step.trace is None for step in steps] == [True] * (len(steps) - 1) + [False]
+    for before, after in itertools.pairwise(steps):
+        assert after.text.startswith(before.text)
+    trace = steps[-1].trace
+    assert steps[-1].text == trace.answer == "".join(word.text for word in trace.words).strip()
+
+
+def test_generation_stops_at_the_end_token(lvlm, monkeypatch):
+    full = ask(lvlm, max_new_tokens=6)
+    ids = lvlm.family.tokenizer(full.text, add_special_tokens=False).input_ids
+    monkeypatch.setattr(lvlm.family, "eos", {ids[2]})
+    cut = ask(lvlm, max_new_tokens=6)
+    assert len(cut.trace.words) == ids.index(ids[2])
+    assert full.text.startswith(cut.text)
+    assert len(cut.trace.attention) == len(cut.trace.words)
+    assert len(cut.trace.timings.decode) == len(cut.trace.words)
+
+
+def test_closing_a_stream_stops_the_model(lvlm):
+    calls = []
+    handle = lvlm.family.decoder_layers[0].register_forward_hook(lambda *a: calls.append(1))
+    stream = lvlm.stream(images=[make_image()], question=QUESTION, max_new_tokens=20)
+    next(stream), next(stream)
+    stream.close()
+    handle.remove()
+    assert len(calls) == 2
+
+
+def test_the_trace_tells_what_happened(lvlm):
+    trace = ask(lvlm, method="libra", ratio=0.5, layers=(1, 4), tau=0.9).trace
+    assert (trace.model, trace.family, trace.method) == ("micro", "llava", "libra")
+    assert (trace.ratio, trace.layers, trace.question) == (0.5, (1, 4), QUESTION)
+    assert trace.params["tau"] == 0.9 and "keep" not in trace.params
+    assert trace.stages == ["before", "after layer 1", "after layer 4"]
+    assert trace.counts[:2] == [N_VISUAL] * 2
+    assert trace.counts[2] == trace.events[0].reduction.n_out
+    assert trace.counts[5] == trace.events[1].reduction.n_out
+    assert [len(row) for row in trace.importance] == trace.counts
+    assert len(trace.attention) == len(trace.words) == 6
+    for row in trace.attention:
+        assert [len(x) for x in row] == trace.counts
+    assert all(0 < float(row.sum()) < 1 for row in trace.importance)
+    assert trace.lineage(2).n_in == N_VISUAL and trace.lineage(2).n_out == trace.counts[-1]
+    assert trace.images[0].shape == (60, 80, 3) and trace.images[0].dtype == np.uint8
+    assert torch.equal(trace.layout.box, TokenLayout.square_crop(80, 60, (4, 4)).box)
+    assert trace.timings.prefill > 0 and len(trace.timings.decode) == 5
+    for word in trace.words:
+        assert word.probability == pytest.approx(word.top[0][1])
+        assert [p for _, p in word.top] == sorted((p for _, p in word.top), reverse=True)
+        assert word.top[0][0] == word.text or not word.text
+
+
+def test_the_importance_the_method_used_is_the_traced_one(lvlm):
+    trace = ask(lvlm, method="fastv", layers=(2,)).trace
+    torch.testing.assert_close(
+        trace.events[0].reduction.evidence["importance"], trace.importance[2], atol=0, rtol=0
+    )
+
+
+def test_cls_attention_is_the_row_of_the_last_encoder_layer(lvlm):
+    trace = ask(lvlm).trace
+    model = make_model("eager", torch.float64)
+    pixels = make_image_processor()([make_image()], return_tensors="pt").pixel_values.double()
+    with torch.no_grad():
+        matrices = model.model.vision_tower(pixels, output_attentions=True).attentions
+    expected = matrices[-1][0, :, 0, 1:].mean(0).float()
+    torch.testing.assert_close(trace.cls_attention, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_without_tracing_only_the_attention_is_missing(lvlm):
+    traced, untraced = ask(lvlm).trace, ask(lvlm, tracing=False).trace
+    assert untraced.importance == [] and untraced.attention == []
+    assert untraced.cls_attention is None
+    assert untraced.answer == traced.answer
+    assert untraced.counts == traced.counts
+    assert untraced.cost == traced.cost
+
+
+@pytest.mark.parametrize("method", ["vanilla", "fastv", "libra"])
+def test_kv_bytes_are_those_of_the_cache(lvlm, method, monkeypatch):
+    caches = []
+    init = CompressedCache.__init__
+    monkeypatch.setattr(
+        CompressedCache, "__init__", lambda self, *a: caches.append(self) or init(self, *a)
+    )
+    trace = ask(lvlm, method=method, max_new_tokens=1).trace
+    stored = sum(
+        tensor.numel() * tensor.element_size()
+        for layer in caches[0].layers
+        for tensor in (layer.keys, layer.values)
+    )
+    ids, visual = lvlm.family.prompt(QUESTION, [N_VISUAL])
+    n_text = len(ids) - len(visual)
+    keys = caches[0].layers[0].keys
+    text = 2 * n_text * N_LAYERS * keys.shape[1] * keys.shape[3] * keys.element_size()
+    assert trace.cost.kv_bytes == stored - text
+    assert trace.cost.vanilla_kv_bytes == 2 * N_LAYERS * N_VISUAL * 32 * 8
+    sizes = lvlm.family.geometry
+    assert trace.cost.flops == cost.prefill_flops(trace.counts, sizes.d, sizes.m, sizes.d_kv)
+    assert (trace.cost.flops == trace.cost.vanilla_flops) == (method == "vanilla")
+
+
+def test_several_pictures(lvlm):
+    trace = ask(lvlm, images=[make_image(0), make_image(1, 40, 90)]).trace
+    assert trace.counts[0] == len(trace.layout) == 2 * N_VISUAL
+    assert trace.layout.image.bincount().tolist() == [N_VISUAL] * 2
+    assert [image.shape[:2] for image in trace.images] == [(60, 80), (90, 40)]
+
+
+def test_large_pictures_are_kept_small(lvlm):
+    assert ask(lvlm, images=[make_image(0, 2000, 1000)]).trace.images[0].shape == (336, 672, 3)
+
+
+def test_compare_encodes_once_and_answers_as_alone(lvlm, monkeypatch):
+    alone = [ask(lvlm, method=m).text for m in ("vanilla", "fastv")]
+    alone.append(ask(lvlm, method="libra", tau=0.5).text)
+    calls = []
+    encode = lvlm.family.encode
+    monkeypatch.setattr(lvlm.family, "encode", lambda *a: calls.append(1) or encode(*a))
+    answers = libra.compare(
+        lvlm,
+        ["vanilla", "fastv", {"method": "libra", "tau": 0.5}],
+        images=[make_image()],
+        question=QUESTION,
+        max_new_tokens=6,
+    )
+    assert [answer.text for answer in answers] == alone
+    assert len(calls) == 1
+    assert len({answer.trace.timings.encoder for answer in answers}) == 1
+
+
+def test_concurrent_answers_equal_serial_ones(lvlm):
+    plans = [
+        {"method": "vanilla"},
+        {"method": "fastv", "ratio": 0.75},
+        {"method": "libra", "layers": (1, 3)},
+        {"method": "libra", "ratio": 0.8, "tracing": False},
+    ]
+    serial = [ask(lvlm, **plan).trace for plan in plans]
+    results = {}
+
+    def work(i):
+        results[i] = ask(lvlm, **plans[i % 4]).trace
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 8
+    for i, trace in results.items():
+        expected = serial[i % 4]
+        assert (trace.answer, trace.counts) == (expected.answer, expected.counts)
+        assert [w.probability for w in trace.words] == [w.probability for w in expected.words]
+        for row, other in zip(trace.importance, expected.importance, strict=True):
+            assert torch.equal(row, other)
+
+
+def test_default_layers_scale_with_the_depth():
+    libra_layers = {n: default_layers(get("libra"), n) for n in (8, 28, 32, 40)}
+    assert libra_layers == {
+        8: (1, 3, 5),
+        28: (6, 13, 20),
+        32: (7, 15, 23),
+        40: (9, 19, 29),
+    }
+    assert [default_layers(get("fastv"), n) for n in (8, 28, 32, 40)] == [(1,), (3,), (3,), (3,)]
+    assert default_layers(get("vanilla"), 32) == ()
+
+
+# -- bad input --------------------------------------------------------------------------------
+
+REFUSED = {
+    "no picture": ({"images": []}, "no picture"),
+    "missing file": ({"images": ["nowhere.png"]}, "nowhere.png"),
+    "empty question": ({"question": " \n"}, "no question"),
+    "long question": ({"question": "a" * 10_000}, "10,000 characters; at most 2,000"),
+    "control word": ({"question": "what is <image> ?"}, "'<image>'"),
+    "video": ({"video": "clip.mp4"}, "not videos"),
+    "unknown method": ({"method": "magic"}, "fastv"),
+    "unknown parameter": ({"method": "fastv", "tau": 0.5}, "tau"),
+    "ratio below 0": ({"ratio": -0.1}, "ratio"),
+    "ratio above 1": ({"ratio": 1.5}, "ratio"),
+    "ratio NaN": ({"ratio": float("nan")}, "ratio"),
+    "ratio text": ({"ratio": "half"}, "ratio"),
+    "layer too deep": ({"layers": (1, N_LAYERS - 1)}, f"0..{N_LAYERS - 2}"),
+    "negative layer": ({"layers": (-1,)}, f"0..{N_LAYERS - 2}"),
+    "repeated layer": ({"layers": (1, 1)}, "without repeats"),
+    "descending layers": ({"layers": (3, 1)}, "ascend"),
+    "fractional layer": ({"layers": (1.5,)}, "whole numbers"),
+    "no layer": ({"layers": ()}, "at least one layer"),
+    "no tokens": ({"max_new_tokens": 0}, "max_new_tokens"),
+    "too many pictures": ({"images": [make_image()] * 20}, "fewer pictures"),
+    "patch out of range": ({"keep": [N_VISUAL]}, f"0 to {N_VISUAL - 1}"),
+    "kept and dropped": ({"keep": [1, 2], "drop": [2]}, "Patch 2"),
+    "all dropped": ({"drop": range(N_VISUAL)}, "At least one patch"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_requests_are_refused_before_anything_runs(lvlm, case, monkeypatch):
+    changes, message = REFUSED[case]
+    monkeypatch.setattr(lvlm.family, "encode", lambda *a: pytest.fail("the model was run"))
+    with pytest.raises(InputError) as error:
+        ask(lvlm, **changes)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_extreme_ratios_have_defined_results(lvlm):
+    assert ask(lvlm, ratio=1.0, layers=(1,)).trace.events[0].reduction.n_out in (1, 2)
+    assert ask(lvlm, method="fastv", ratio=1.0, layers=(1,)).trace.counts[-1] == 1
+    assert ask(lvlm, ratio=0.0).trace.counts == [N_VISUAL] * N_LAYERS
+
+
+def test_one_pixel_and_very_long_pictures(lvlm):
+    assert ask(lvlm, images=[make_image(0, 1, 1)]).text
+    assert ask(lvlm, images=[make_image(0, 600, 10)]).text
+
+
+def test_a_closed_model_says_so():
+    lvlm = make_lvlm()
+    lvlm.close()
+    with pytest.raises(InputError, match="closed"):
+        ask(lvlm)
+
+
+def test_unknown_and_unsupported_models(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for name in ("no-such-model", "no/such-model", "no/such/folder", str(tmp_path)):
+        with pytest.raises(InputError, match=r"tiny-llava, llava-1\.5-7b"):
+            libra.load(name)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(InputError, match="bert model; supported are: llava"):
+        libra.load(str(tmp_path))
+    with pytest.raises(InputError, match="attention must be one of"):
+        libra.load(str(tmp_path), attention="magic")
+
+
+def test_the_catalogue_says_what_each_model_needs():
+    entries = {e.name: e for e in models.catalog()}
+    assert entries["tiny-llava"].runnable
+    assert all(e.runnable == (not e.reason) for e in entries.values())
+    assert models.entry("llava-hf/llava-1.5-7b-hf") is entries["llava-1.5-7b"]
+    assert models.entry("something else") is None
