@@ -21,8 +21,8 @@ from libra.reduction import Reduction
 _TOKEN_EVIDENCE = ("best_target",)
 
 
-def check_forced(keep: Sequence[int], drop: Sequence[int], n: int) -> None:
-    """Raise InputError unless `keep` and `drop` are disjoint sets of patches out of `n`."""
+def check_forced(method: Method, keep: Sequence[int], drop: Sequence[int], n: int) -> None:
+    """Raise InputError unless `method` can be told to keep and drop these patches out of `n`."""
     for name, patches in (("keep", keep), ("drop", drop)):
         if any(not isinstance(p, int) or not 0 <= p < n for p in patches):
             raise InputError(f"{name}: patches are whole numbers from 0 to {n - 1}.")
@@ -31,6 +31,11 @@ def check_forced(keep: Sequence[int], drop: Sequence[int], n: int) -> None:
         raise InputError(f"Patch {both[0]} cannot be kept and dropped at once.")
     if len(set(drop)) == n:
         raise InputError("At least one patch must remain: do not drop all of them.")
+    if isinstance(method, RatioMethod) and keep and len(set(keep)) >= method.count(n):
+        raise InputError(
+            f"{len(set(keep))} patches are to be kept, but at this ratio {method.title} keeps "
+            f"{method.count(n)} in all: choose fewer patches or a lower ratio."
+        )
 
 
 def reduce_forced(
@@ -42,9 +47,6 @@ def reduce_forced(
     Tokens in `keep` stay exactly as they are, at their own place, and nothing merges into them.
     The method decides about the others alone, down to the count that makes the total the same as
     without this intervention: the token budget, and with it the cost, do not change.
-
-    Raises:
-        InputError: more tokens are to be kept than the method keeps in all.
     """
     n, device = len(tokens), tokens.hidden.device
     kept = torch.tensor(sorted(set(keep)), dtype=torch.long, device=device)
@@ -77,13 +79,7 @@ def _within_budget(method: Method, n: int, n_kept: int) -> Method:
     """The method set to keep what is left of its budget; one without a budget as it is."""
     if not isinstance(method, RatioMethod):
         return method
-    budget = method.count(n)
-    if n_kept >= budget:
-        raise InputError(
-            f"{n_kept} patches are to be kept, but at this ratio {method.title} keeps {budget} in "
-            f"all: choose at most {budget - 1} patches or a lower ratio."
-        )
-    return replace(method, keep=budget - n_kept)
+    return replace(method, keep=max(1, method.count(n) - n_kept))
 
 
 def _subset(tokens: Tokens, indices: LongTensor) -> Tokens:

@@ -178,10 +178,11 @@ class LVLM:
                 f"the {self.family.max_positions} that {self.name} takes: use fewer pictures."
             )
         keep, drop = list(keep or ()), list(drop or ())
-        check_forced(keep, drop, len(layout))
         kind = methods.get(method)
         if "ratio" in {f.name for f in fields(kind)}:
             params = {"ratio": ratio} | params
+        plan = methods.create(method, **params)
+        check_forced(plan, keep, drop, len(layout))
         return self._run(
             _Request(
                 images=pictures,
@@ -189,7 +190,7 @@ class LVLM:
                 ids=ids,
                 visual=visual,
                 layout=layout,
-                method=methods.create(method, **params),
+                method=plan,
                 layers=self._checked_layers(kind, layers),
                 keep=keep,
                 drop=drop,

@@ -147,17 +147,18 @@ class Trace:
         """
         path = Path(path)
         try:
-            with zipfile.ZipFile(path) as file:
-                return _unpack(_Reader(file, path.name))
-        except InputError:
-            raise
+            file = zipfile.ZipFile(path)
         except FileNotFoundError:
             raise InputError(f"There is no trace file {path}.") from None
-        except (zipfile.BadZipFile, IsADirectoryError):
+        except (zipfile.BadZipFile, OSError):
             raise InputError(f"{path.name} is not a trace file.") from None
-        except Exception as error:
-            # Whatever a damaged or forged file provokes, its reader gets one clear sentence.
-            raise InputError(f"The trace file {path.name} is damaged.") from error
+        with file:
+            reader = _Reader(file, path.name)
+            try:
+                return _unpack(reader)
+            except Exception as error:
+                # Whatever a damaged or forged file provokes, its reader gets one clear sentence.
+                raise InputError(f"The trace file {path.name} is damaged.") from error
 
 
 class _Reader:
@@ -168,15 +169,17 @@ class _Reader:
         if len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > MAX_BYTES:
             raise InputError(f"The trace file {name} is too large to open.")
         self.file = file
-        if "trace.json" not in file.namelist():
+        try:
+            self.header = json.loads(file.read("trace.json"))
+            known = self.header["format"] == FORMAT
+        except Exception:  # no such member, damaged, not JSON, not an object: not ours
+            known = False
+        if not known:
             raise InputError(f"{name} is not a trace file.")
-        self.header = json.loads(file.read("trace.json"))
-        if not isinstance(self.header, dict) or self.header.get("format") != FORMAT:
-            raise InputError(f"{name} is not a trace file.")
-        if self.header["version"] > VERSION:
+        if self.header.get("version") != VERSION:
             raise InputError(
-                f"{name} was written by a newer version of this program (trace version "
-                f"{self.header['version']}, this one reads up to {VERSION}). Update to open it."
+                f"{name} has trace version {self.header.get('version')}, this program reads "
+                f"version {VERSION}: it was written by a newer version. Update to open it."
             )
 
     def array(self, name: str) -> np.ndarray:
@@ -292,6 +295,8 @@ def _check(trace: Trace) -> None:
         n = event.reduction.n_out
     if trace.importance and [len(row) for row in trace.importance] != trace.counts:
         raise ValueError("attention rows do not fit the token counts")
+    if trace.attention and len(trace.attention) != len(trace.words):
+        raise ValueError("attention rows do not fit the words")
     if trace.cls_attention is not None and len(trace.cls_attention) != len(trace.layout):
         raise ValueError("CLS attention does not fit the layout")
     if not set(trace.layout.image.tolist()) <= set(range(len(trace.images))):

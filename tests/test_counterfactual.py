@@ -7,7 +7,7 @@ import torch
 from conftest import N_VISUAL, QUESTION, make_image
 
 from libra import InputError
-from libra.counterfactual import reduce_forced
+from libra.counterfactual import check_forced, reduce_forced
 from libra.methods import Tokens, create
 from libra.reduction import Fate
 
@@ -74,8 +74,9 @@ def test_only_the_kept_ones_remain_when_all_others_are_dropped():
 
 
 def test_more_than_the_budget_cannot_be_kept():
-    with pytest.raises(InputError, match=r"12 patches .* keeps 12 in all: choose at most 11"):
-        reduce_forced(create("fastv", ratio=0.5), tokens_of(), range(12), [])
+    with pytest.raises(InputError, match=r"12 patches .* keeps 12 in all"):
+        check_forced(create("fastv", ratio=0.5), range(12), [], 24)
+    check_forced(create("fastv", ratio=0.5), range(11), [], 24)
 
 
 def test_an_answer_follows_the_intervention(lvlm):

@@ -1,0 +1,224 @@
+"""Traces on disk: what comes back, and every file that is refused."""
+
+import io
+import json
+import zipfile
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUESTION, make_image
+from PIL import Image
+
+from libra import InputError, Trace
+from libra.layout import TokenLayout
+
+
+@pytest.fixture(scope="module")
+def trace(lvlm):
+    """A real trace of three events over two pictures."""
+    images = [make_image(0), make_image(1, 40, 90)]
+    return lvlm.answer(images=images, question=QUESTION, max_new_tokens=5).trace
+
+
+@pytest.fixture
+def path(trace, tmp_path):
+    """The trace as a file."""
+    trace.save(tmp_path / "trace.zip")
+    return tmp_path / "trace.zip"
+
+
+def rewrite(path, change):
+    """Rewrite the members of a trace file: `change` maps {name: bytes} to {name: bytes}."""
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    members = change(members)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+
+
+def rewrite_header(path, **changes):
+    def change(members):
+        header = json.loads(members["trace.json"]) | changes
+        return members | {"trace.json": json.dumps(header).encode()}
+
+    rewrite(path, change)
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def test_a_trace_comes_back_whole(trace, path):
+    loaded = Trace.load(path)
+    for name in (
+        *("model", "family", "method", "params", "ratio", "layers", "question", "answer"),
+        *("words", "counts", "timings", "cost", "stages"),
+    ):
+        assert getattr(loaded, name) == getattr(trace, name), name
+    for f in fields(TokenLayout):
+        assert torch.equal(getattr(loaded.layout, f.name), getattr(trace.layout, f.name))
+    for a, b in zip(loaded.images, trace.images, strict=True):
+        assert np.array_equal(a, b)
+    for a, b in zip(loaded.events, trace.events, strict=True):
+        assert (a.site, a.layer, a.reduction.n_in) == (b.site, b.layer, b.reduction.n_in)
+        assert a.reduction.compensation == b.reduction.compensation
+        for name in ("source", "target", "weight", "slot"):
+            assert torch.equal(getattr(a.reduction, name), getattr(b.reduction, name))
+        for name, fact in b.reduction.evidence.items():
+            torch.testing.assert_close(
+                a.reduction.evidence[name], fact, atol=0, rtol=0, equal_nan=True
+            )
+    for a, b in zip(loaded.importance, trace.importance, strict=True):
+        assert torch.equal(a, b)
+    for word, other in zip(loaded.attention, trace.attention, strict=True):
+        for a, b in zip(word, other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-3)
+    assert torch.equal(loaded.cls_attention, trace.cls_attention)
+
+
+def test_small_attention_keeps_its_digits(trace, tmp_path):
+    """Rows of thousands of tokens hold values that plain half precision would flush to zero."""
+    tiny = [[row * 1e-6 for row in word] for word in trace.attention]
+    tiny[0] = trace.importance
+    replace(trace, attention=tiny).save(tmp_path / "tiny.zip")
+    loaded = Trace.load(tmp_path / "tiny.zip")
+    for a, b in zip(loaded.attention[1], tiny[1], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-2)
+
+
+@pytest.mark.parametrize("request_", [{"method": "vanilla"}, {"tracing": False}])
+def test_traces_without_events_or_rows_come_back(lvlm, tmp_path, request_):
+    answer = lvlm.answer(images=[make_image()], question=QUESTION, max_new_tokens=2, **request_)
+    answer.trace.save(tmp_path / "t.zip")
+    loaded = Trace.load(tmp_path / "t.zip")
+    assert loaded.stages == answer.trace.stages
+    assert len(loaded.importance) == len(answer.trace.importance)
+    assert loaded.counts == answer.trace.counts
+
+
+def test_an_answer_without_words_comes_back(lvlm, tmp_path, monkeypatch):
+    monkeypatch.setattr(lvlm.family, "eos", set(range(100)))
+    trace = lvlm.answer(images=[make_image()], question=QUESTION).trace
+    assert trace.words == [] and trace.answer == "" and trace.importance
+    trace.save(tmp_path / "t.zip")
+    assert Trace.load(tmp_path / "t.zip").words == []
+
+
+def test_lineage_is_the_product_of_the_events(trace):
+    dense = torch.eye(len(trace.layout), dtype=torch.float64)
+    for upto in range(len(trace.events) + 1):
+        torch.testing.assert_close(
+            trace.lineage(upto).dense().double(), dense, atol=1e-6, rtol=1e-5
+        )
+        if upto < len(trace.events):
+            dense = trace.events[upto].reduction.dense().double() @ dense
+    for wrong in (-1, len(trace.events) + 1):
+        with pytest.raises(InputError, match="Stage"):
+            trace.lineage(wrong)
+
+
+# -- bad files --------------------------------------------------------------------------------
+
+
+def refused(path, message):
+    with pytest.raises(InputError, match=message) as error:
+        Trace.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_no_traces(tmp_path):
+    refused(tmp_path / "nothing.zip", "no trace file")
+    refused(tmp_path, "not a trace file")
+    for name, content in (("empty.zip", b""), ("text.zip", b"hello"), ("half.zip", b"PK\3\4abc")):
+        (tmp_path / name).write_bytes(content)
+        refused(tmp_path / name, f"{name} is not a trace file")
+    Image.new("RGB", (4, 4)).save(tmp_path / "picture.png")
+    refused(tmp_path / "picture.png", "not a trace file")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+        file.writestr("readme.txt", "hello")
+    refused(tmp_path / "other.zip", "other.zip is not a trace file")
+    with zipfile.ZipFile(tmp_path / "json.zip", "w") as file:
+        file.writestr("trace.json", "[1, 2]")
+    refused(tmp_path / "json.zip", "json.zip is not a trace file")
+
+
+def test_a_trace_of_a_newer_version(path):
+    for version in (2, "1.5"):
+        rewrite_header(path, version=version)
+        refused(path, rf"trace version {version}, .* newer version. Update")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])
+def test_a_truncated_trace(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    refused(path, "not a trace file|damaged")
+
+
+def test_a_flipped_byte_is_noticed(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+    refused(path, "damaged")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"counts": [1, 2, 3]},
+        {"words": [{"text": "a"}]},
+        {"words": 5},
+        {"events": [{}]},
+        {"words": []},
+        {"rows": [10**9]},
+        {"pictures": 1},
+        {"pictures": 10**9},
+        {"timings": {"warp": 9}},
+        {"cost": None},
+    ],
+)
+def test_a_header_that_does_not_fit(path, changes):
+    rewrite_header(path, **changes)
+    refused(path, "damaged")
+
+
+def test_arrays_that_do_not_fit(path):
+    original = path.read_bytes()
+    huge = npy(np.zeros(3, np.float32)).replace(b"(3,)", b"(9" + b"9" * 11 + b",)")
+    for name, content in (
+        ("arrays/importance.npy", npy(np.zeros(3, np.float32))),
+        ("arrays/importance.npy", huge),
+        ("arrays/importance.npy", npy(np.array([{"a": 1}], dtype=object))),
+        ("arrays/event0.source.npy", npy(np.full(40, 10**6))),
+        ("arrays/cls_attention.npy", npy(np.zeros(3, np.float32))),
+        ("arrays/layout.image.npy", npy(np.full(32, 7))),
+        ("images/0.png", b"no picture"),
+    ):
+        path.write_bytes(original)
+        rewrite(path, lambda members, n=name, c=content: members | {n: c})
+        refused(path, "damaged")
+
+
+def test_a_missing_member(path):
+    rewrite(path, lambda m: {k: v for k, v in m.items() if k != "arrays/layout.box.npy"})
+    refused(path, "damaged")
+
+
+def test_a_picture_larger_than_any_trace_holds(path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (5000, 10)).save(buffer, "PNG")
+    rewrite(path, lambda members: members | {"images/0.png": buffer.getvalue()})
+    refused(path, "damaged")
+
+
+def test_a_zip_bomb_is_not_unpacked(path):
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file, file.open("bomb", "w") as bomb:
+        for _ in range(520):
+            bomb.write(bytes(2**20))
+    assert path.stat().st_size < 2**20
+    refused(path, "too large")
