@@ -42,8 +42,9 @@ def make_trace(
     generator = torch.Generator().manual_seed(seed)
     hidden, contrast = _states(pictures, layout, generator)
     words = answer.split()
-    salience = [contrast + 0.7 * _noise(len(layout), generator) for _ in words]
-    counts, importance, rows, events = [], [], [[] for _ in words], []
+    # A row per word; importance is there even where the answer is empty.
+    salience = [contrast + 0.7 * _noise(len(layout), generator) for _ in words or [""]]
+    counts, importance, rows, events = [], [], [[] for _ in salience], []
     standing = torch.arange(len(layout))  # the original token whose place each token takes
     fused = 0
     for layer in range(n_layers):
@@ -75,7 +76,7 @@ def make_trace(
         events=events,
         counts=counts,
         importance=importance,
-        attention=rows,
+        attention=rows[: len(words)],
         cls_attention=(3 * contrast + 0.5 * _noise(len(layout), generator)).softmax(0),
         timings=_timings(counts, len(words)),
         cost=_cost(counts, len(layout)),
@@ -121,4 +122,4 @@ def _cost(counts: list[int], n: int) -> Cost:
 
 
 def _timings(counts: list[int], n_words: int) -> Timings:
-    return Timings(0.12, 0.01, 1e-4 * sum(counts), [0.01 + 5e-6 * sum(counts)] * (n_words - 1))
+    return Timings(0.12, 0.01, 1e-4 * sum(counts), [0.01 + 5e-6 * sum(counts)] * n_words)

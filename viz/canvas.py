@@ -16,8 +16,8 @@ from libra.errors import InputError
 from libra.trace import Trace
 from viz.colour import CARD, LUMA, rgb
 
-PATCH = 28  # pixels a patch is drawn with, where the picture stays within LONGEST
-LONGEST = 1008  # pixels of the longest side
+PATCH = 28  # pixels of a patch's side; larger in coarse grids, smaller in fine ones
+SHORTEST, LONGEST = 24, 36  # bounds of the picture's longest side, as multiples of that
 UNSEEN = (
     0.75  # how far the part of a picture that the model did not see fades to white, without colour
 )
@@ -33,23 +33,25 @@ class Canvas:
             Where boxes overlap (a tile over the whole-picture view) the later token shows.
         tokens: int [n], the visual tokens that have a patch in this picture.
         n: N, the number of visual tokens of the trace.
+        patch: pixels of a patch's side.
     """
 
     pixels: np.ndarray
     token: np.ndarray
     tokens: np.ndarray
     n: int
+    patch: int
 
     @classmethod
     def of(cls, trace: Trace, image: int = 0, patch: int = PATCH) -> Canvas:
-        """The picture `image` of the trace, its patches `patch` whole pixels wide."""
+        """The picture `image` of the trace, its patches about `patch` whole pixels wide."""
         if not 0 <= image < len(trace.images):
             raise InputError(f"Picture {image} does not exist: the trace has {len(trace.images)}.")
         layout = trace.layout
         tokens = np.flatnonzero((layout.image == image).numpy() & (layout.row >= 0).numpy())
         boxes = layout.box.numpy()[tokens].astype(np.float64)
         picture = Image.fromarray(trace.images[image])
-        width, height = _drawing_size(boxes, *picture.size, patch)
+        width, height, side = _drawing_size(boxes, *picture.size, patch)
         # The nudge keeps the shared edge of two patches on one pixel in spite of rounding errors.
         edges = np.floor(boxes * [width, height, width, height] + 0.501).astype(np.int64)
         token = _raster(tokens.tobytes(), edges.tobytes(), len(layout), height, width)
@@ -57,7 +59,7 @@ class Canvas:
         pixels = np.array(scaled, np.float32)
         unseen = token == len(layout)
         pixels[unseen] = blend(pixels[unseen] @ LUMA[:, None], rgb(CARD), UNSEEN)
-        return cls(pixels, token, tokens, len(layout))
+        return cls(pixels, token, tokens, len(layout), side)
 
     @property
     def grey(self) -> np.ndarray:
@@ -94,15 +96,15 @@ def blend(pixels: np.ndarray, colour: np.ndarray, alpha: np.ndarray | float) -> 
     return pixels + (colour - pixels) * (alpha[..., None] if alpha.ndim else alpha)
 
 
-def _drawing_size(boxes: np.ndarray, width: int, height: int, patch: int) -> tuple[int, int]:
-    """Width and height at which a patch is a whole number of pixels, `patch` where that fits."""
-    longest = max(width, height)
-    scale = LONGEST / longest
-    if len(boxes):
-        side = np.median(boxes[:, 2] - boxes[:, 0]) * width  # of a patch, in picture pixels
-        scale = max(1, min(patch, int(side * scale))) / side
-    scale = min(scale, 2 * LONGEST / longest)  # a sliver of a patch in an endless panorama
-    return max(1, round(width * scale)), max(1, round(height * scale))
+def _drawing_size(boxes: np.ndarray, width: int, height: int, patch: int) -> tuple[int, int, int]:
+    """Width, height and patch side in whole pixels; the side is `patch` where that fits."""
+    low, high = (bound * patch / max(width, height) for bound in (SHORTEST, LONGEST))
+    if not len(boxes):
+        return max(1, round(width * low)), max(1, round(height * low)), patch
+    side = np.median(boxes[:, 2] - boxes[:, 0]) * width  # in pixels of the picture
+    drawn = max(1, min(max(patch, int(side * low)), int(side * high)))
+    scale = min(drawn / side, 2 * high)  # twice: for an endless panorama of very small patches
+    return max(1, round(width * scale)), max(1, round(height * scale)), drawn
 
 
 @lru_cache(maxsize=8)

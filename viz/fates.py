@@ -1,5 +1,6 @@
 """Fate map: which patches were kept, merged, compensated or dropped."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from libra.reduction import Fate
 from libra.trace import Trace
 from viz.canvas import PATCH, Canvas, blend
 from viz.colour import GREY, INK, SKY, rgb
-from viz.marks import SWATCH, hatch, outline, to_image, with_legend
+from viz.marks import SWATCH, draw_frames, hatch, to_image, with_legend
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,17 @@ def paint(canvas: Canvas, fate: np.ndarray) -> np.ndarray:
             kind, colour = look.hatch
             pixels = blend(pixels, rgb(colour), hatch(shown.shape, kind) * (shown == index))
         if look.outlined:
-            pixels[outline(canvas.token, 2) & (shown == index)] = 255
-            pixels[outline(canvas.token, 1) & (shown == index)] = rgb(INK)
+            draw_frames(pixels, canvas.token, shown == index, canvas.patch)
     return pixels
 
 
-def fate_legend(fate: np.ndarray, *shown: Fate) -> list[tuple[Image.Image, str]]:
-    """Legend entries with the number of tokens of each of the fates `shown` (default: all)."""
-    return [(sample(f), f"{LOOKS[f].name} {(fate == f).sum()}") for f in shown or LOOKS]
+def fate_legend(fate: np.ndarray, shown: Iterable[Fate] = LOOKS) -> list[tuple[Image.Image, str]]:
+    """Legend entries with the number of tokens of each of the fates `shown`."""
+    return [(sample(f), f"{LOOKS[f].name} {(fate == f).sum()}") for f in shown]
 
 
 def sample(fate: Fate) -> Image.Image:
     """A patch of mid grey under the look of one fate."""
     pixels = np.full((SWATCH, SWATCH, 3), 150, np.float32)
-    canvas = Canvas(pixels, np.zeros(pixels.shape[:2], np.int32), np.array([0]), 1)
+    canvas = Canvas(pixels, np.zeros(pixels.shape[:2], np.int32), np.array([0]), 1, SWATCH)
     return to_image(paint(canvas, np.array([fate])))

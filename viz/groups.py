@@ -15,6 +15,7 @@ from viz.fates import fate_legend, paint
 from viz.marks import draw_borders, to_image, with_legend
 
 MODES = ("mean", "label", "hue")
+LOST = (Fate.COMPENSATED, Fate.DROPPED)
 
 
 def group_map(
@@ -53,7 +54,7 @@ def group_map(
     else:  # grey pixels below, so that the colour of the picture does not mix with the label's
         fill = blend(canvas.grey, canvas.spread(group_colours(trace, mode)[root]), 0.7)
     pixels = np.where(grouped[..., None], fill, canvas.pixels)
-    lost = (fate == Fate.COMPENSATED) | (fate == Fate.DROPPED)
+    lost = np.isin(fate, LOST)
     pixels = paint(replace(canvas, pixels=pixels), np.where(lost, fate, -1))
     region = np.where(lost, -1 - fate, root)
     picture = to_image(draw_borders(pixels, canvas.spread(region, outside=-1)))
@@ -111,4 +112,4 @@ def _legend(root: np.ndarray, fate: np.ndarray) -> list[tuple[Image.Image | None
     groups = len(np.unique(root[root >= 0]))
     alone = ((root < 0) & (fate == Fate.KEPT)).sum()
     words = f"{groups} group{'s' * (groups != 1)}, {alone} alone"
-    return [(None, words), *fate_legend(fate, Fate.COMPENSATED, Fate.DROPPED)]
+    return [(None, words), *fate_legend(fate, LOST)]

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from viz.colour import CARD, INK, LUMA
+from viz.colour import CARD, INK, LUMA, rgb
 
 FONT_SIZE = 17  # px at drawing size: still 11 px where a 672 px picture is shown 440 px wide
 SWATCH = 24  # px, the side of a legend's sample
@@ -60,12 +60,26 @@ def outline(label: np.ndarray, width: int) -> np.ndarray:
 
 
 def draw_borders(pixels: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """One-pixel lines between regions of different label; dark on bright pixels, bright on dark."""
+    """One-pixel lines, drawn into `pixels`, between regions of different label."""
     edge = np.zeros(label.shape, bool)
     edge[1:] |= label[1:] != label[:-1]
     edge[:, 1:] |= label[:, 1:] != label[:, :-1]
-    dark = pixels[edge] @ LUMA < 100
-    pixels[edge] = np.where(dark, 190, 25)[:, None]
+    return _contrast(pixels, edge)
+
+
+def draw_frames(pixels: np.ndarray, token: np.ndarray, where: np.ndarray, patch: int) -> np.ndarray:
+    """A frame, drawn into `pixels`, inside each patch (`patch` pixels wide) where `where` holds."""
+    if patch < 20:  # too small for a dark line beside a bright one
+        return _contrast(pixels, outline(token, 1) & where)
+    pixels[outline(token, 2) & where] = rgb(CARD)
+    pixels[outline(token, 1) & where] = rgb(INK)
+    return pixels
+
+
+def _contrast(pixels: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Lines that are dark on bright pixels and bright on dark ones."""
+    dark = pixels[where] @ LUMA < 100
+    pixels[where] = np.where(dark, 190, 25)[:, None]
     return pixels
 
 
@@ -86,7 +100,8 @@ def with_legend(
             x, y = 0, y + line
         places.append((x, y))
         x += width + 20
-    card = Image.new("RGB", (picture.width, picture.height + y + line), CARD)
+    below = y + line if entries else 0
+    card = Image.new("RGB", (picture.width, picture.height + below), CARD)
     card.paste(picture)
     draw = ImageDraw.Draw(card)
     for (sample, text), (x, y) in zip(entries, places, strict=True):

@@ -1,18 +1,20 @@
 """The gallery: every figure that one trace gives, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from matplotlib.figure import Figure
 from PIL import Image
 
+from libra.reduction import Fate
 from libra.trace import Trace
 from viz.cls import cls_distribution
 from viz.costs import cost_bars
-from viz.fates import fate_map
-from viz.groups import group_map
+from viz.fates import LOOKS, fate_map, sample
+from viz.groups import LOST, group_map
 from viz.heat_panels import attention_per_word, attention_through_layers
+from viz.marks import with_legend
 from viz.panel import PATCH, through_stages
 from viz.selection import selected
 from viz.similarity import similarity_histogram
@@ -49,11 +51,14 @@ class FigureSpec:
         return f"This figure needs {' and '.join(lacking)}." if lacking else None
 
 
-def _stages(draw: Callable[..., Image.Image], **options) -> Callable[[Trace], Image.Image]:
-    """A panel of one picture overlay through all stages."""
+def _stages(
+    draw: Callable[..., Image.Image], looks: Sequence[Fate] = (), **options
+) -> Callable[[Trace], Image.Image]:
+    """A panel of one picture overlay through all stages, with the names of its looks below."""
 
     def panel(trace: Trace) -> Image.Image:
-        return through_stages(trace, partial(draw, patch=PATCH, **options))
+        pictures = through_stages(trace, partial(draw, patch=PATCH, **options))
+        return with_legend(pictures, [(sample(fate), LOOKS[fate].name) for fate in looks])
 
     return panel
 
@@ -66,19 +71,19 @@ FIGURES = {
             "Where the patches went",
             "Outlined patches are kept; blue ones were merged into them; grey hatched ones share "
             "the compensation token; dark hatched ones were dropped.",
-            _stages(fate_map, legend=False),
+            _stages(fate_map, tuple(LOOKS), legend=False),
         ),
         FigureSpec(
             "group_map",
             "Merge groups, in their mean colour",
             "All patches that became one token share its mean colour: what the decoder still sees.",
-            _stages(group_map, mode="mean", legend=False),
+            _stages(group_map, LOST, mode="mean", legend=False),
         ),
         FigureSpec(
             "group_map_label",
             "Merge groups, told apart",
             "Same colour = merged. Touching groups differ, and a group keeps its colour.",
-            _stages(group_map, mode="label", legend=False),
+            _stages(group_map, LOST, mode="label", legend=False),
         ),
         FigureSpec(
             "selected",

@@ -7,8 +7,8 @@ from libra.errors import InputError
 from libra.reduction import Fate
 from libra.trace import Trace
 from viz.canvas import PATCH, Canvas, blend
-from viz.colour import CARD, INK, rgb
-from viz.marks import draw_borders, outline, to_image
+from viz.colour import CARD, rgb
+from viz.marks import draw_borders, draw_frames, to_image
 
 MODES = ("dim", "flat")
 
@@ -41,9 +41,7 @@ def paint_selection(canvas: Canvas, kept: np.ndarray, mode: str = "dim") -> np.n
         pixels = canvas.pixels.copy()
         if lost.any():
             pixels[lost] = pixels[lost].mean(0)
-        pixels[outline(canvas.token, 2) & shown] = 255
-        pixels[outline(canvas.token, 1) & shown] = rgb(INK)
-        return pixels
+        return draw_frames(pixels, canvas.token, shown, canvas.patch)
     raise InputError(
         f"The mode of selected tokens must be one of {', '.join(MODES)}, not {mode!r}."
     )

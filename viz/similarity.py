@@ -38,7 +38,7 @@ def similarity_histogram(trace: Trace, event: int = 0) -> Figure:
         below + above, bins, baseline=below, fill=True, color=SKY, label=f"merged: {merged.sum()}"
     )
     tau = trace.params.get("tau")
-    if tau is not None:
+    if tau is not None and trace.params.get("merge", "grouped") == "grouped":
         ax.axvline(tau, color=VERMILION, linewidth=2, label=f"τ = {tau:g}")
     if counted.any():
         mean = similarity[counted].mean()

@@ -1,0 +1,150 @@
+"""The gallery: every figure of every kind of trace, saved in every format, from many threads."""
+
+import io
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from make_trace import make_trace, photo
+from matplotlib.figure import Figure
+from PIL import Image
+
+import viz
+from libra.errors import InputError
+from libra.trace import Trace
+
+TRACES = {
+    "vanilla": lambda: make_trace("vanilla"),
+    "fastv": lambda: make_trace("fastv", layers=(1,)),
+    "libra": lambda: make_trace("libra"),
+    "libra 80 %": lambda: make_trace("libra", ratio=0.8, pictures=[photo(600, 260)]),
+    "libra without compensation": lambda: make_trace("libra", compensation="none"),
+    "libra, one token": lambda: make_trace("libra", keep=1, layers=(0,)),
+    "two pictures": lambda: make_trace(
+        "libra", pictures=[photo(300, 220), photo(220, 400)], grid=(12, 12)
+    ),
+    "no answer": lambda: make_trace("libra", answer="", grid=(8, 8)),
+}
+
+
+@pytest.fixture(scope="module", params=TRACES)
+def trace(request):
+    return TRACES[request.param]()
+
+
+def pixels(picture):
+    """What a figure looks like."""
+    if isinstance(picture, Figure):
+        buffer = io.BytesIO()
+        picture.savefig(buffer, format="png", dpi=60)
+        picture = Image.open(buffer)
+    return np.asarray(picture.convert("RGB"))
+
+
+@pytest.mark.parametrize("name", viz.FIGURES)
+def test_every_figure_of_every_trace(trace, name):
+    spec = viz.FIGURES[name]
+    assert spec.name == name and spec.title and "\n" not in spec.explanation
+    if reason := spec.missing(trace):
+        assert reason.startswith("This figure needs ") and reason.endswith(".")
+        return
+    before = [picture.copy() for picture in trace.images]
+    first, second = pixels(spec.function(trace)), pixels(spec.function(trace))
+    np.testing.assert_array_equal(first, second)
+    assert min(first.shape[:2]) > 40 and first.std() > 5
+    for picture, kept in zip(trace.images, before, strict=True):
+        np.testing.assert_array_equal(picture, kept)
+
+
+def test_every_stage_and_layer(trace):
+    for image in range(len(trace.images)):
+        for stage in range(len(trace.stages)):
+            viz.fate_map(trace, stage, image)
+            viz.token_strip(trace, stage)
+            for mode in ("mean", "label", "hue"):
+                viz.group_map(trace, stage, image, mode)
+            for mode in ("dim", "flat"):
+                viz.selected(trace, stage, image, mode)
+        for layer in range(len(trace.counts)):
+            viz.heat_map(trace, layer, max(0, len(trace.words) - 1), image)
+
+
+def test_what_is_missing_is_known_beforehand():
+    names = {
+        kind: {n for n, spec in viz.FIGURES.items() if spec.missing(TRACES[kind]())}
+        for kind in ("vanilla", "fastv", "libra")
+    }
+    assert "similarity_histogram" in names["vanilla"] & names["fastv"]
+    assert not names["libra"]
+
+
+def test_figures_of_a_stored_trace_are_the_same(tmp_path):
+    trace = TRACES["libra"]()
+    trace.save(tmp_path / "trace.zip")
+    stored = Trace.load(tmp_path / "trace.zip")
+    for name in ("fate_map", "group_map_label", "staircase", "similarity_histogram"):
+        draw = viz.FIGURES[name].function
+        np.testing.assert_array_equal(pixels(draw(trace)), pixels(draw(stored)))
+
+
+def test_eight_threads_draw_what_one_draws():
+    traces = [TRACES[kind]() for kind in ("libra", "fastv")]
+    work = [
+        (spec, trace)
+        for trace in traces
+        for spec in viz.FIGURES.values()
+        if not spec.missing(trace)
+    ]
+
+    def draw(job):
+        return pixels(job[0].function(job[1]))
+
+    alone = [draw(job) for job in work]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(draw, work))
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["fate_map", "cost_bars"])
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_saving(tmp_path, name, kind):
+    picture = viz.FIGURES[name].function(make_trace("libra", grid=(8, 8)))
+    paths = [tmp_path / f"{i}.{kind}" for i in "ab"]
+    for path in paths:
+        viz.save(picture, path)
+    content = paths[0].read_bytes()
+    assert content == paths[1].read_bytes(), "the same figure gives the same file"
+    if kind == "png":
+        assert Image.open(paths[0]).info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    if kind == "svg":
+        assert b"<svg" in content
+    if kind == "pdf":
+        assert content.startswith(b"%PDF")
+        assert (b"/FontFile2" in content) == (name == "cost_bars"), "fonts are embedded"
+
+
+def test_pictures_keep_every_pixel_in_png(tmp_path):
+    picture = viz.fate_map(make_trace("libra", grid=(8, 8)), 1)
+    viz.save(picture, tmp_path / "a.PNG")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.PNG")), np.asarray(picture))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "a.exe"])
+def test_other_formats_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match="png, svg, pdf"):
+        viz.save(viz.token_strip(make_trace("vanilla", grid=(4, 4)), 0), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_figure_of_576_tokens_takes_a_fraction_of_a_second():
+    trace = TRACES["libra"]()
+    for spec in viz.FIGURES.values():
+        seconds = []
+        for _ in range(4):
+            start = time.process_time()
+            pixels(spec.function(trace))
+            seconds.append(time.process_time() - start)
+        assert min(seconds) < 0.6, spec.name  # 0.2 s on an idle core
