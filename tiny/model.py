@@ -67,9 +67,11 @@ def build(layers: int = LAYERS, seed: int = 0) -> LlavaForConditionalGeneration:
     with torch.no_grad():
         model.get_input_embeddings().weight.copy_(_word_table(seed))
         tower = model.model.vision_tower
-        tower.embeddings.position_embedding.weight[1:] = _sincos(GRID, 192) * 0.3
+        tower.embeddings.position_embedding.weight[1:] = _sincos(GRID, 192) * 0.5
+        for layer in tower.encoder.layers:
+            _content_matching(layer.self_attn, layer.self_attn.out_proj, gain=0.4)
         for layer in model.model.language_model.layers:
-            _content_matching(layer.self_attn)
+            _content_matching(layer.self_attn, layer.self_attn.o_proj, gain=0.3)
     return model
 
 
@@ -84,13 +86,14 @@ def _word_table(seed: int) -> Tensor:
     return table
 
 
-def _content_matching(attention: nn.Module) -> None:
+def _content_matching(attention: nn.Module, output: nn.Module, gain: float) -> None:
     """Keys start equal to queries and outputs undo values: attention copies from what is alike."""
+    width = output.weight.shape[0]
     nn.init.normal_(attention.q_proj.weight, std=0.08)
     attention.k_proj.weight.copy_(attention.q_proj.weight)
-    turn = torch.linalg.qr(torch.randn(WIDTH, WIDTH)).Q
-    attention.v_proj.weight.copy_(0.3 * turn)
-    attention.o_proj.weight.copy_(0.3 * turn.T)
+    turn = torch.linalg.qr(torch.randn(width, width)).Q
+    attention.v_proj.weight.copy_(gain * turn)
+    output.weight.copy_(gain * turn.T)
 
 
 def _sincos(grid: int, width: int) -> Tensor:

@@ -47,7 +47,7 @@ class Settings:
 
 STAGES = {
     "symbols": Settings(steps=6000, batch=12, rate=2e-3),
-    "pixels": Settings(steps=5000, batch=32, rate=2e-3),
+    "pixels": Settings(steps=5000, batch=32, rate=1.5e-3),
     "joint": Settings(steps=2500, batch=8, rate=6e-4, asked=16, budget=240),
 }
 KIND_WEIGHTS = dict(
@@ -215,19 +215,20 @@ class CodeLoss(nn.Module):
         wanted = self.code(**labels, place=places)
         loss = 3 * ((projected.float() - wanted) ** 2).mean() / wanted.var()
         logs = {"code": float(loss.detach()) / 3}
-        for key in ("name", "colour", "character"):
+        for key, share in (("name", 2.0), ("colour", 1.0), ("character", 0.5)):
             label, table = labels[key], getattr(self.code, f"{key}s")
-            keep = label >= 0
-            if key == "name":
-                keep, label = torch.ones_like(keep), label % len(table)
-            if keep.any():
-                seen = projected[keep].float() - self.code.place[places.expand_as(label)[keep]]
-                scores = self.sharp.exp() * F.normalize(seen, dim=-1) @ F.normalize(table, dim=-1).T
-                loss = loss + F.cross_entropy(scores, label[keep])
-                right = scores.argmax(-1) == label[keep]
-                if key == "name":
-                    right = right[labels["name"][keep] >= 0]
-                logs[key] = float(right.float().mean())
+            shown = label >= 0
+            if key != "name" and not shown.any():
+                continue
+            keep = torch.ones_like(shown) if key == "name" else shown
+            seen = projected[keep].float() - self.code.place[places.expand_as(label)[keep]]
+            scores = self.sharp.exp() * F.normalize(seen, dim=-1) @ F.normalize(table, dim=-1).T
+            errors = F.cross_entropy(scores, label[keep] % len(table), reduction="none")
+            shown = shown[keep]
+            loss = loss + share * errors[shown].mean()
+            if key == "name":  # most patches show nothing: they must not drown the others
+                loss = loss + errors[~shown].mean()
+            logs[key] = float((scores.argmax(-1) == label[keep])[shown].float().mean())
         if cls is not None:
             there = torch.zeros(len(cls), len(NAMES) + 1)
             there.scatter_(1, labels["name"][: len(cls)] % (len(NAMES) + 1), 1.0)
