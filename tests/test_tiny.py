@@ -21,6 +21,8 @@ def drawn(monkeypatch):
     disc[(x - 64) ** 2 + (y - 64) ** 2 < 60**2] = (200, 30, 90, 255)
     styles = {s: {name: [disc] for name in objects.EMOJI} for s in sprites.TRAINING_STYLES}
     monkeypatch.setattr(sprites, "load", lambda: styles)
+    field = scenes.Image.new("RGB", (512, 512), (90, 120, 80))
+    monkeypatch.setattr(sprites, "photos", lambda: [field])
 
 
 def test_there_are_at_least_a_hundred_objects_with_one_token_each():

@@ -167,7 +167,13 @@ def draw(
 
 
 def background(rng: np.random.Generator) -> Image.Image:
-    """A gradient, a patchwork, a texture or a crop of a photo-like field."""
+    """A gradient, a patchwork, a texture or a crop of a photo."""
+    if rng.random() < 0.2:
+        photo = sprites.photos()[int(rng.integers(len(sprites.photos())))]
+        side = int(rng.integers(160, 512))
+        left, top = rng.integers(0, 513 - side, 2)
+        crop = photo.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
+        return ImageEnhance.Brightness(crop).enhance(float(rng.uniform(0.6, 1.3)))
     n = int(rng.integers(1, 8))
     field_ = rng.random((n, n, 3)) * rng.uniform(0, 0.6) + rng.random(3) * 0.5
     small = Image.fromarray((field_.clip(0, 1) * 255).astype(np.uint8))

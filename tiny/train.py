@@ -46,7 +46,7 @@ class Settings:
 
 
 STAGES = {
-    "symbols": Settings(steps=6000, batch=12, rate=2e-3),
+    "symbols": Settings(steps=6000, batch=12, rate=1e-3),
     "pixels": Settings(steps=5000, batch=32, rate=1.5e-3),
     "joint": Settings(steps=2500, batch=8, rate=6e-4, asked=16, budget=240),
 }
@@ -280,9 +280,9 @@ class Run:
         for step in bar:
             left = (self.settings.steps - step) / self.settings.steps
             rate = self.settings.rate * min(1.0, (step + 1) / 100, max(0.02, left / 0.35))
-            for optimiser in self.optimisers:
+            for optimiser, factor in zip(self.optimisers, (2.0, 1.0), strict=True):
                 for group in optimiser.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = factor * rate
             yield step
         self.save()
 
@@ -372,8 +372,9 @@ def train_pixels(folder: Path, settings: Settings) -> None:
     criterion = CodeLoss(code, model.config.vision_config.hidden_size)
     run = Run(folder, "pixels", settings, {"model": model, "criterion": criterion})
     rng = np.random.default_rng(10**6 + run.step)
-    for _ in run.steps():
-        pixels, labels, places = _windows(settings.batch, rng)
+    for step in run.steps():
+        easy = max(0.2, 1 - 2 * step / settings.steps)  # colours first, then robustness
+        pixels, labels, places = _windows(settings.batch, rng, easy)
         with torch.autocast("cpu", torch.bfloat16):
             features, cls = tower(model, pixels, places, last=settings.batch // 4)
             projected = model.model.multi_modal_projector(features)
@@ -381,15 +382,18 @@ def train_pixels(folder: Path, settings: Settings) -> None:
         run.update(loss, {"loss": float(loss.detach())} | logs)
 
 
-def _windows(n: int, rng, each: int = 3) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """`n` half-size windows, `each` from one crowded scene: pixels, labels and patch numbers."""
+def _windows(n: int, rng, easy: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """`n` half-size windows of crowded scenes: pixels, labels and patch numbers.
+
+    A scene gives three of them and is drawn without augmentation with probability `easy`.
+    """
     half = scenes.GRID // 2
     grid = torch.arange(N_PATCHES).view(scenes.GRID, scenes.GRID)
     pictures, labels, places = [], [], []
     while len(pictures) < n:
-        picture, label = scenes.draw(scenes.compose(rng, most=14), rng)
+        picture, label = scenes.draw(scenes.compose(rng, most=14), rng, plain=rng.random() < easy)
         whole = {k: v.view(scenes.GRID, -1) for k, v in tiny.stack([label]).items()}
-        for row, column in rng.integers(0, half + 1, (min(each, n - len(pictures)), 2)):
+        for row, column in rng.integers(0, half + 1, (min(3, n - len(pictures)), 2)):
             patch = np.s_[row : row + half, column : column + half]
             pixel = np.s_[
                 row * scenes.PATCH : (row + half) * scenes.PATCH,

@@ -1,0 +1,162 @@
+"""Accuracy of the embedded model under compression: `python -m tiny.evaluate`.
+
+Asks held-out scenes one question after the other through the same engine as the page and counts
+exact answers, per question kind, method and ratio. Every method sees the same questions.
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import libra
+from tiny import questions, scenes, sprites
+
+CORE = ("existence", "count", "left/right", "above/below", "corner")
+STYLES = {"training": sprites.TRAINING_STYLES} | {s: (s,) for s in sprites.UNSEEN_STYLES}
+HELD_OUT = 7_000_000  # seeds that training never draws
+
+
+@dataclass
+class Row:
+    """Answers of one method at one ratio to one kind of question."""
+
+    style: str
+    method: str
+    ratio: float
+    layers: tuple[int, ...]
+    kind: str
+    right: int = 0
+    asked: int = 0
+    flops: float = 0.0  # of the visual prefill, as shares of vanilla's, summed
+
+    @property
+    def accuracy(self) -> float:
+        """Share of exact answers."""
+        return self.right / self.asked
+
+
+def interval(right: int, asked: int) -> tuple[float, float]:
+    """Wilson's 95 % confidence interval of a share."""
+    z = 1.959964
+    middle = (right + z * z / 2) / (asked + z * z)
+    half = z / (asked + z * z) * (right * (asked - right) / asked + z * z / 4) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def held_out(
+    n: int, style: str, seed: int = HELD_OUT
+) -> Iterator[tuple[np.ndarray, list[questions.Question]]]:
+    """Pictures with questions, until there are `n` of each kind."""
+    rng = np.random.default_rng(seed)
+    missing = dict.fromkeys(questions.KINDS, n)
+    while any(missing.values()):
+        scene = scenes.compose(rng)
+        asked = []
+        for kind in questions.KINDS:
+            question = questions.ask(scene, kind, rng) if missing[kind] else None
+            if question is not None:
+                asked.append(question)
+                missing[kind] -= 1
+        if asked:
+            yield scenes.draw(scene, rng, STYLES[style], plain=True)[0], asked
+
+
+def evaluate(lvlm, plans: list[dict], n: int, style: str) -> list[Row]:
+    """Ask `n` questions of each kind under each plan (arguments of `LVLM.stream`)."""
+    rows: dict[tuple[int, str], Row] = {}
+    with tqdm(total=n * len(questions.KINDS), desc=style, mininterval=5) as bar:
+        for picture, asked in held_out(n, style):
+            features = lvlm.encode([picture], tracing=False)
+            for question in asked:
+                for i, plan in enumerate(plans):
+                    answer = lvlm.answer(
+                        images=[picture],
+                        question=question.text,
+                        features=features,
+                        tracing=False,
+                        **plan,
+                    )
+                    trace = answer.trace
+                    row = rows.setdefault(
+                        (i, question.kind),
+                        Row(style, trace.method, trace.ratio, tuple(trace.layers), question.kind),
+                    )
+                    row.right += answer.text == question.answer
+                    row.asked += 1
+                    row.flops += trace.cost.flops / trace.cost.vanilla_flops
+                bar.update()
+    return [rows[key] for key in sorted(rows, key=lambda k: (k[0], questions.KINDS.index(k[1])))]
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as one Markdown table: a line per style, method and ratio, in percent."""
+    lines = defaultdict(dict)
+    for row in rows:
+        lines[row.style, row.method, row.ratio, row.layers][row.kind] = row
+    head = ["style", "method", "removed", "after layers", "FLOPs", "mean of five", *questions.KINDS]
+    text = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for (style, method, ratio, layers), kinds in lines.items():
+        core = [kinds[kind] for kind in CORE]
+        flops = sum(r.flops for r in kinds.values()) / sum(r.asked for r in kinds.values())
+        right, asked = sum(r.right for r in core), sum(r.asked for r in core)
+        low, high = interval(right, asked)
+        cells = [
+            style,
+            method,
+            f"{ratio:.0%}",
+            ", ".join(map(str, layers)) or "-",
+            f"{flops:.0%}",
+            f"**{right / asked:.1%}** ({low:.1%} to {high:.1%})",
+            *(f"{kinds[kind].accuracy:.1%}" for kind in questions.KINDS),
+        ]
+        text.append("| " + " | ".join(cells) + " |")
+    return "\n".join(text)
+
+
+def main() -> None:
+    """Command line of the evaluation."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="tiny-llava", help="a name or folder (%(default)s)")
+    parser.add_argument("--methods", default="fastv,libra", help="beside vanilla (%(default)s)")
+    parser.add_argument("--ratios", default="0.5,0.67,0.8", help="removed (%(default)s)")
+    parser.add_argument("--styles", default="training,twemoji,openmoji", help="(%(default)s)")
+    parser.add_argument("--questions", type=int, default=100, help="of each kind (%(default)s)")
+    parser.add_argument("--out", type=Path, help="write the rows as JSON")
+    parser.add_argument("--card", type=Path, help="write the table into this model card")
+    options = parser.parse_args()
+
+    lvlm = libra.load(options.model)
+    ratios = [float(Fraction(2, 3)) if r == "0.67" else float(r) for r in options.ratios.split(",")]
+    plans = [{"method": "vanilla"}]
+    plans += [{"method": m, "ratio": r} for m in options.methods.split(",") for r in ratios]
+    rows = []
+    for style in options.styles.split(","):
+        every = style == "training"  # the unseen styles say how vanilla generalises
+        rows += evaluate(lvlm, plans if every else plans[:1], options.questions, style)
+    print(table(rows))
+    if options.out:
+        data = [asdict(row) for row in rows]
+        options.out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    if options.card:
+        _write_card(options.card, table(rows), "python -m tiny.evaluate " + " ".join(sys.argv[1:]))
+
+
+def _write_card(card: Path, measured: str, command: str) -> None:
+    """Replace what stands between the card's two marks."""
+    begin, end = "<!-- measured -->", "<!-- /measured -->"
+    before, rest = card.read_text(encoding="utf-8").split(begin)
+    after = rest.split(end)[1]
+    middle = f"{begin}\nMeasured by `{command}` on a CPU in float32:\n\n{measured}\n{end}"
+    card.write_text(before + middle + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
