@@ -1,0 +1,49 @@
+# The two commands that matter: `make demo` and `make test`. Everything lives in .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint format train evaluate examples gpu clean
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/runtime  ## set up and open the page (MODEL=hub/id for another model)
+	$(BIN)/python app.py
+
+test: $(VENV)/develop  ## set up, lint and run all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/develop  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/develop  ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+train: $(VENV)/develop  ## train the embedded model from scratch and write assets/tiny-llava
+	$(BIN)/python -m tiny.train --export assets/tiny-llava
+
+evaluate: $(VENV)/develop  ## measure the embedded model and write its card
+	$(BIN)/python -m tiny.evaluate --card assets/tiny-llava/README.md
+
+examples: $(VENV)/develop  ## draw the examples again and answer them
+	$(BIN)/python -m tiny.examples
+
+gpu: $(VENV)/runtime  ## add what speeds up a CUDA machine
+	$(BIN)/pip install --no-build-isolation -r requirements-gpu.txt
+
+clean:  ## remove the environment
+	rm -rf $(VENV)
+
+$(VENV)/runtime: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+$(VENV)/develop: requirements-dev.txt $(VENV)/runtime
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@touch $@
