@@ -1,0 +1,7 @@
+"""`python -m libra`."""
+
+import sys
+
+from libra.cli import main
+
+sys.exit(main())

@@ -1,0 +1,409 @@
+"""The command line: `python -m libra answer | compare | figures | flops`.
+
+Answers and tables go to standard output, progress to standard error. Bad input is one line on
+standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from libra import methods
+from libra.errors import InputError
+from libra.tables import paper_flops
+from libra.trace import Trace
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+# -- commands -----------------------------------------------------------------------------------
+
+
+def _answer(options: argparse.Namespace) -> None:
+    """Answer one question."""
+    parameters = _parameters(options.method, options.param)
+    _check_figures(options.only)
+    with _load(options) as lvlm:
+        steps = lvlm.stream(
+            **_request(options),
+            method=options.method,
+            keep=options.keep,
+            drop=options.drop,
+            **parameters,
+        )
+        for step in tqdm(
+            steps, "answering", options.max_new_tokens, unit="token", leave=False, disable=None
+        ):
+            last = step
+    trace = last.trace
+    if options.trace:
+        trace.save(options.trace)
+    if options.figures:
+        _save_figures(trace, options.figures, options.only, options.format)
+    if options.json:
+        print(json.dumps(_facts(trace), indent=2))
+    else:
+        print(trace.answer, _readout(trace), sep="\n\n")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    """Ask the same question under several methods."""
+    from libra.lvlm import compare
+
+    chosen = methods.names() if options.methods == ["all"] else options.methods
+    for name in chosen:
+        methods.get(name)
+    with _load(options) as lvlm:
+        answers = compare(
+            lvlm,
+            tqdm(chosen, "comparing", unit="method", leave=False, disable=None),
+            **_request(options),
+        )
+    rows = [_facts(answer.trace) for answer in answers]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    elif options.csv:
+        print(_csv(rows), end="")
+    else:
+        print(_table(rows))
+
+
+def _figures(options: argparse.Namespace) -> None:
+    """Draw the figures of a stored trace."""
+    trace = Trace.load(options.trace)
+    for path in _save_figures(trace, options.out, options.only, options.format):
+        print(path)
+
+
+def _flops(options: argparse.Namespace) -> None:
+    """Reproduce the FLOPs tables of the papers."""
+    rows = [
+        {
+            "model": model,
+            "setting": setting,
+            "after layers": ",".join(map(str, layers)) or "-",
+            "TFLOPs": f"{tera:.4f}".removesuffix("0"),
+        }
+        for model, setting, layers, tera in paper_flops()
+    ]
+    print(_csv(rows) if options.csv else _aligned(rows))
+
+
+# -- options ------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m libra",
+        description="Ask a vision-language model about pictures with its visual tokens compressed, "
+        "and see where every token went.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    answer = _command(commands, "answer", _answer, "answer one question", _methods_help())
+    _add_request(answer)
+    answer.add_argument("--method", default="libra", help="compression method (default: libra)")
+    answer.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the method, for example tau=0.6; repeatable, listed below",
+    )
+    answer.add_argument(
+        "--keep", type=_integers, metavar="I,J,...", help="patches that may not be removed"
+    )
+    answer.add_argument(
+        "--drop", type=_integers, metavar="I,J,...", help="patches that must be removed"
+    )
+    answer.add_argument("--trace", type=Path, metavar="FILE", help="store the trace (zip)")
+    answer.add_argument("--figures", type=Path, metavar="DIR", help="draw all figures into DIR")
+    _add_figures(answer)
+    answer.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    compare = _command(
+        commands, "compare", _compare, "ask the same under several methods", _methods_help()
+    )
+    _add_request(compare)
+    compare.add_argument(
+        "--methods",
+        type=lambda text: text.split(","),
+        default=["all"],
+        metavar="A,B,...",
+        help="methods to compare, or all (default: all)",
+    )
+    output = compare.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print the table as JSON")
+    output.add_argument("--csv", action="store_true", help="print the table as CSV")
+
+    figures = _command(commands, "figures", _figures, "draw the figures of a stored trace")
+    figures.add_argument("--trace", type=Path, required=True, metavar="FILE", help="the trace")
+    figures.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to")
+    _add_figures(figures)
+
+    flops = _command(commands, "flops", _flops, "reproduce the FLOPs tables of the papers")
+    flops.add_argument("--csv", action="store_true", help="print the table as CSV")
+    return parser
+
+
+def _command(commands, name: str, run, summary: str, epilog: str = "") -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{run.__doc__}",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_request(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--image", action="append", required=True, metavar="FILE", help="a picture; repeatable"
+    )
+    command.add_argument("--question", required=True, help="what to ask")
+    command.add_argument(
+        "--ratio",
+        type=float,
+        default=0.5,
+        help="share of the visual tokens that each compression removes (default: 0.5)",
+    )
+    command.add_argument(
+        "--layers",
+        type=_integers,
+        metavar="I,J,...",
+        help="decoder layers after which to compress, counted from 0 (default: as in the paper, "
+        "scaled to the model's depth)",
+    )
+    command.add_argument("--max-new-tokens", type=int, default=32, help="(default: 32)")
+    command.add_argument("--seed", type=int, default=0, help="of random methods (default: 0)")
+    command.add_argument(
+        "--model",
+        default="tiny-llava",
+        help="tiny-llava, a hub id or a local folder (default: tiny-llava)",
+    )
+    command.add_argument("--device", help="cpu, cuda ... (default: a GPU where there is one)")
+    command.add_argument(
+        "--attention",
+        default="sdpa",
+        help="sdpa, eager or flash_attention_2 (default: sdpa)",
+    )
+
+
+def _add_figures(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        metavar="A,B,...",
+        help="names of the figures to draw (default: all that the trace allows)",
+    )
+    command.add_argument(
+        "--format", choices=("png", "svg", "pdf"), default="png", help="(default: png)"
+    )
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of whole numbers such as 1,3,5"
+        ) from None
+
+
+def _methods_help() -> str:
+    """The methods and their parameters, for the end of --help."""
+    lines = ["methods and their parameters:"]
+    for name in methods.names():
+        lines += _wrapped(f"{name}: {methods.get(name).summary}", indent=2)
+        for p in methods.parameters(name):
+            if p.name not in ("ratio", "keep"):
+                choices = f" ({', '.join(p.choices)})" if p.choices else ""
+                default = "" if p.default is None else p.default
+                lines += _wrapped(f"{p.name}={default}{choices}: {p.help}", indent=6)
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(
+        text, 79, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4)
+    )
+
+
+def _parameters(method: str, pairs: Sequence[str]) -> dict[str, object]:
+    """`["tau=0.6"]` -> `{"tau": 0.6}`, by the types of the method's parameters."""
+    types = {p.name: p.type for p in methods.parameters(method)}
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"--param {pair}: write it as NAME=VALUE, for example tau=0.6.")
+        try:
+            values[name] = types.get(name, str)(text)
+        except ValueError:
+            raise InputError(f"--param {pair}: {text!r} is not a number.") from None
+    return values
+
+
+def _request(options: argparse.Namespace) -> dict:
+    names = ("question", "ratio", "layers", "max_new_tokens", "seed")
+    return {"images": options.image} | {name: getattr(options, name) for name in names}
+
+
+def _load(options: argparse.Namespace):
+    """The model; imported here so that traces and tables need no transformers."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from libra.lvlm import load
+
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+    return load(options.model, device=options.device, attention=options.attention)
+
+
+# -- results ------------------------------------------------------------------------------------
+
+
+def _save_figures(
+    trace: Trace, folder: Path, only: Sequence[str] | None, suffix: str
+) -> list[Path]:
+    """Draw the figures that the trace allows; a figure asked for by name has to be possible."""
+    import viz
+
+    _check_figures(only)
+    for name in only or ():
+        if missing := viz.FIGURES[name].missing(trace):
+            raise InputError(f"{name}: {missing}")
+    specs = [viz.FIGURES[name] for name in only or viz.FIGURES]
+    specs = [spec for spec in specs if not spec.missing(trace)]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for spec in tqdm(specs, "drawing", unit="figure", leave=False, disable=None):
+        paths.append(folder / f"{spec.name}.{suffix}")
+        viz.save(spec.function(trace), paths[-1])
+    return paths
+
+
+def _check_figures(only: Sequence[str] | None) -> None:
+    """Raise InputError for a figure that does not exist."""
+    if not only:
+        return
+    import viz  # draws with matplotlib, which answers do without
+
+    for name in only:
+        if name not in viz.FIGURES:
+            raise InputError(f"There is no figure {name!r}. Choose of {', '.join(viz.FIGURES)}.")
+
+
+def _facts(trace: Trace) -> dict:
+    """One answer as plain values."""
+    times = trace.timings
+    return {
+        "method": trace.method,
+        "answer": trace.answer,
+        "ratio": trace.ratio,
+        "layers": list(trace.layers),
+        "params": trace.params,
+        "tokens": trace.counts,
+        "flops": trace.cost.flops,
+        "flops_share": trace.cost.flops / trace.cost.vanilla_flops,
+        "kv_bytes": trace.cost.kv_bytes,
+        "kv_share": trace.cost.kv_bytes / trace.cost.vanilla_kv_bytes,
+        "encoder_s": times.encoder,
+        "connector_s": times.connector,
+        "prefill_s": times.prefill,
+        "decode_s": times.decode,
+        "model": trace.model,
+        "question": trace.question,
+    }
+
+
+def _readout(trace: Trace) -> str:
+    """What the answer cost, for people."""
+    facts, times = _facts(trace), trace.timings
+    layers = f" after layers {', '.join(map(str, trace.layers))}" if trace.layers else ""
+    decode = (
+        f", {1e3 * sum(times.decode) / len(times.decode):.1f} ms a word" if times.decode else ""
+    )
+    return "\n".join(
+        (
+            f"method   {trace.method}, ratio {trace.ratio:g}{layers}",
+            f"tokens   {' '.join(map(str, trace.counts))}",
+            f"FLOPs    {facts['flops'] / 1e9:.3g} G, {facts['flops_share']:.0%} of vanilla",
+            f"KV cache {facts['kv_bytes'] / 2**20:.3g} MB, {facts['kv_share']:.0%} of vanilla",
+            f"time     encoder {1e3 * times.encoder:.0f} ms, connector "
+            f"{1e3 * times.connector:.0f} ms, prefill {1e3 * times.prefill:.0f} ms{decode}",
+        )
+    )
+
+
+def _table(rows: list[dict]) -> str:
+    """The comparison, for people."""
+    return _aligned(
+        [
+            {
+                "method": row["method"],
+                "answer": row["answer"],
+                "last layer": row["tokens"][-1],
+                "FLOPs": f"{row['flops_share']:.0%}",
+                "KV": f"{row['kv_share']:.0%}",
+                "prefill": f"{1e3 * row['prefill_s']:.0f} ms",
+                "decode": f"{1e3 * sum(row['decode_s']):.0f} ms",
+            }
+            for row in rows
+        ]
+    )
+
+
+def _aligned(rows: list[dict]) -> str:
+    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _csv(rows: list[dict]) -> str:
+    """Rows as CSV; lists with spaces between their entries."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow(
+            " ".join(map(str, value)) if isinstance(value, list) else value
+            for value in row.values()
+        )
+    return out.getvalue()
