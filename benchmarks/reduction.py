@@ -22,7 +22,8 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from libra import methods
 from libra.layout import TokenLayout
 
-HIDDEN, HEADS, INTERMEDIATE, KEYS = 4096, 32, 11008, 1024
+HIDDEN, HEADS, INTERMEDIATE = 4096, 32, 11008
+KEYS, WORDS = 1024, 40  # width of the encoder's keys, tokens of an instruction
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def random_tokens(n: int, device: str, dtype: torch.dtype) -> methods.Tokens:
         importance=torch.rand(n, generator=generator).pow(4).to(device) / n,
         keys=torch.randn(n, KEYS, generator=generator).to(device, dtype),
         received=torch.rand(n, generator=generator).to(device) / n,
+        text_similarity=torch.randn(n, WORDS, generator=generator).to(device),
+        text_attention=torch.rand(n, WORDS, generator=generator).to(device) / n,
         layout=TokenLayout.square_crop(columns, n // columns, (n // columns, columns)),
         generator=torch.Generator().manual_seed(0),
     )
@@ -138,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
     options = parser.parse_args(arguments)
     dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
-    names = methods.names() if options.methods == "all" else options.methods.split(",")
+    names = list(methods.METHODS) if options.methods == "all" else options.methods.split(",")
     sizes = [int(size) for size in options.sizes.split(",")]
     print(f"one decoder layer of LLaVA-1.5-7B's size, {options.device}, {dtype}")
     print(HEADER)

@@ -6,11 +6,37 @@ from dataclasses import dataclass, fields
 
 from libra.errors import InputError
 from libra.methods.base import Method, RatioMethod, Tokens
+from libra.methods.divprune import DivPrune
+from libra.methods.evit import EViT
+from libra.methods.fastervlm import FasterVLM
 from libra.methods.fastv import FastV
+from libra.methods.greedy import Greedy
+from libra.methods.illava import ILLaVA
+from libra.methods.kmeans import KMeans
 from libra.methods.libra import Libra
+from libra.methods.prumerge import PruMerge
+from libra.methods.prumerge_plus import PruMergePlus
+from libra.methods.pyramiddrop import PyramidDrop
+from libra.methods.random import Random
+from libra.methods.sequential import Sequential
+from libra.methods.sparsevlm import SparseVLM
+from libra.methods.spatial import Spatial
+from libra.methods.tome import ToMe
+from libra.methods.turbo import Turbo
 from libra.methods.vanilla import Vanilla
+from libra.methods.visionzip import VisionZip
 
-__all__ = ["Method", "Parameter", "RatioMethod", "Tokens", "create", "get", "names", "parameters"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Parameter",
+    "RatioMethod",
+    "Tokens",
+    "create",
+    "get",
+    "names",
+    "parameters",
+]
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -18,8 +44,28 @@ METHODS: dict[str, type[Method]] = {
         Vanilla,
         FastV,
         Libra,
+        Turbo,
+        PyramidDrop,
+        SparseVLM,
+        ILLaVA,
+        PruMerge,
+        PruMergePlus,
+        VisionZip,
+        FasterVLM,
+        DivPrune,
+        ToMe,
+        EViT,
+        Greedy,
+        KMeans,
+        Random,
+        Sequential,
+        Spatial,
     )
 }
+
+# What models hand to methods today, by site. A method that needs more is complete as a map of
+# tensors, but no model can run it yet.
+OFFERED = {"decoder": {"importance", "layout"}}
 
 
 @dataclass(frozen=True)
@@ -36,14 +82,18 @@ class Parameter:
 
 
 def names() -> list[str]:
-    """The names of all methods."""
-    return list(METHODS)
+    """The names of the methods that models can run; `METHODS` holds all of them."""
+    return [
+        name
+        for name, method in METHODS.items()
+        if method.site in OFFERED and OFFERED[method.site].issuperset(method.needs)
+    ]
 
 
 def get(name: str) -> type[Method]:
     """The class of a method: its title, summary, paper, site, kind and presets."""
     if name not in METHODS:
-        raise InputError(f"There is no method {name!r}. Choose one of: {', '.join(METHODS)}.")
+        raise InputError(f"There is no method {name!r}. Choose one of: {', '.join(names())}.")
     return METHODS[name]
 
 

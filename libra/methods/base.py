@@ -23,6 +23,8 @@ class Tokens:
     importance: Tensor | None = None  # [N] attention of the output token (or of CLS) to each
     keys: Tensor | None = None  # [N, Dk] attention keys
     received: Tensor | None = None  # [N] mean attention received from the other image tokens
+    text_similarity: Tensor | None = None  # [N, T] products with T instruction tokens' embeddings
+    text_attention: Tensor | None = None  # [N, T] attention of each instruction token to each
     size: Tensor | None = None  # [N] how many original tokens each stands for; None = one each
     layout: "TokenLayout | None" = None
     n_previous_compensation: int = 0  # how many of the tokens are earlier compensation tokens
@@ -35,11 +37,18 @@ class Tokens:
         """The field `name` in the precision of merging weights: fp32, or float64 as `hidden`."""
         return getattr(self, name).to(torch.promote_types(self.hidden.dtype, torch.float32))
 
+    def sizes(self) -> Tensor:
+        """`size` in the precision of merging weights; ones where it is not known."""
+        known = self.hidden.new_ones(len(self)) if self.size is None else self.size
+        return known.to(torch.promote_types(self.hidden.dtype, torch.float32))
+
 
 INPUTS = {
     "importance": "the attention of the output token (or of the CLS token) to each visual token",
     "keys": "the attention keys of the visual tokens",
     "received": "the mean attention each visual token receives from the others",
+    "text_similarity": "the products of visual and instruction tokens' embeddings",
+    "text_attention": "the attention of every instruction token to each visual token",
     "layout": "the patch grid behind the visual tokens",
 }
 
@@ -81,6 +90,9 @@ class Method(ABC):
                 )
 
 
+RATIO = {"help": "share of the visual tokens to remove", "range": (0.0, 1.0), "step": 0.01}
+
+
 @dataclass(frozen=True)
 class RatioMethod(Method):
     """A method that reduces to a count: from `ratio`, or exactly `keep`.
@@ -89,14 +101,7 @@ class RatioMethod(Method):
     means the same number of tokens everywhere, and never none.
     """
 
-    ratio: float = field(
-        default=0.5,
-        metadata={
-            "help": "share of the visual tokens to remove",
-            "range": (0.0, 1.0),
-            "step": 0.01,
-        },
-    )
+    ratio: float = field(default=0.5, metadata=RATIO)
     keep: int | None = field(
         default=None,
         metadata={

@@ -8,7 +8,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from libra.methods.base import RatioMethod, Tokens
-from libra.methods.operations import group_share, group_softmax, top, unit
+from libra.methods.operations import group_share, group_softmax, interval_of, top, unit
 from libra.reduction import Reduction
 
 
@@ -150,11 +150,6 @@ class Libra(RatioMethod):
         else:
             slot, place = [targets, targets.new_tensor([n - 1])], n_keep
         return Reduction(n, source, target, weight, torch.cat(slot), place, evidence)
-
-
-def interval_of(n: int, n_intervals: int, device: torch.device | None = None) -> LongTensor:
-    """[n] the interval of each token: b_i <= j < b_{i+1} with b_i = floor(i * n / n_intervals)."""
-    return ((torch.arange(n, device=device) + 1) * n_intervals - 1) // n
 
 
 def best_of_intervals(score: Tensor, n_intervals: int) -> LongTensor:

@@ -4,6 +4,8 @@ import torch
 from torch import LongTensor, Tensor
 from torch.nn.functional import normalize
 
+from libra.reduction import Reduction
+
 
 def at_least_fp32(x: Tensor) -> Tensor:
     """`x` in fp32, or as it is where it is float64."""
@@ -40,3 +42,31 @@ def group_softmax(logit: Tensor, group: LongTensor, n_groups: int) -> Tensor:
     """Softmax of the logits within each group."""
     peak = logit.new_full((n_groups,), -torch.inf).scatter_reduce_(0, group, logit, "amax")
     return group_share((logit - peak[group]).exp(), group, n_groups)
+
+
+def interval_of(n: int, n_intervals: int, device: torch.device | None = None) -> LongTensor:
+    """[n] the interval of each token: b_i <= j < b_{i+1} with b_i = floor(i * n / n_intervals)."""
+    return ((torch.arange(n, device=device) + 1) * n_intervals - 1) // n
+
+
+def spread(n: int, k: int, device: torch.device | None = None) -> LongTensor:
+    """[k] the middles of `k` equal parts of 0..n-1; all different for k <= n."""
+    return (2 * torch.arange(k, device=device) + 1) * n // (2 * k)
+
+
+def merge_groups(
+    owner: LongTensor, size: Tensor, evidence: dict[str, Tensor] | None = None
+) -> Reduction:
+    """Merge each token into the group of its owner [N], by a mean weighted with `size` [N].
+
+    Owners own themselves, and give their group its slot.
+    """
+    slot, group = owner.unique(return_inverse=True)
+    return Reduction(
+        n_in=len(owner),
+        source=torch.arange(len(owner), device=owner.device),
+        target=group,
+        weight=group_share(size, group, len(slot)),
+        slot=slot,
+        evidence=evidence or {},
+    )

@@ -1,0 +1,72 @@
+"""iLLaVA: recycle the least attended tokens into one of them."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+
+from libra.methods.base import RATIO, RatioMethod, Tokens
+from libra.methods.operations import complement
+from libra.reduction import Reduction
+
+
+@dataclass(frozen=True)
+class ILLaVA(RatioMethod):
+    """One merging step of iLLaVA; it takes several in the encoder and one in the decoder.
+
+    The r + 1 least attended tokens become one, with linearly falling weights: the least attended
+    token weighs most. `follow="code"`: it stands where the best of them stood, and a decoder ranks
+    by the output token's row. `follow="paper"`: it comes last, and tokens are ranked by the mean
+    attention that they receive from the other image tokens.
+    """
+
+    name = "illava"
+    title = "iLLaVA"
+    summary = "Merges the least attended tokens into one, inside the encoder and the decoder."
+    paper = "Hu et al., iLLaVA, 2024, section 3.2"
+    kind = "merge"
+    site = "encoder"
+    presets: ClassVar[dict[str, dict]] = {
+        "images": {"ratio": 0.3, "layers": (7,)},
+        "paper and video": {"ratio": 0.3, "layers": (1,), "follow": "paper"},
+    }
+
+    ratio: float = field(default=0.3, metadata=RATIO)
+    follow: str = field(
+        default="code",
+        metadata={
+            "help": "where the published code and the paper differ, which of them to follow",
+            "choices": ("code", "paper"),
+        },
+    )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the tokens are ranked by."""
+        return ("importance",) if self.follow == "code" else ("received",)
+
+    def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
+        """Merge the `len(tokens) - n_keep + 1` tokens of lowest score into one."""
+        n = len(tokens)
+        (ranking,) = self.needs
+        score = tokens.scores(ranking)
+        merged = score.sort(stable=True).indices[: n - n_keep + 1]
+        weight = torch.arange(len(merged), 0, -1, dtype=score.dtype, device=score.device)
+        weight = weight / weight.sum()
+        others, survivor = complement(merged, n), merged[-1:]
+
+        if self.follow == "code":
+            slot, order = torch.cat([others, survivor]).sort()
+            place, fused = order.argsort(), None
+        else:
+            slot = torch.cat([others, others.new_tensor([n - 1])])
+            place, fused = torch.arange(n_keep, device=slot.device), n_keep - 1
+        return Reduction(
+            n_in=n,
+            source=torch.cat([others, merged]),
+            target=torch.cat([place[:-1], place[-1:].expand_as(merged)]),
+            weight=torch.cat([torch.ones_like(score[others]), weight]),
+            slot=slot,
+            compensation=fused,
+            evidence={ranking: score},
+        )
