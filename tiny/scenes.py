@@ -1,6 +1,7 @@
 """Scenes: where the objects are, what every patch shows, and the drawn picture."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,9 +56,9 @@ class Labels:
     centre: np.ndarray  # [GRID, GRID] share of an object's centre; sums to the number of objects
 
 
-def compose(rng: np.random.Generator, most: int = 7, sizes=(0.12, 0.33)) -> Scene:
-    """A random scene of up to `most` objects, half the time with one kind repeated."""
-    n = int(rng.integers(1, most + 1))
+def compose(rng: np.random.Generator, most: int = 7, least: int = 1, sizes=(0.12, 0.33)) -> Scene:
+    """A random scene of `least` to `most` objects, often with one kind repeated."""
+    n = int(rng.integers(least, most + 1))
     names = list(rng.choice(objects.NAMES[:-1], n, replace=False))
     if rng.random() < 0.4:  # coloured shapes are one name in twenty: show them more often
         names[0] = str(rng.choice(objects.SHAPES))
@@ -139,10 +140,17 @@ def symbols(scene: Scene) -> Labels:
 
 
 def draw(
-    scene: Scene, rng: np.random.Generator, styles=sprites.TRAINING_STYLES, plain: bool = False
+    scene: Scene,
+    rng: np.random.Generator,
+    styles: Sequence[str] = sprites.TRAINING_STYLES,
+    plain: bool = False,
+    backdrop: Image.Image | None = None,
 ) -> tuple[np.ndarray, Labels]:
-    """The picture (uint8 `[SIDE, SIDE, 3]`) and its labels; `plain` turns augmentation off."""
-    picture = background(rng)
+    """The picture (uint8 `[SIDE, SIDE, 3]`) and its labels.
+
+    `plain` turns the augmentation of objects and picture off; `backdrop` replaces the random one.
+    """
+    picture = backdrop.copy() if backdrop else background(rng)
     coverage = []
     for t in scene.things:
         width, height = max(8, round(t.width * SIDE)), max(8, round(t.height * SIDE))
@@ -274,7 +282,7 @@ def _outlines() -> dict[str, np.ndarray]:
     )
     return {
         "star": np.stack([0.5 + radius * np.sin(turn), 0.52 - radius * np.cos(turn)], -1),
-        "heart": (heart + np.array([16, 12])) / np.array([32, 30]),
+        "heart": 0.02 + 0.96 * (heart - heart.min(0)) / np.ptp(heart, axis=0),
         "square": np.array([(0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95)]),
         "triangle": np.array([(0.5, 0.03), (0.98, 0.95), (0.02, 0.95)]),
         "diamond": np.array([(0.5, 0.0), (0.88, 0.5), (0.5, 1.0), (0.12, 0.5)]),

@@ -391,7 +391,9 @@ def _windows(n: int, rng, easy: float) -> tuple[Tensor, dict[str, Tensor], Tenso
     grid = torch.arange(N_PATCHES).view(scenes.GRID, scenes.GRID)
     pictures, labels, places = [], [], []
     while len(pictures) < n:
-        picture, label = scenes.draw(scenes.compose(rng, most=14), rng, plain=rng.random() < easy)
+        least, most = (14, 24) if rng.random() < 0.6 else (1, 12)
+        scene = scenes.compose(rng, most, least)
+        picture, label = scenes.draw(scene, rng, plain=rng.random() < easy)
         whole = {k: v.view(scenes.GRID, -1) for k, v in tiny.stack([label]).items()}
         for row, column in rng.integers(0, half + 1, (min(3, n - len(pictures)), 2)):
             patch = np.s_[row : row + half, column : column + half]
