@@ -215,11 +215,10 @@ def background(rng: np.random.Generator) -> Image.Image:
 def _object(name, width, rng, styles, plain) -> Image.Image:
     kinds = sprites.load()[str(rng.choice(styles))][name]
     layer = Image.fromarray(kinds[0 if rng.random() < 0.7 else int(rng.integers(len(kinds)))])
+    layer = layer.resize((width, width), Image.BILINEAR)
     if rng.random() < 0.5:
         layer = layer.transpose(Image.FLIP_LEFT_RIGHT)
-    if not plain:
-        layer = _augment(layer, rng)
-    return layer.resize((width, width), Image.BILINEAR)
+    return layer if plain else _augment(layer, rng)
 
 
 def _augment(layer: Image.Image, rng) -> Image.Image:
@@ -238,7 +237,7 @@ def _augment(layer: Image.Image, rng) -> Image.Image:
     if rng.random() < 0.12:
         colour = colour.quantize(int(rng.integers(4, 10))).convert("RGB")
     if rng.random() < 0.15:  # some drawing styles ink their contours
-        inner = alpha.filter(ImageFilter.MinFilter(5))
+        inner = alpha.filter(ImageFilter.MinFilter(3))
         edges = colour.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda v: 255 * (v > 70))
         colour.paste((20, 20, 20), mask=edges)
         ink = Image.new("RGB", colour.size, (20, 20, 20))

@@ -385,7 +385,7 @@ def train_pixels(folder: Path, settings: Settings) -> None:
 def _windows(n: int, rng, easy: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """`n` half-size windows of crowded scenes: pixels, labels and patch numbers.
 
-    A scene gives three of them and is drawn without augmentation with probability `easy`.
+    A scene gives five of them and is drawn without augmentation with probability `easy`.
     """
     half = scenes.GRID // 2
     grid = torch.arange(N_PATCHES).view(scenes.GRID, scenes.GRID)
@@ -395,7 +395,7 @@ def _windows(n: int, rng, easy: float) -> tuple[Tensor, dict[str, Tensor], Tenso
         scene = scenes.compose(rng, most, least)
         picture, label = scenes.draw(scene, rng, plain=rng.random() < easy)
         whole = {k: v.view(scenes.GRID, -1) for k, v in tiny.stack([label]).items()}
-        for row, column in rng.integers(0, half + 1, (min(3, n - len(pictures)), 2)):
+        for row, column in rng.integers(0, half + 1, (min(5, n - len(pictures)), 2)):
             patch = np.s_[row : row + half, column : column + half]
             pixel = np.s_[
                 row * scenes.PATCH : (row + half) * scenes.PATCH,
