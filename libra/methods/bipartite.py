@@ -16,7 +16,7 @@ def bipartite_merge(
     Args:
         title: of the method, for the error message.
         metric: [N, Dk] features that are compared, by their cosine.
-        n_remove: at most half of the tokens.
+        n_remove: at most as many as there are even tokens.
         size: [N] weight of each token in the mean of its group.
         reluctance: [N] taken off the similarity of an even token, to protect important ones.
 
@@ -24,9 +24,10 @@ def bipartite_merge(
         InputError: more than half of the tokens are to be removed.
     """
     n = len(metric)
-    if n_remove > n // 2:
+    n_even = (n + 1) // 2
+    if n_remove > n_even:
         raise InputError(
-            f"{title} can merge at most half of the tokens at once ({n // 2} of {n}), not "
+            f"{title} can merge at most half of the tokens at once ({n_even} of {n}), not "
             f"{n_remove}: choose a ratio of at most 0.5, and more layers to go further."
         )
     metric = unit(metric)

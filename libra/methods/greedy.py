@@ -37,7 +37,7 @@ class Greedy(RatioMethod):
         similarity.fill_diagonal_(-torch.inf)
         gone = torch.zeros(n, dtype=torch.bool, device=hidden.device)
         for _ in range(n - n_keep):
-            first, second = divmod(int(similarity.argmax()), n)
+            first, second = sorted(divmod(int(similarity.argmax()), n))
             share = total[first] / (total[first] + total[second])
             mixed = torch.lerp(product[second], product[first], share)
             mixed[first] = torch.lerp(mixed[second], mixed[first], share)

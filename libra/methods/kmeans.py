@@ -17,7 +17,7 @@ class KMeans(RatioMethod):
     """A few iterations of Lloyd's algorithm on the hidden states.
 
     The first centres are evenly spaced tokens. A cluster that runs empty takes over the token that
-    is farthest from its centre. A merged token stands where the token nearest to the centre stood.
+    is farthest from its centre. A merged token stands where the first of its cluster stood.
     """
 
     name = "kmeans"
@@ -32,34 +32,26 @@ class KMeans(RatioMethod):
     )
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
-        """Cluster, then merge each cluster into its middle."""
+        """Cluster, then merge each cluster into its first token."""
         hidden, size = at_least_fp32(tokens.hidden), tokens.sizes()
         centre = hidden[spread(len(tokens), n_keep, hidden.device)]
         for _ in range(self.iterations):
-            cluster, middle = assign(hidden, centre)
-            centre = merge_groups(middle[cluster], size).apply(hidden)[middle.argsort().argsort()]
-        return merge_groups(middle[cluster], size)
+            reduction = merge_groups(assign(hidden, centre), size)
+            centre = reduction.apply(hidden)
+        return reduction
 
 
-def assign(hidden: Tensor, centre: Tensor) -> tuple[LongTensor, LongTensor]:
-    """Clusters of `hidden` [N, D] around `centre` [K, D], none of them empty.
+def assign(hidden: Tensor, centre: Tensor) -> LongTensor:
+    """[N] the first token of the cluster that each token of `hidden` [N, D] falls into.
 
-    Returns:
-        [N] the cluster of each token, and [K] the token in the middle of each cluster.
+    Clusters are those around `centre` [K, D], and none of them is empty.
     """
     n, k = len(hidden), len(centre)
     distance, cluster = torch.cdist(hidden, centre).min(1)
-    middle = first_of_each(cluster, distance, k)
-    empty = (middle == n).nonzero().flatten()
-    spare = complement(middle[middle < n], n)
+    token = torch.arange(n, device=hidden.device)
+    first = token.new_full((k,), n).scatter_reduce_(0, cluster, token, "amin")
+    empty = (first == n).nonzero().flatten()
+    spare = complement(first[first < n], n)
     moved = spare[top(distance[spare], len(empty))]
-    cluster[moved], middle[empty] = empty, moved
-    return cluster, middle
-
-
-def first_of_each(cluster: LongTensor, distance: Tensor, k: int) -> LongTensor:
-    """[k] the nearest member of each cluster, of equals the first; n where it has none."""
-    order = distance.argsort(stable=True)
-    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    best = rank.new_full((k,), len(order)).scatter_reduce_(0, cluster, rank, "amin")
-    return torch.cat([order, order.new_tensor([len(order)])])[best]
+    cluster[moved], first[empty] = empty, moved
+    return first[cluster]
