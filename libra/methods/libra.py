@@ -89,67 +89,72 @@ class Libra(RatioMethod):
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
         """Identify the targets, group every token, and weigh the members of each group."""
-        n, n_body, device = len(tokens), self.counted(tokens), tokens.hidden.device
-        first = n - n_body if self.compensation == "begin" else 0
-        body = torch.arange(first, first + n_body, device=device)
-        alpha = tokens.scores("importance")
-        evidence = {"importance": alpha}
-
+        n, alpha, body = len(tokens), tokens.scores("importance"), self._body(tokens)
+        identify = best_of_intervals if self.identify == "interval" else best_of_all
+        targets = body[identify(alpha[body], n_keep)]
+        group, evidence = self._assign(tokens.hidden, body, targets)
+        evidence["importance"] = alpha
         if self.identify == "interval":
-            targets = body[best_of_intervals(alpha[body], n_keep)]
-            evidence["interval"] = torch.full((n,), -1, device=device)
-            evidence["interval"][body] = interval_of(n_body, n_keep, device)
-        else:
-            targets = body[top(alpha[body], n_keep).sort().values]
+            intervals = interval_of(len(body), n_keep, body.device)
+            evidence["interval"] = placed(intervals, body, n, -1)
 
-        # The output each token goes to: a target, or n_keep, which is the compensation token.
-        group = torch.full((n,), n_keep, device=device)
-        group[targets] = torch.arange(n_keep, device=device)
-        if self.merge in ("grouped", "positive", "average"):
-            others = body[group[body] == n_keep]
-            similarity, best = (unit(tokens.hidden[others]) @ unit(tokens.hidden[targets]).T).max(1)
-            joins = similarity > (self.tau if self.merge == "grouped" else -torch.inf)
-            group[others] = torch.where(joins, best, n_keep)
-            evidence["similarity"] = torch.full((n,), torch.nan, device=device)
-            evidence["similarity"][others] = similarity.float()
-            evidence["similarity"][targets] = 1.0
-            evidence["best_target"] = torch.full((n,), -1, device=device)
-            evidence["best_target"][others] = targets[best]
-            evidence["best_target"][targets] = targets
+        source = (group >= 0).nonzero().flatten()
+        target, slot, place = group[source], targets, None
+        weight = self._weigh(alpha[source], target, alpha[body].mean(), n_keep + 1)
+        if (target == n_keep).any():
+            slot, place = torch.cat([targets, targets.new_tensor([n - 1])]), n_keep
+            if self.compensation == "begin":
+                slot, place = torch.cat([targets.new_tensor([0]), targets]), 0
+                target = (target + 1) % (n_keep + 1)
+        return Reduction(n, source, target, weight, slot, place, evidence)
 
-        stays = group < n_keep
-        if self.compensation != "none" and self.merge != "prune":
-            stays = torch.ones_like(stays)
-        source = stays.nonzero().flatten()
-        target = group[source]
+    def _body(self, tokens: Tokens) -> LongTensor:
+        """All tokens but the earlier compensation token."""
+        first = tokens.n_previous_compensation if self.compensation == "begin" else 0
+        return torch.arange(first, first + self.counted(tokens), device=tokens.hidden.device)
+
+    def _assign(
+        self, hidden: Tensor, body: LongTensor, targets: LongTensor
+    ) -> tuple[LongTensor, dict[str, Tensor]]:
+        """Group every token (Eq. 5 and the two sets).
+
+        Returns:
+            [N] the target that each token merges into, `len(targets)` for the compensation token,
+            -1 for none; and the similarities behind it.
+        """
+        n, n_keep = len(hidden), len(targets)
+        compensates = self.compensation != "none" and self.merge != "prune"
+        group = body.new_full((n,), n_keep if compensates else -1)
+        group[targets] = torch.arange(n_keep, device=body.device)
+        if self.merge in ("negative", "prune"):
+            return group, {}
+        others = body[torch.isin(body, targets, invert=True)]
+        similarity, best = (unit(hidden[others]) @ unit(hidden[targets]).T).max(1)
+        positive = similarity > (self.tau if self.merge == "grouped" else -torch.inf)
+        group[others] = torch.where(positive, best, group[others])
+        evidence = {
+            "similarity": placed(similarity, others, n, torch.nan).index_fill_(0, targets, 1.0),
+            "best_target": placed(targets[best], others, n, -1).index_copy_(0, targets, targets),
+        }
+        return group, evidence
+
+    def _weigh(self, alpha: Tensor, target: LongTensor, mean: Tensor, n_groups: int) -> Tensor:
+        """Softmax of importance / eta within each group (Eq. 6 and 7), or equal weights."""
         if self.merge == "average":
-            weight = group_share(torch.ones_like(alpha[source]), target, n_keep + 1)
-        else:
-            # Mean importance is zero only where every importance is: equal weights, not NaN.
-            eta = self.eta or alpha[body].mean().clamp_min(torch.finfo(alpha.dtype).tiny)
-            weight = group_softmax(alpha[source] / eta, target, n_keep + 1)
+            return group_share(torch.ones_like(alpha), target, n_groups)
+        # The mean is zero only where every importance is: equal weights then, not NaN.
+        eta = self.eta or mean.clamp_min(torch.finfo(alpha.dtype).tiny)
+        return group_softmax(alpha / eta, target, n_groups)
 
-        reduction = (n, source, target, weight, targets)
-        if not (target == n_keep).any():
-            return Reduction(*reduction, evidence=evidence)
-        return self._place_compensation(*reduction, evidence)
 
-    def _place_compensation(
-        self,
-        n: int,
-        source: LongTensor,
-        target: LongTensor,
-        weight: Tensor,
-        targets: LongTensor,
-        evidence: dict[str, Tensor],
-    ) -> Reduction:
-        """Give the compensation token (target `len(targets)`) its place and the slot there."""
-        n_keep = len(targets)
-        if self.compensation == "begin":
-            slot, target, place = [targets.new_tensor([0]), targets], (target + 1) % (n_keep + 1), 0
-        else:
-            slot, place = [targets, targets.new_tensor([n - 1])], n_keep
-        return Reduction(n, source, target, weight, torch.cat(slot), place, evidence)
+def placed(value: Tensor, index: LongTensor, n: int, missing: float) -> Tensor:
+    """[n] the values at their indices, `missing` elsewhere."""
+    return value.new_full((n,), missing).index_copy_(0, index, value)
+
+
+def best_of_all(score: Tensor, k: int) -> LongTensor:
+    """[k] indices of the highest scores, ascending."""
+    return top(score, k).sort().values
 
 
 def best_of_intervals(score: Tensor, n_intervals: int) -> LongTensor:
