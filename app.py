@@ -1,0 +1,125 @@
+"""The page: `python app.py`. Layout and wiring; what is shown comes from `page/`.
+
+Environment: MODEL (a name, hub id or folder), HOST and PORT (or GRADIO_SERVER_NAME and
+GRADIO_SERVER_PORT), LIBRA_SLOTS (questions computed at once), LIBRA_QUEUE (questions waiting).
+"""
+
+import os
+import sys
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import gradio as gr
+
+from libra.errors import InputError
+from page import api, ask, compare, controls, efficiency, engine, figures, learn, panels, theme
+from page.examples import load as load_examples
+from page.visit import Visit
+
+LAUNCH = {
+    "theme": theme.theme(),
+    "css_paths": theme.STYLE,
+    "head": theme.HEAD,
+    "footer_links": [],
+    "run_history": False,
+    "enable_monitoring": False,
+    "max_file_size": "20mb",
+}
+SLOT = {"concurrency_id": "model", "concurrency_limit": engine.SLOTS}
+QUICK = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
+def build(model: str = engine.MODEL) -> gr.Blocks:
+    """The page, with one model loaded and the first example already on it."""
+    examples = load_examples()
+    first = ask.Shown(examples[0].trace(), examples[0].vanilla()) if examples else ask.Shown()
+    with gr.Blocks(
+        title="Libra · visual tokens", delete_cache=(3600, 86400), fill_width=True
+    ) as page:
+        shown = gr.State(first)
+        gr.HTML(panels.header(engine.title(model), engine.facts(model)), elem_id="top")
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Ask", id="ask"), gr.Row(elem_id="ask-row"):
+                with gr.Column(elem_id="left-column"):
+                    c = controls.build(model, examples)
+                with gr.Column(elem_id="middle-column"):
+                    pictures = ask.build_pictures(first)
+                with gr.Column(elem_id="right-column"):
+                    answer = ask.build_answer(first)
+            a = ask.AskTab(**pictures, **answer)
+            with gr.Tab("Compare", id="compare") as compare_tab:
+                pair = compare.build(first)
+            with gr.Tab("Figures", id="figures") as figures_tab:
+                gallery = figures.build()
+            with gr.Tab("Efficiency", id="efficiency") as efficiency_tab:
+                charts = efficiency.build()
+            with gr.Tab("Learn", id="learn"):
+                learn.build(model)
+        api.build(model, **SLOT)
+        visit = Visit(shown, c, a, pair, examples)
+
+        # Asking: the answer streams, then vanilla is measured; Stop frees the slot at once.
+        asks = [c.ask.click, c.question.submit, a.compare.click, pair.run.click]
+        a.compare.click(lambda: gr.Tabs(selected="compare"), None, tabs, **QUICK)
+        gr.on(asks, None, None, [c.ask, c.stop], js=panels.SHOW_STOP)
+        running = gr.on(
+            asks,
+            visit.ask,
+            [shown, a.stage, *c.inputs],
+            [shown, *a.outputs, pair.right],
+            preprocess=False,
+            show_progress="minimal",
+            show_progress_on=a.answer,
+            api_visibility="private",
+            **SLOT,
+        )
+        running.then(None, None, [c.ask, c.stop], js=panels.SHOW_ASK)
+        running.success(pair.draw, [shown, pair.overlay, pair.stage], pair.outputs, **QUICK)
+        running.failure(visit.restore, shown, [a.answer, pair.right], **QUICK)
+        c.stop.click(visit.stopped, shown, [a.answer, pair.right], cancels=running, **QUICK).then(
+            None, None, [c.ask, c.stop], js=panels.SHOW_ASK
+        )
+
+        # Looking: stage, overlay and word move every picture of their tab.
+        a.stage.input(a.draw_pictures, [shown, a.stage], a.outputs, **QUICK)
+        a.overlays.select(visit.pick_overlay, [shown, a.stage], [shown, *a.outputs], **QUICK)
+        a.answer.select(visit.pick_word, [shown, a.stage], [shown, *a.outputs], **QUICK)
+        at_pair = [shown, pair.overlay, pair.stage]
+        gr.on(
+            [pair.overlay.input, pair.stage.input, compare_tab.select],
+            pair.draw,
+            at_pair,
+            pair.outputs,
+            **QUICK,
+        )
+        figures_tab.select(figures.draw, shown, gallery, **QUICK)
+        efficiency_tab.select(efficiency.draw, shown, charts, **QUICK)
+
+        # Choosing: examples, files, methods.
+        everything = [shown, *a.outputs, *c.outputs]
+        c.strip.select(visit.open_example, [shown, a.stage, c.model], everything, **QUICK)
+        a.open_trace.upload(
+            visit.open_trace, [a.open_trace, shown, a.stage, c.model], everything, **QUICK
+        )
+        c.picture.upload(visit.check_picture, c.picture, c.picture, preprocess=False, **QUICK)
+        c.method.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
+        c.model.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
+        c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)
+    return page.queue(max_size=engine.QUEUE)
+
+
+def main() -> int:
+    """Serve the page; 2 and one line if the model cannot be loaded."""
+    try:
+        page = build()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    host, port = os.environ.get("HOST"), os.environ.get("PORT")
+    page.launch(server_name=host, server_port=int(port) if port else None, **LAUNCH)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The endpoint `/ask`: one question in, answer, numbers and trace out."""
+
+import gradio as gr
+
+from page import engine, views
+from page.controls import parse_layers, request
+from page.errors import explained
+from page.readouts import numbers
+
+
+def build(model: str, **slot) -> None:
+    """Register the endpoint; its components only describe its arguments."""
+    with gr.Row(visible=False):
+        inputs = [
+            gr.File(label="image", type="filepath"),
+            gr.Textbox(label="question"),
+            gr.Textbox("libra", label="method"),
+            gr.Number(0.5, label="ratio"),
+            gr.Textbox("", label="layers"),
+            gr.JSON({}, label="parameters"),
+        ]
+        outputs = [gr.Textbox(label="answer"), gr.JSON(label="readouts"), gr.File(label="trace")]
+        call = gr.Button()
+
+    def ask(image, question, method="libra", ratio=0.5, layers="", parameters=None):
+        """Answer a question about an image with compressed visual tokens.
+
+        Args: image file; question; method (vanilla, fastv, libra); ratio of the visual tokens
+        that each event removes; layers like "1,3,5" (empty: as in the paper); further parameters
+        of the method as a JSON object. Returns the answer, a dict of readouts beside vanilla, and
+        the trace file.
+        """
+        with explained():
+            arguments = request(image, question, method, ratio, parse_layers(layers), parameters)
+            *_, last = engine.ask(model, arguments)
+            return last.text, numbers(last.trace, last.vanilla), views.save_trace(last.trace)
+
+    call.click(ask, inputs, outputs, api_name="ask", **slot)

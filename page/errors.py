@@ -1,0 +1,21 @@
+"""What went wrong, said on the page."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+
+import gradio as gr
+
+from libra.errors import InputError
+
+TITLE = "This needs a change"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Show an InputError as a message; whatever was on the page stays there."""
+    try:
+        yield
+    except InputError as error:
+        message = escape(str(error), quote=False)  # it may quote a file name, and is shown as HTML
+        raise gr.Error(message, title=TITLE, print_exception=False) from error

@@ -1,0 +1,53 @@
+"""The legend under the large picture, as HTML: it follows the theme and the width of the page."""
+
+from collections.abc import Iterable
+
+import viz
+from libra.reduction import Fate
+from libra.trace import Trace
+from page import texts
+from page.readouts import percent
+from page.views import deciding_layer
+
+FATES = {
+    Fate.KEPT: "kept",
+    Fate.MERGED: "merged",
+    Fate.COMPENSATED: "compensated",
+    Fate.DROPPED: "dropped",
+}
+
+
+def legend(trace: Trace, overlay: str, stage: int, word: int) -> str:
+    """What the marks of an overlay mean here, with their numbers."""
+    if overlay in texts.HEAT:
+        return _heat(trace, deciding_layer(trace, stage), word if overlay == "word" else 0)
+    fate = trace.lineage(stage).fate()
+    counts = {f: int((fate == f).sum()) for f in FATES}
+    if overlay == "fate":
+        return _keys((FATES[f], f"{FATES[f]} {n}") for f, n in counts.items() if n)
+    gone = sum(n for f, n in counts.items() if f != Fate.KEPT)
+    if overlay == "kept":
+        return _keys((("kept", f"kept {counts[Fate.KEPT]}"), ("faded", f"not kept {gone}")))
+    lost = (Fate.COMPENSATED, Fate.DROPPED)
+    groups = f"{counts[Fate.KEPT]} groups of {counts[Fate.KEPT] + counts[Fate.MERGED]} patches"
+    marks = [("group", groups), *((FATES[f], f"{FATES[f]} {counts[f]}") for f in lost if counts[f])]
+    return _keys(marks)
+
+
+def _keys(entries: Iterable[tuple[str, str]]) -> str:
+    """A swatch and a text per entry."""
+    keys = "".join(f'<li><i class="swatch {look}"></i>{text}</li>' for look, text in entries)
+    return f'<ul class="legend">{keys}</ul>'
+
+
+def scale(top: float, more: str = "") -> str:
+    """The colour scale of a heat map that ends at `top`, a share of all attention."""
+    text = f"{top * 100:.2g} % of the attention per token"
+    return f'<ul class="legend"><li>0<i class="scale"></i>{text}</li>{more}</ul>'
+
+
+def _heat(trace: Trace, layer: int, word: int) -> str:
+    """The scale of one heat map and the share of attention that the picture gets."""
+    row = viz.attention_row(trace, layer, word)
+    share = percent(float(row.sum()))
+    return scale(viz.heat_scale([row]), f"<li>all visual tokens together: {share}</li>")

@@ -1,0 +1,168 @@
+"""The numbers of an answer beside vanilla's, with units, as HTML."""
+
+from html import escape
+
+from libra.reduction import Reduction
+from libra.trace import Trace
+from page import texts
+
+
+def readouts(trace: Trace | None, vanilla: Trace | None = None) -> str:
+    """Tokens, FLOPs, KV cache and prefill time of an answer beside vanilla's."""
+    if trace is None:
+        return ""
+    cost = trace.cost
+    rows = (
+        _row("Visual tokens", staircase(trace), _columns(trace)),
+        _row("FLOPs", *_against(cost.flops, cost.vanilla_flops, flops)),
+        _row("KV cache", *_against(cost.kv_bytes, cost.vanilla_kv_bytes, size)),
+        _row("Prefill", *_prefill(trace, vanilla)),
+    )
+    return f'<dl class="readouts">{"".join(rows)}</dl>'
+
+
+def numbers(trace: Trace, vanilla: Trace) -> dict:
+    """The same as plain numbers: counts, FLOPs, bytes and seconds, each beside vanilla's."""
+    return {
+        "method": trace.method,
+        "ratio": trace.ratio,
+        "layers": list(trace.layers),
+        "tokens": [len(trace.layout), *(kept(event.reduction) for event in trace.events)],
+        "tokens_per_layer": trace.counts,
+        "flops": trace.cost.flops,
+        "vanilla_flops": trace.cost.vanilla_flops,
+        "kv_bytes": trace.cost.kv_bytes,
+        "vanilla_kv_bytes": trace.cost.vanilla_kv_bytes,
+        "prefill_seconds": trace.timings.prefill,
+        "vanilla_prefill_seconds": vanilla.timings.prefill,
+        "total_seconds": trace.timings.total,
+        "vanilla_total_seconds": vanilla.timings.total,
+        "vanilla_answer": vanilla.answer,
+    }
+
+
+def comparison(trace: Trace | None, vanilla: Trace | None) -> str:
+    """The same numbers as a table: vanilla, the method, and what it saves."""
+    if trace is None or vanilla is None:
+        return ""
+    ours, theirs = trace.timings, vanilla.timings
+    rows = (
+        ("Visual tokens", staircase(vanilla), staircase(trace), None),
+        ("FLOPs", *_pair(trace.cost.flops, trace.cost.vanilla_flops, flops)),
+        ("KV cache", *_pair(trace.cost.kv_bytes, trace.cost.vanilla_kv_bytes, size)),
+        ("Prefill", *_pair(ours.prefill, theirs.prefill, seconds)),
+        ("Whole answer", *_pair(ours.total, theirs.total, seconds)),
+    )
+    body = "".join(
+        f'<tr><th scope="row">{term}{tip(term)}</th><td>{left}</td><td>{right}</td>'
+        f"<td>{'' if share is None else percent(share)}</td></tr>"
+        for term, left, right, share in rows
+    )
+    return (
+        '<table class="numbers"><thead><tr><td></td><th scope="col">Vanilla</th>'
+        '<th scope="col">Compressed</th><th scope="col">of vanilla</th></tr></thead>'
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
+def per_layer(trace: Trace) -> str:
+    """Visual tokens that each decoder layer works on, as a table."""
+    layers = "".join(f'<th scope="col">{layer}</th>' for layer in range(len(trace.counts)))
+    counts = "".join(f"<td>{count}</td>" for count in trace.counts)
+    return (
+        f'<div class="scroll"><table class="numbers"><tbody><tr><th scope="row">Decoder layer</th>'
+        f'{layers}</tr><tr><th scope="row">Visual tokens</th>{counts}</tr></tbody></table></div>'
+    )
+
+
+def _pair(ours: float, theirs: float, unit) -> tuple[str, str, float | None]:
+    return unit(theirs), unit(ours), ours / theirs if theirs else None
+
+
+def tip(term: str) -> str:
+    """A question mark that explains a term on hover and focus."""
+    explanation = escape(texts.TERMS[term])
+    return (
+        f'<button type="button" class="tip" aria-label="{term}: {explanation}" '
+        f'data-tip="{explanation}">?</button>'
+    )
+
+
+def kept(reduction: Reduction) -> int:
+    """Output tokens of an event, a compensation token not counted."""
+    return reduction.n_out - (reduction.compensation is not None)
+
+
+def staircase(trace: Trace) -> str:
+    """Visual tokens from stage to stage, like `576 › 288 › 144 › 72`."""
+    counts = [len(trace.layout), *(kept(event.reduction) for event in trace.events)]
+    return " › ".join(map(str, counts))
+
+
+def flops(value: float) -> str:
+    """`1.2 GFLOPs`"""
+    return _scaled(value, 1000, ("FLOPs", "kFLOPs", "MFLOPs", "GFLOPs", "TFLOPs"))
+
+
+def size(value: float) -> str:
+    """`2.4 MB`"""
+    return _scaled(value, 1000, ("B", "kB", "MB", "GB"))
+
+
+def seconds(value: float) -> str:
+    """`61 ms`, `1.24 s`"""
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def percent(share: float) -> str:
+    """`47 %`, `0.6 %`, `< 0.1 %`"""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{share * 100:.0f} %" if share >= 0.1 or not share else f"{share * 100:.1f} %"
+
+
+def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
+    for unit in units:
+        if value < base or unit == units[-1]:
+            return f"{value:.3g} {unit}"
+        value /= base
+    raise AssertionError("the last unit always returns")
+
+
+def _row(term: str, value: str, picture: str) -> str:
+    return f"<div><dt>{term}{tip(term)}</dt><dd>{value}</dd>{picture}</div>"
+
+
+def _against(ours: float, vanillas: float, unit) -> tuple[str, str]:
+    """A value as a share of vanilla's, and both as bars."""
+    share = ours / vanillas if vanillas else 1.0
+    note = f"{unit(ours)}, vanilla {unit(vanillas)}"
+    return f"{percent(share)} <small>of vanilla</small>", _bar(share, note)
+
+
+def _prefill(trace: Trace, vanilla: Trace | None) -> tuple[str, str]:
+    """The measured prefill time; its bar waits, without moving anything, for vanilla's."""
+    ours = trace.timings.prefill
+    if vanilla is None:
+        return seconds(ours), _bar(None, "vanilla not measured yet")
+    theirs = vanilla.timings.prefill
+    return seconds(ours), _bar(ours / theirs if theirs else 1, f"vanilla {seconds(theirs)}")
+
+
+def _bar(share: float | None, note: str) -> str:
+    style = "" if share is None else f' style="--share:{min(share, 1.5):.4f}"'
+    return f'<div class="gauge"{style} role="presentation"><i></i></div><p>{note}</p>'
+
+
+def _columns(trace: Trace) -> str:
+    """One column per decoder layer, as high as the share of tokens it works on."""
+    n = len(trace.layout)
+    columns = "".join(
+        f'<i style="--share:{count / n:.4f}" title="Layer {layer}: {count} visual tokens"></i>'
+        for layer, count in enumerate(trace.counts)
+    )
+    layers = f"layers 0 to {len(trace.counts) - 1}"
+    return (
+        f'<div class="columns" role="img" aria-label="Visual tokens in each of {layers}">'
+        f"{columns}</div><p>tokens that each decoder layer works on, {layers}</p>"
+    )

@@ -1,0 +1,139 @@
+"""Every sentence the page says: labels, one-line explanations, the glossary, the lessons."""
+
+TITLE = "Where do the visual tokens go?"
+SUBTITLE = (
+    "Ask a vision-language model about a picture, compress what it sees, and follow every token."
+)
+
+# Terms with a one-line explanation: shown at the numbers, and together as the glossary.
+TERMS = {
+    "Visual tokens": "The patches of the picture after the vision encoder: vectors that the "
+    "language model reads like words.",
+    "Compression": "Going on with fewer visual tokens: some are dropped, or merged into others.",
+    "Whole answer": "From the picture to the last word: encoder, connector, prefill and decoding.",
+    "Ratio": "The share of the visual tokens that one compression step removes.",
+    "Compression layer": "The decoder layer after which tokens are removed. Earlier layers still "
+    "work on all of them.",
+    "Importance": "How much attention the last token of the prompt, the one that starts the "
+    "answer, pays to each visual token at a layer.",
+    "Target token": "A visual token that stays and takes in similar ones.",
+    "Compensation token": "One extra token of Libra-Merging that sums up what resembles no target.",
+    "Prefill": "Reading picture and question before the first word. Most of the work on visual "
+    "tokens happens here.",
+    "FLOPs": "Arithmetic operations that the decoder spends on the visual tokens during prefill, "
+    "by the papers' formula.",
+    "KV cache": "The memory of all tokens read so far: keys and values of every layer, kept until "
+    "the answer ends.",
+    "Vanilla": "The same model without compression; all numbers are held against it.",
+}
+
+# Overlay: label, explanation of what the picture shows.
+OVERLAYS = {
+    "fate": (
+        "Fate",
+        "What became of each patch. Outlined: kept. Blue: merged into a kept token. Light hatch: "
+        "went into the compensation token. Dark hatch: dropped.",
+    ),
+    "kept": (
+        "Kept",
+        "The patches whose tokens are still there, at full brightness; all others are dimmed.",
+    ),
+    "merged": (
+        "Merged",
+        "The picture as the merged tokens see it: each group of patches in its mean colour.",
+    ),
+    "groups": (
+        "Groups",
+        "Patches of one colour and border have become one token.",
+    ),
+    "importance": (
+        "Importance",
+        "Attention of the token that starts the answer. The brightest patches look most useful "
+        "to the model at this layer.",
+    ),
+    "word": (
+        "Word",
+        "Where the model looked while it produced one word. Choose the word in the answer.",
+    ),
+}
+
+HEAT = ("importance", "word")  # overlays that show attention
+
+EMPTY_ANSWER = "Ask a question: the answer appears here, and every visual token can be followed."
+RIVALS = "The chosen word, and what else the model weighed there:"
+NO_PAIR = "Press “Ask both” to see this answer."
+READING = "Reading the picture …"
+ANSWERING = "Answering …"
+MEASURING = "Measuring vanilla on the same picture …"
+STOPPED = "Stopped. This is the answer before."
+FROM_EXAMPLE = "A stored answer: nothing was computed for it. Press Ask to run it here."
+FROM_FILE = "Opened from a file: nothing was computed for it."
+
+NO_PICTURE = "There is no picture yet: drop one, paste one, or pick an example."
+
+QUESTION_HELP = "Press Enter to ask."
+METHOD_HELP = "How visual tokens become fewer."
+RATIO_HELP = "Share of the visual tokens that each chosen layer removes."
+LAYERS_HELP = "Tokens are removed after these decoder layers."
+MODEL_HELP = "What this machine can run. Others: see Learn."
+PRESET_HELP = "As in the papers, at this model's depth."
+OWN_SETTINGS = "My own settings"
+STAGE_HELP = "Moves every picture: before compression, then after each compression layer."
+OVERLAY_HELP = "What to paint on both pictures."
+TRACE_HELP = (
+    "A trace file holds the answer, its pictures and numbers; it opens here without the model."
+)
+STRIP = (
+    "The sequence of visual tokens at this stage, one bar per patch in reading order. Full: kept. "
+    "Half: merged. Low: in the compensation token. Stub: dropped."
+)
+SLIDER = "Left of the handle: vanilla. Right: compressed."
+
+COMPARE = "The same picture and question, with all visual tokens and with fewer."
+FIGURES = "Every figure that the current answer gives. The arrow in a corner saves it as PNG."
+EFFICIENCY = "What compression saves: by the papers' formula, and by the clock of this machine."
+CHARTS = (
+    ("Visual tokens per layer", "Each step down is a compression layer; the rest works on less."),
+    (
+        "Cost beside vanilla",
+        "FLOPs and KV cache of the visual tokens, and the measured time of the whole answer.",
+    ),
+)
+
+KINDS = {"none": "keeps all tokens", "prune": "drops tokens", "merge": "merges tokens"}
+
+IDEA = """<p>A vision-language model cuts a picture into patches and turns each into a
+<b>visual token</b>. Its language model reads them like words, hundreds for one picture, in every
+layer. Most of them matter little for a given question, so most of that work is spent on little.</p>
+<p><b>Compression</b> goes on with fewer tokens after some layers. Which may go is told by
+<b>importance</b>: the attention of the token that is about to start the answer. <b>Pruning</b>
+drops the rest; <b>merging</b> folds them into tokens that stay, so that less is lost.</p>
+<p>On the Ask tab, move <b>Stage</b> and watch the patches go; choose <b>Importance</b> to see what
+decided it.</p>"""
+
+DIAGRAM = (
+    "Each diagram is the method itself at work on sixteen toy tokens: colour is content, the bar "
+    "above is importance, lines lead to the token that each becomes part of."
+)
+
+KNOWS_SCENES = (
+    "It was trained from scratch on composed scenes: objects in emoji style on plain or textured "
+    "backgrounds. Ask in these forms, with the objects below."
+)
+QUESTION_FORMS = (
+    ("Is it there?", "Is there a cat in the image?", "yes, no"),
+    ("How many?", "How many dogs are there?", "0 to 5"),
+    ("Left or right?", "Is the car to the left or to the right of the tree?", "left, right"),
+    ("Above or below?", "Is the car above or below the tree?", "above, below"),
+    ("Corners", "What is in the top left corner?", "an object"),
+    ("Neighbours", "What is to the left of the cat?", "an object"),
+    ("Colour", "What color is the ball?", "a colour"),
+    ("Signs", "What does the sign say?", "letters and digits"),
+    ("Everything", "Describe the image.", "a cat, two dogs and a car"),
+)
+LARGER = (
+    "Photos and free questions are outside its world: it will answer, and be wrong. They need a "
+    "larger model."
+)
+ANY_PHOTO = "Ask about any photo in your own words."
+OTHER_MODELS = "The page starts with one model. To start it with a larger one, which is downloaded:"

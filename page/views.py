@@ -1,0 +1,140 @@
+"""The pictures of a trace as the page shows them. Pure functions, no model."""
+
+import base64
+import io
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from gradio.processing_utils import hash_bytes
+from gradio.utils import get_upload_folder
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+import viz
+from libra.trace import Trace
+from page import texts
+from page.readouts import kept
+from viz.canvas import PATCH
+
+THUMBNAIL_PATCH = 5  # pixels per patch
+
+
+def stage_choices(trace: Trace | None) -> list[tuple[str, int]]:
+    """(label, index) of every stage, with the number of visual tokens that it leaves."""
+    if trace is None:
+        return [("Before", 0)]
+    counts = [len(trace.layout), *(kept(event.reduction) for event in trace.events)]
+    names = (f"{name[0].upper()}{name[1:]}" for name in trace.stages)
+    return [(f"{name} · {n}", i) for i, (name, n) in enumerate(zip(names, counts, strict=True))]
+
+
+def deciding_layer(trace: Trace, stage: int) -> int:
+    """The decoder layer whose attention belongs to a stage: that of the next event, else the last.
+
+    It sees the tokens of this stage, and what it attends to decides who stays in the next one.
+    """
+    if stage == len(trace.events):
+        return len(trace.importance) - 1
+    event = trace.events[stage]
+    return event.layer if event.site == "decoder" else 0
+
+
+def picture(
+    trace: Trace,
+    overlay: str,
+    stage: int,
+    word: int = 0,
+    layer: int | None = None,
+    vmax: float | None = None,
+    legend: bool = True,
+    patch: int = PATCH,
+) -> Image.Image:
+    """The picture of a trace under one overlay at one stage, `patch` pixels per patch.
+
+    Heat maps show `layer` (default: the one that belongs to the stage), up to `vmax`.
+    """
+    layer = deciding_layer(trace, stage) if layer is None else layer
+    options = {"legend": legend, "patch": patch}
+    heat = partial(viz.heat_map, trace, layer, vmax=vmax, **options)
+    groups = partial(viz.group_map, trace, stage, **options)
+    draw = {
+        "fate": partial(viz.fate_map, trace, stage, **options),
+        "kept": partial(viz.selected, trace, stage, patch=patch),
+        "merged": partial(groups, mode="mean"),
+        "groups": partial(groups, mode="label"),
+        "importance": heat,
+        "word": partial(heat, word=word),
+    }
+    return draw[overlay]()
+
+
+def thumbnails(trace: Trace, stage: int, word: int) -> dict[str, str]:
+    """A small picture of every overlay at one stage, as a data URL."""
+    small = partial(picture, trace, stage=stage, word=word, legend=False, patch=THUMBNAIL_PATCH)
+    return {overlay: data_url(small(overlay=overlay)) for overlay in texts.OVERLAYS}
+
+
+def data_url(image: Image.Image) -> str:
+    """A small picture inside the page itself: no request of its own."""
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def caption(trace: Trace, overlay: str, stage: int, word: int = 0) -> str:
+    """One sentence on what the overlay shows, one on the numbers of this stage."""
+    n = len(trace.layout)
+    layer = deciding_layer(trace, stage)
+    here = {
+        "importance": f"Layer {layer}.",
+        "word": f"Layer {layer}, word {word + 1} of {len(trace.words)}"
+        + (f": “{trace.words[word].text}”." if trace.words else "."),
+    }
+    if stage and overlay not in here:
+        event = trace.events[stage - 1].reduction
+        extra = " and one compensation token" if event.compensation is not None else ""
+        here[overlay] = f"{kept(event)} tokens{extra} stand for {n} patches."
+    elif overlay not in here:
+        here[overlay] = f"Before compression: one token for each of {n} patches."
+    return f"{here[overlay]} {texts.OVERLAYS[overlay][1]}"
+
+
+def save_png(image: Image.Image, name: str) -> str:
+    """The picture as a PNG file in the page's cache, under a name that says what it is."""
+    folder = Path(get_upload_folder()) / hash_bytes(image.tobytes())
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    if not path.exists():
+        image.save(path, compress_level=3)
+    return str(path)
+
+
+def file_name(trace: Trace, *parts: str | int) -> str:
+    """`libra-fate-after-layer-3`"""
+    return "-".join([trace.method, *map(str, parts)]).replace(" ", "-")
+
+
+def image(trace: Trace) -> Image.Image:
+    """The first picture of a trace, as it is."""
+    return Image.fromarray(trace.images[0])
+
+
+def save_trace(trace: Trace) -> str:
+    """The trace as a file to download."""
+    folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+    path = folder / f"{trace.method}.trace.zip"
+    trace.save(path)
+    return str(path)
+
+
+def save_figure(figure: Image.Image | Figure, name: str) -> str:
+    """A figure as a PNG file: pictures as they are, charts at twice the screen's resolution."""
+    if isinstance(figure, Figure):
+        figure.set_dpi(2 * figure.get_dpi())
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        figure = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    return save_png(figure, name)
