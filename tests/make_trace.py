@@ -4,6 +4,8 @@ No model is involved. The hidden state of a patch follows its colours, so that s
 have similar states; importance follows local contrast, with a few sinks, as in real decoders.
 """
 
+from dataclasses import fields
+
 import numpy as np
 import torch
 from matplotlib.cbook import get_sample_data
@@ -34,7 +36,10 @@ def make_trace(
     seed: int = 0,
     **params,
 ) -> Trace:
-    """A trace of `method` over `pictures` (default: one photo)."""
+    """A trace of `method` over `pictures` (default: one photo).
+
+    Methods of the encoder and the connector act once, before the first decoder layer.
+    """
     pictures = [photo()] if pictures is None else pictures
     layout = TokenLayout.cat(
         [TokenLayout.square_crop(p.shape[1], p.shape[0], grid, i) for i, p in enumerate(pictures)]
@@ -44,22 +49,41 @@ def make_trace(
     words = answer.split()
     # A row per word; importance is there even where the answer is empty.
     salience = [contrast + 0.7 * _noise(len(layout), generator) for _ in words or [""]]
+    cls_attention = (3 * contrast + 0.5 * _noise(len(layout), generator)).softmax(0)
     counts, importance, rows, events = [], [], [[] for _ in salience], []
     standing = torch.arange(len(layout))  # the original token whose place each token takes
-    fused = 0
+
+    def reduce(site: str, layer: int, score: torch.Tensor) -> None:
+        nonlocal hidden, standing
+        kind = methods.get(method)
+        known = {"ratio": ratio} if "ratio" in {f.name for f in fields(kind)} else {}
+        last = events[-1].reduction.compensation if events else None
+        tokens = Tokens(
+            hidden,
+            importance=score,
+            keys=hidden,
+            received=score,
+            text_similarity=score[:, None],
+            text_attention=score[:, None],
+            layout=None if events else layout,
+            n_previous_compensation=int(last is not None),
+            generator=generator,
+        )
+        reduction = methods.create(method, **known | params).reduce(tokens)
+        events.append(Event(site, layer, reduction))
+        hidden, standing = reduction.apply(hidden), standing[reduction.slot]
+
+    site = methods.get(method).site
+    if site != "decoder":
+        reduce(site, {"encoder": 4, "connector": -1}[site], cls_attention)
     for layer in range(n_layers):
         counts.append(len(hidden))
         for row, score in zip(rows, salience, strict=True):
             sharp = score[standing] * (1 + layer / 4)
             row.append(sharp.softmax(0) * (0.6 - 0.04 * layer))
         importance.append(rows[0][-1])
-        if method != "vanilla" and layer in layers:
-            tokens = Tokens(hidden, importance=importance[-1], n_previous_compensation=fused)
-            arguments = params | ({"ratio": ratio} if "keep" not in params else {})
-            reduction = methods.create(method, **arguments).reduce(tokens)
-            events.append(Event("decoder", layer, reduction))
-            fused = int(reduction.compensation is not None)
-            hidden, standing = reduction.apply(hidden), standing[reduction.slot]
+        if site == "decoder" and method != "vanilla" and layer in layers:
+            reduce("decoder", layer, importance[-1])
         hidden = hidden + 0.15 * hidden.std() * _noise(hidden.shape, generator)
     return Trace(
         model="synthetic",
@@ -67,7 +91,7 @@ def make_trace(
         method=method,
         params=params if method != "libra" else {"tau": 0.7, **params},
         ratio=ratio,
-        layers=layers if method != "vanilla" else (),
+        layers=tuple(event.layer for event in events if event.site == "decoder"),
         question="Who is in the picture?",
         answer=answer,
         words=[Word(f" {w}", 0.9, [(f" {w}", 0.9), (" the", 0.04), (" one", 0.02)]) for w in words],
@@ -77,7 +101,7 @@ def make_trace(
         counts=counts,
         importance=importance,
         attention=rows[: len(words)],
-        cls_attention=(3 * contrast + 0.5 * _noise(len(layout), generator)).softmax(0),
+        cls_attention=cls_attention,
         timings=_timings(counts, len(words)),
         cost=_cost(counts, len(layout)),
     )

@@ -4,6 +4,8 @@ Picture overlays return a `PIL.Image.Image`, charts a matplotlib `Figure`. `FIGU
 trace gives; `save` writes either kind.
 """
 
+from viz.accuracy import accuracy_against_flops
+from viz.agreement import agreement_map
 from viz.cls import cls_distribution
 from viz.costs import cost_bars
 from viz.export import save
@@ -11,7 +13,10 @@ from viz.fates import fate_map
 from viz.groups import group_map
 from viz.heat import attention_row, heat_map, heat_scale
 from viz.heat_panels import attention_per_word, attention_through_layers
+from viz.intervals import interval_strip
+from viz.paper import compare_merging, selected_through_model, selected_tokens
 from viz.registry import FIGURES, FigureSpec
+from viz.sampling import sampling_panel
 from viz.selection import selected
 from viz.similarity import similarity_histogram
 from viz.staircase import staircase
@@ -20,17 +25,24 @@ from viz.strip import strips, token_strip
 __all__ = [
     "FIGURES",
     "FigureSpec",
+    "accuracy_against_flops",
+    "agreement_map",
     "attention_per_word",
     "attention_row",
     "attention_through_layers",
     "cls_distribution",
+    "compare_merging",
     "cost_bars",
     "fate_map",
     "group_map",
     "heat_map",
     "heat_scale",
+    "interval_strip",
+    "sampling_panel",
     "save",
     "selected",
+    "selected_through_model",
+    "selected_tokens",
     "similarity_histogram",
     "staircase",
     "strips",

@@ -61,6 +61,12 @@ class Canvas:
         pixels[unseen] = blend(pixels[unseen] @ LUMA[:, None], rgb(CARD), UNSEEN)
         return cls(pixels, token, tokens, len(layout), side)
 
+    @classmethod
+    def swatch(cls, side: int) -> Canvas:
+        """One token over a square of mid grey: the sample of a look in a legend."""
+        pixels = np.full((side, side, 3), 150, np.float32)
+        return cls(pixels, np.zeros((side, side), np.int32), np.array([0]), 1, side)
+
     @property
     def grey(self) -> np.ndarray:
         """The pixels without colour, float32 [H, W, 3]."""

@@ -16,6 +16,7 @@ ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = OKABE_ITO = (
 # Lines need contrast on white: no yellow, no sky blue first.
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 INK, GREY, FAINT, CARD = "#1F2328", "#6E7781", "#D8DEE4", "#FFFFFF"
+RIGHT, WRONG = "#00694D", "#A34700"  # green and vermilion, dark enough for text
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # brightness of R, G, B (ITU-R BT.601)
 
 

@@ -70,6 +70,4 @@ def fate_legend(fate: np.ndarray, shown: Iterable[Fate] = LOOKS) -> list[tuple[I
 
 def sample(fate: Fate) -> Image.Image:
     """A patch of mid grey under the look of one fate."""
-    pixels = np.full((SWATCH, SWATCH, 3), 150, np.float32)
-    canvas = Canvas(pixels, np.zeros(pixels.shape[:2], np.int32), np.array([0]), 1, SWATCH)
-    return to_image(paint(canvas, np.array([fate])))
+    return to_image(paint(Canvas.swatch(SWATCH), np.array([fate])))

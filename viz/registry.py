@@ -14,8 +14,11 @@ from viz.costs import cost_bars
 from viz.fates import LOOKS, fate_map, sample
 from viz.groups import LOST, group_map
 from viz.heat_panels import attention_per_word, attention_through_layers
+from viz.intervals import interval_strip
 from viz.marks import with_legend
 from viz.panel import PATCH, through_stages
+from viz.paper import selected_through_model
+from viz.sampling import sampling_panel
 from viz.selection import selected
 from viz.similarity import similarity_histogram
 from viz.staircase import staircase
@@ -27,6 +30,10 @@ NEEDS: dict[str, tuple[Callable[[Trace], bool], str]] = {
     "similarity": (
         lambda trace: any("similarity" in e.reduction.evidence for e in trace.events),
         "a method that merges by similarity",
+    ),
+    "intervals": (
+        lambda trace: any("interval" in e.reduction.evidence for e in trace.events[:1]),
+        "a method that cuts the sequence into intervals",
     ),
     "cls_attention": (
         lambda trace: trace.cls_attention is not None,
@@ -92,6 +99,19 @@ FIGURES = {
             _stages(selected),
         ),
         FigureSpec(
+            "selected_through_model",
+            "Selected through the model",
+            "The picture, what the encoder leaves of it, and what is left after the last layer.",
+            selected_through_model,
+        ),
+        FigureSpec(
+            "sampling_panel",
+            "Beside blind sampling",
+            "The method's own choice, as many patches in sequence, and evenly spread grids.",
+            sampling_panel,
+            ("events",),
+        ),
+        FigureSpec(
             "attention_through_layers",
             "Attention, layer by layer",
             "What the token that produces the first word looks at, on one scale for all layers.",
@@ -111,6 +131,14 @@ FIGURES = {
             "The sequence of visual tokens stage by stage: full bars are kept, half bars merged, "
             "low ones compensated, stubs dropped.",
             strips,
+        ),
+        FigureSpec(
+            "interval_strip",
+            "Targets and merging, token by token",
+            "In each interval the most important token wins; similar tokens merge into a winner, "
+            "dissimilar ones into the compensation token.",
+            interval_strip,
+            ("intervals",),
         ),
         FigureSpec(
             "staircase",
