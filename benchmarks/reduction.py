@@ -20,6 +20,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
 from libra import methods
+from libra.errors import InputError
 from libra.layout import TokenLayout
 
 HIDDEN, HEADS, INTERMEDIATE = 4096, 32, 11008
@@ -137,17 +138,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ratio", type=float, default=0.5, help="share of the tokens to remove")
     parser.add_argument("--repeats", type=int, default=5, help="runs whose median is taken")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", help="float32 (default on a CPU), bfloat16 (on a GPU), float16")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="default: float32 on a CPU, bfloat16 on a GPU",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
     options = parser.parse_args(arguments)
     dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
     names = list(methods.METHODS) if options.methods == "all" else options.methods.split(",")
     sizes = [int(size) for size in options.sizes.split(",")]
-    print(f"one decoder layer of LLaVA-1.5-7B's size, {options.device}, {dtype}")
-    print(HEADER)
-    rows = measure(
-        names, sizes, options.ratio, options.repeats, options.device, getattr(torch, dtype)
-    )
+    try:
+        for name in names:
+            methods.get(name)
+        print(f"one decoder layer of LLaVA-1.5-7B's size, {options.device}, {dtype}")
+        print(HEADER)
+        rows = measure(
+            names, sizes, options.ratio, options.repeats, options.device, getattr(torch, dtype)
+        )
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     return 0
