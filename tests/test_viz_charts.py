@@ -50,6 +50,14 @@ def test_cost_bars_are_as_long_as_the_costs(traces):
     np.testing.assert_allclose(ends[-1], [1000 * t.timings.total for t in traces.values()])
 
 
+def test_time_shares_add_up_to_one_hundred(traces):
+    (ax,) = viz.time_shares(traces).axes
+    widths = np.array([bar.get_width() for bar in bars(ax)]).reshape(4, 3)
+    np.testing.assert_allclose(widths.sum(0), 100)
+    prefill = [t.timings.prefill / t.timings.total for t in traces.values()]
+    np.testing.assert_allclose(widths[2] / 100, prefill)
+
+
 def test_the_histogram_counts_every_non_target_once(traces):
     trace = traces["Libra"]
     for event in range(3):

@@ -79,7 +79,7 @@ def test_what_is_missing_is_known_beforehand():
         trace = TRACES[kind]()
         missing[kind] = {name for name, spec in viz.FIGURES.items() if spec.missing(trace)}
     assert missing["fastv"] == {"similarity_histogram", "interval_strip"}
-    assert missing["vanilla"] == missing["fastv"] | {"sampling_panel"}
+    assert missing["vanilla"] == missing["fastv"] | {"sampling_panel", "merging_masks"}
     assert not missing["libra"]
 
 

@@ -18,6 +18,7 @@ from libra.methods import Tokens
 from libra.reduction import Fate, Reduction
 from libra.trace import Event
 from viz.accuracy import wilson
+from viz.masks import collectors
 from viz.sampling import SHAPES, spread_tokens
 
 
@@ -199,6 +200,20 @@ def test_a_comparison_shows_question_answers_and_ticks(libra):
         viz.compare_merging(samples, ["a", "b"])
     with pytest.raises(InputError, match="at least one"):
         viz.compare_merging([])
+
+
+@pytest.mark.parametrize("method", ["libra", "illava", "fastv"])
+def test_collectors_are_the_kept_tokens_that_hold_others(method):
+    trace = make_trace(method, grid=(8, 8))
+    for stage in range(len(trace.stages)):
+        lineage = trace.lineage(stage)
+        members = (lineage.dense() != 0).sum(1)
+        expected = {
+            int(lineage.slot[i])
+            for i in range(lineage.n_out)
+            if members[i] > 1 and i != lineage.compensation
+        }
+        assert set(np.flatnonzero(collectors(lineage))) == expected
 
 
 def test_selected_tokens_are_counted_where_they_are(libra):

@@ -14,6 +14,7 @@ from viz.groups import group_map
 from viz.heat import attention_row, heat_map, heat_scale
 from viz.heat_panels import attention_per_word, attention_through_layers
 from viz.intervals import interval_strip
+from viz.masks import merging_masks
 from viz.paper import compare_merging, selected_through_model, selected_tokens
 from viz.registry import FIGURES, FigureSpec
 from viz.sampling import sampling_panel
@@ -21,6 +22,7 @@ from viz.selection import selected
 from viz.similarity import similarity_histogram
 from viz.staircase import staircase
 from viz.strip import strips, token_strip
+from viz.times import time_shares
 
 __all__ = [
     "FIGURES",
@@ -38,6 +40,7 @@ __all__ = [
     "heat_map",
     "heat_scale",
     "interval_strip",
+    "merging_masks",
     "sampling_panel",
     "save",
     "selected",
@@ -46,5 +49,6 @@ __all__ = [
     "similarity_histogram",
     "staircase",
     "strips",
+    "time_shares",
     "token_strip",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -65,10 +66,19 @@ def _times(ax: Axes, traces: dict[str, Trace]) -> None:
     """Stacked bars of the parts of each answer's time."""
     totals = [trace.timings.total for trace in traces.values()]
     unit, factor = ("ms", 1000) if max(totals, default=0) < 1 else ("s", 1)
-    start = [0.0] * len(traces)
+    stack_parts(ax, [factor] * len(totals), list(traces.values()))
+    for y, total in enumerate(totals):
+        text = f" {factor * total:.3g}"
+        ax.text(factor * total, y, text, va="center", fontsize=SMALL, color=INK)
+    ax.set_xlim(0, factor * max(totals, default=1) * 1.25 or 1)
+    label(ax, title=f"Time ({unit})")
+
+
+def stack_parts(ax: Axes, factors: Sequence[float], traces: Sequence[Trace]) -> None:
+    """A bar per trace of its encoder, connector, prefill and decode seconds, times its factor."""
+    start = np.zeros(len(traces))
     for part, (colour, hatch) in PARTS.items():
-        spent = [getattr(trace.timings, part) for trace in traces.values()]
-        spent = [factor * (sum(s) if part == "decode" else s) for s in spent]
+        spent = np.array([np.sum(getattr(trace.timings, part)) for trace in traces]) * factors
         ax.barh(
             range(len(spent)),
             spent,
@@ -80,8 +90,4 @@ def _times(ax: Axes, traces: dict[str, Trace]) -> None:
             linewidth=0,
             label=part,
         )
-        start = [a + b for a, b in zip(start, spent, strict=True)]
-    for y, total in enumerate(start):
-        ax.text(total, y, f" {total:.3g}", va="center", fontsize=SMALL, color=INK)
-    ax.set_xlim(0, max(start, default=1) * 1.25 or 1)
-    label(ax, title=f"Time ({unit})")
+        start += spent

@@ -6,7 +6,7 @@ from PIL import Image
 
 from libra.trace import Trace
 from viz.heat import attention_row, heat_map, heat_scale, with_scale
-from viz.panel import PATCH, grid
+from viz.panel import PATCH, wrapped
 
 MOST, COLUMNS = 12, 4
 
@@ -34,10 +34,7 @@ def _panel(
     """The heat maps of (layer, word) cells in rows of four above their common scale."""
     scale = heat_scale(attention_row(trace, *cell) for cell in cells)
     maps = [heat_map(trace, *cell, image, scale, legend=False, patch=PATCH) for cell in cells]
-    starts = range(0, len(cells), COLUMNS)
-    card = grid(
-        [maps[i : i + COLUMNS] for i in starts], [captions[i : i + COLUMNS] for i in starts]
-    )
+    card = wrapped(maps, captions, COLUMNS)
     return with_scale(card, scale, True, text)
 
 

@@ -31,6 +31,14 @@ def grid(rows: Sequence[Sequence[Image.Image]], captions: Sequence[Sequence[str]
     return card
 
 
+def wrapped(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int) -> Image.Image:
+    """A grid of at most `columns` pictures a row."""
+    starts = range(0, len(pictures), columns)
+    return grid(
+        [pictures[i : i + columns] for i in starts], [captions[i : i + columns] for i in starts]
+    )
+
+
 def through_stages(trace: Trace, draw: Callable[[Trace, int, int], Image.Image]) -> Image.Image:
     """`draw(trace, stage, image)` at every stage, a row per picture of the trace."""
     stages = range(len(trace.stages))

@@ -16,6 +16,7 @@ from viz.groups import LOST, group_map
 from viz.heat_panels import attention_per_word, attention_through_layers
 from viz.intervals import interval_strip
 from viz.marks import with_legend
+from viz.masks import merging_masks
 from viz.panel import PATCH, through_stages
 from viz.paper import selected_through_model
 from viz.sampling import sampling_panel
@@ -23,6 +24,7 @@ from viz.selection import selected
 from viz.similarity import similarity_histogram
 from viz.staircase import staircase
 from viz.strip import strips
+from viz.times import time_shares
 
 NEEDS: dict[str, tuple[Callable[[Trace], bool], str]] = {
     "events": (lambda trace: bool(trace.events), "a compression method"),
@@ -105,6 +107,13 @@ FIGURES = {
             selected_through_model,
         ),
         FigureSpec(
+            "merging_masks",
+            "Step by step, as masks",
+            "Red patches are kept after each step, hatched ones gone; framed ones collect others.",
+            merging_masks,
+            ("events",),
+        ),
+        FigureSpec(
             "sampling_panel",
             "Beside blind sampling",
             "The method's own choice, as many patches in sequence, and evenly spread grids.",
@@ -151,6 +160,12 @@ FIGURES = {
             "What the answer cost",
             "FLOPs and KV cache of the visual tokens beside the plain model, and measured time.",
             lambda trace: cost_bars({trace.method: trace}),
+        ),
+        FigureSpec(
+            "time_shares",
+            "Where the time goes",
+            "Encoder, connector, prefill and decoding as shares of the answer's measured time.",
+            lambda trace: time_shares({trace.method: trace}),
         ),
         FigureSpec(
             "similarity_histogram",

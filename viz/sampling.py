@@ -7,7 +7,7 @@ from libra.reduction import Fate
 from libra.trace import Trace
 from viz.canvas import Canvas
 from viz.marks import to_image
-from viz.panel import PATCH, grid
+from viz.panel import PATCH, wrapped
 from viz.selection import paint_selection
 
 SHAPES = ((6, 6), (5, 8), (8, 5), (5, 7), (7, 5), (4, 4))  # rows and columns of the paper's grids
@@ -33,11 +33,7 @@ def sampling_panel(trace: Trace, stage: int | None = None, image: int = 0) -> Im
         to_image(canvas.pixels),
         *(to_image(paint_selection(canvas, c)) for c in choices.values()),
     ]
-    captions = ["picture", *choices]
-    starts = range(0, len(pictures), COLUMNS)
-    return grid(
-        [pictures[i : i + COLUMNS] for i in starts], [captions[i : i + COLUMNS] for i in starts]
-    )
+    return wrapped(pictures, ["picture", *choices], COLUMNS)
 
 
 def _mask(canvas: Canvas, tokens: np.ndarray) -> np.ndarray:
