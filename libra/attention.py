@@ -1,10 +1,10 @@
-"""Hybrid attention: one explicit softmax row beside the fast attention of the model.
+"""Hybrid attention: a few explicit softmax rows beside the fast attention of the model.
 
-Fused attention (SDPA, flash) never forms the attention matrix, and a compression method needs
-one row of it: that of the output token. So the configured attention function is wrapped under
-its own name in transformers' registry; a call that carries a `tap` computes that row from the
-query and key it receives (after rotary embedding), every other call goes straight through. Eager
-attention, which is not in the registry, returns its matrix and is read by a forward hook.
+Fused attention (SDPA, flash) never forms the attention matrix, and a compression method needs a
+row or two of it: mostly that of the output token. So the configured attention function is wrapped
+under its own name in transformers' registry; a call that carries a `Tap` computes these rows from
+the query and key it receives (after rotary embedding), every other call goes straight through.
+Eager attention, which is not in the registry, returns its matrix and is read by a forward hook.
 
 The tap travels in the keyword arguments of the layer, so requests share a model without
 sharing state.
@@ -15,42 +15,58 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import LongTensor, Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-TAP = "attention_tap"  # name of the keyword argument; its value takes one row [T]
+TAP = "attention_tap"  # name of the keyword argument that holds a Tap
 
 
-def last_row(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
-    """Attention of the last query over all keys, mean over heads, fp32.
+@dataclass(frozen=True)
+class Tap:
+    """Which rows a call is to hand over, and to whom."""
+
+    queries: LongTensor  # [R] places of the queries in the call
+    take: Callable[[Tensor], None]  # receives [R, T]: see `attention_rows`
+
+
+def attention_rows(
+    query: Tensor, key: Tensor, scaling: float, queries: LongTensor, mask: Tensor | None = None
+) -> Tensor:
+    """Causal attention of some queries over all keys, mean over heads, fp32.
 
     Grouped-query attention: each key head serves H / Hk query heads.
 
     Args:
         query: [1, H, S, d] after rotary embedding.
-        key: [1, Hk, T, d].
+        key: [1, Hk, T, d]; the S queries belong to the last of these tokens.
         scaling: factor on the scores.
-        mask: None, bool or additive [1, 1, S, T].
+        queries: [R] out of 0..S-1.
+        mask: None, bool or additive [1, 1, S, T], on top of causality.
 
     Returns:
-        [T], sums to one.
+        [R, T], each row sums to one.
     """
-    _, heads, _, width = query.shape
-    key_heads = key.shape[1]
+    _, heads, n_queries, width = query.shape
+    key_heads, n_keys = key.shape[1:3]
+    queries = queries.to(query.device)
     dtype = torch.promote_types(query.dtype, torch.float32)
-    last = query[0, :, -1].reshape(key_heads, heads // key_heads, width).to(dtype)
-    scores = last @ key[0].to(dtype).transpose(-1, -2) * scaling  # [Hk, H / Hk, T]
+    wanted = query[0, :, queries].reshape(key_heads, -1, width).to(dtype)  # [Hk, H / Hk * R, d]
+    scores = wanted @ key[0].to(dtype).transpose(-1, -2) * scaling
+    scores = scores.view(heads, len(queries), n_keys)
     if mask is not None:
-        visible = mask[0, 0, -1, : key.shape[2]]
+        allowed = mask[0, 0, queries, :n_keys]
         scores = (
-            scores.masked_fill(~visible, -torch.inf)
+            scores.masked_fill(~allowed, -torch.inf)
             if mask.dtype == torch.bool
-            else scores + visible
+            else scores + allowed
         )
-    return scores.softmax(-1).mean((0, 1)).float()
+    places = torch.arange(n_keys, device=query.device)
+    later = places > queries[:, None] + (n_keys - n_queries)
+    return scores.masked_fill(later, -torch.inf).softmax(-1).mean(0).float()
 
 
 class HybridAttention:
@@ -82,7 +98,7 @@ class HybridAttention:
 def _read_weights(module: nn.Module, args: tuple, kwargs: dict, output: tuple) -> None:
     """Forward hook for eager attention, whose second output is the matrix [1, H, S, T]."""
     if tap := kwargs.get(TAP):
-        tap(output[1][0, :, -1].float().mean(0))
+        tap.take(output[1][0][:, tap.queries].float().mean(0))
 
 
 # The registry is one per process while models come and go, so the wrapping counts its users.
@@ -112,7 +128,7 @@ def _hybrid(plain: Callable) -> Callable:
     def hybrid(module, query, key, value, attention_mask, *args, scaling=None, **kwargs):
         if tap := kwargs.pop(TAP, None):
             factor = scaling if scaling is not None else query.shape[-1] ** -0.5
-            tap(last_row(query, key, factor, attention_mask))
+            tap.take(attention_rows(query, key, factor, tap.queries, attention_mask))
         return plain(module, query, key, value, attention_mask, *args, scaling=scaling, **kwargs)
 
     return hybrid

@@ -13,12 +13,9 @@ import torch
 from torch import LongTensor, Tensor
 
 from libra.errors import InputError
-from libra.methods import Method, RatioMethod, Tokens
+from libra.methods import Method, Tokens
 from libra.methods.operations import complement
-from libra.reduction import Reduction
-
-# Evidence that names input tokens, and so has to be renumbered with them.
-_TOKEN_EVIDENCE = ("best_target",)
+from libra.reduction import TOKEN_EVIDENCE, Reduction
 
 
 def check_forced(method: Method, keep: Sequence[int], drop: Sequence[int], n: int) -> None:
@@ -31,10 +28,11 @@ def check_forced(method: Method, keep: Sequence[int], drop: Sequence[int], n: in
         raise InputError(f"Patch {both[0]} cannot be kept and dropped at once.")
     if len(set(drop)) == n:
         raise InputError("At least one patch must remain: do not drop all of them.")
-    if isinstance(method, RatioMethod) and keep and len(set(keep)) >= method.count(n):
+    budget = _budget(method, n)
+    if keep and budget is not None and len(set(keep)) >= budget:
         raise InputError(
             f"{len(set(keep))} patches are to be kept, but at this ratio {method.title} keeps "
-            f"{method.count(n)} in all: choose fewer patches or a lower ratio."
+            f"{budget} in all: choose fewer patches or a lower ratio."
         )
 
 
@@ -69,17 +67,22 @@ def reduce_forced(
             None if inner.compensation is None else int(place[inner.compensation + len(kept)])
         ),
         evidence={
-            name: _spread(rest[fact] if name in _TOKEN_EVIDENCE else fact, rest, n)
+            name: _spread(rest[fact] if name in TOKEN_EVIDENCE else fact, rest, n)
             for name, fact in inner.evidence.items()
         },
     )
 
 
+def _budget(method: Method, n: int) -> int | None:
+    """How many of `n` tokens the method keeps; None where it finds that out itself."""
+    given = (getattr(method, name, None) for name in ("ratio", "keep"))
+    return method.count(n) if any(value is not None for value in given) else None
+
+
 def _within_budget(method: Method, n: int, n_kept: int) -> Method:
     """The method set to keep what is left of its budget; one without a budget as it is."""
-    if not isinstance(method, RatioMethod):
-        return method
-    return replace(method, keep=max(1, method.count(n) - n_kept))
+    budget = _budget(method, n)
+    return method if budget is None else replace(method, keep=max(1, budget - n_kept))
 
 
 def _subset(tokens: Tokens, indices: LongTensor) -> Tokens:

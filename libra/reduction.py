@@ -1,14 +1,19 @@
 """Reduction: one compression event as a sparse linear map from `n_in` tokens to `n_out` tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import LongTensor, Tensor
 from torch.nn.functional import embedding_bag
 
 from libra.errors import InputError
+
+# Evidence that names input tokens, and so is renumbered with them.
+TOKEN_EVIDENCE = ("best_target",)
 
 
 class Fate(IntEnum):
@@ -57,6 +62,35 @@ class Reduction:
             weight=torch.ones(len(indices), device=indices.device),
             slot=indices,
             evidence=evidence or {},
+        )
+
+    @classmethod
+    def side_by_side(cls, reductions: Sequence["Reduction"]) -> "Reduction":
+        """The maps of several pictures as one map of all their tokens.
+
+        A map has room for one compensation token: that of a single picture. Of several pictures,
+        the fused tokens count as merged ones that stand at their slots.
+        """
+        if len(reductions) == 1:
+            return reductions[0]
+        first_in = [0, *accumulate(r.n_in for r in reductions)]
+        first_out = [0, *accumulate(r.n_out for r in reductions)]
+        shared = set.intersection(*(set(r.evidence) for r in reductions))
+        return cls(
+            n_in=first_in[-1],
+            source=torch.cat([r.source + i for r, i in zip(reductions, first_in, strict=False)]),
+            target=torch.cat([r.target + i for r, i in zip(reductions, first_out, strict=False)]),
+            weight=torch.cat([r.weight for r in reductions]),
+            slot=torch.cat([r.slot + i for r, i in zip(reductions, first_in, strict=False)]),
+            evidence={
+                name: torch.cat(
+                    [
+                        r.evidence[name] + (i if name in TOKEN_EVIDENCE else 0)
+                        for r, i in zip(reductions, first_in, strict=False)
+                    ]
+                )
+                for name in shared
+            },
         )
 
     def __post_init__(self):

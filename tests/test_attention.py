@@ -5,40 +5,45 @@ import torch
 from conftest import make_model
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from libra.attention import TAP, HybridAttention, last_row
+from libra.attention import TAP, HybridAttention, Tap, attention_rows
 
 
-def full_row(query, key, scaling, mask=None):
-    """The last row of the whole attention matrix, one head at a time."""
+def full_rows(query, key, scaling, mask=None):
+    """All rows of the causal attention matrix, one head and one query at a time."""
     heads, groups = query.shape[1], query.shape[1] // key.shape[1]
-    rows = []
+    n, later = query.shape[2], key.shape[2] - query.shape[2]
+    rows = torch.zeros(n, key.shape[2], dtype=torch.float64)
     for head in range(heads):
-        scores = query[0, head].double() @ key[0, head // groups].double().T * scaling
-        if mask is not None:
-            scores = scores + mask
-        rows.append(scores.softmax(-1)[-1])
-    return torch.stack(rows).mean(0)
+        for i in range(n):
+            visible = key[0, head // groups, : i + later + 1].double()
+            scores = visible @ query[0, head, i].double() * scaling
+            if mask is not None:
+                scores = scores + mask[i, : i + later + 1]
+            rows[i, : i + later + 1] += scores.softmax(0) / heads
+    return rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
-def test_last_row_is_the_last_row_of_the_matrix(key_heads, dtype):
+@pytest.mark.parametrize("queries", [[-1], [6], [0, 3, 6]])
+def test_rows_are_those_of_the_matrix(key_heads, dtype, queries):
     query, key = torch.randn(1, 4, 7, 8).to(dtype), torch.randn(1, key_heads, 9, 8).to(dtype)
-    row = last_row(query, key, 0.3)
-    assert row.dtype == torch.float32
-    torch.testing.assert_close(row, full_row(query, key, 0.3).float(), atol=1e-6, rtol=1e-5)
+    rows = attention_rows(query, key, 0.3, torch.tensor(queries) % 7)
+    assert rows.dtype == torch.float32
+    expected = full_rows(query, key, 0.3)[queries].float()
+    torch.testing.assert_close(rows, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_last_row_obeys_masks():
+def test_rows_obey_masks():
     query, key = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 6, 8)
     visible = torch.ones(6, 6, dtype=torch.bool).tril()
-    visible[:, 2] = False
+    visible[3:, 2] = False
     additive = torch.zeros(6, 6).masked_fill(~visible, torch.finfo(torch.float32).min)
-    expected = full_row(query, key, 0.5, additive.double()).float()
-    assert expected[2] == 0
+    expected = full_rows(query, key, 0.5, additive.double()).float()
+    assert expected[5, 2] == 0
     for mask in (visible, additive):
-        row = last_row(query, key, 0.5, mask[None, None])
-        torch.testing.assert_close(row, expected, atol=1e-6, rtol=1e-5)
+        rows = attention_rows(query, key, 0.5, torch.arange(6), mask[None, None])
+        torch.testing.assert_close(rows, expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -54,7 +59,10 @@ def test_a_tapped_layer_sees_what_eager_attention_computes(attention):
     seen = {}
     hooks = [
         layer.register_forward_pre_hook(
-            lambda module, args, kwargs, i=i: (args, kwargs | {TAP: lambda r: seen.update({i: r})}),
+            lambda module, args, kwargs, i=i: (
+                args,
+                kwargs | {TAP: Tap(torch.tensor([4, 12]), lambda r: seen.update({i: r}))},
+            ),
             with_kwargs=True,
         )
         for i, layer in enumerate(layers)
@@ -67,7 +75,8 @@ def test_a_tapped_layer_sees_what_eager_attention_computes(attention):
     hybrid.remove()
     assert torch.equal(tapped, plain)
     for i, matrix in enumerate(matrices):
-        torch.testing.assert_close(seen[i], matrix[0, :, -1].mean(0), atol=1e-5, rtol=1e-4)
+        expected = matrix[0][:, [4, 12]].mean(0)
+        torch.testing.assert_close(seen[i], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_the_registry_is_restored_when_the_last_user_goes():
@@ -79,7 +88,9 @@ def test_the_registry_is_restored_when_the_last_user_goes():
     wrapped = ALL_ATTENTION_FUNCTIONS["plain_for_test"]
     assert wrapped is not plain
     rows, query = [], torch.randn(1, 2, 3, 4)
-    passed = wrapped(None, query, query, query, None, scaling=1.0, **{TAP: rows.append})
+    passed = wrapped(
+        None, query, query, query, None, scaling=1.0, **{TAP: Tap(torch.tensor([2]), rows.append)}
+    )
     assert passed == {"scaling": 1.0}
     assert len(rows) == 1
     first.remove()

@@ -9,7 +9,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import libra.attention
-from libra.compression import CompressedCache, Compression
+from libra.compression import Compression
+from libra.decoder import CompressedCache, DecoderSequence
 from libra.methods import Tokens, create
 
 PLANS = {
@@ -29,7 +30,7 @@ def prompt_of(lvlm, n_images=1):
     """Embedded prompt [1, S, D], places of the visual tokens, their layout."""
     images = [make_image(i) for i in range(n_images)]
     with torch.no_grad():
-        tokens = lvlm.family.connect(lvlm.encode(images).hidden)
+        tokens = lvlm.family.connect(torch.cat(lvlm.encode(images).hidden))
         ids, visual = lvlm.family.prompt(QUESTION, [N_VISUAL] * n_images)
         layout = lvlm.family.layout([image.size for image in images])
         return lvlm.family.embed(ids, visual, tokens), visual, layout
@@ -39,8 +40,8 @@ def prompt_of(lvlm, n_images=1):
 def decode(lvlm, prompt, method, layers, n_tokens=6, **settings):
     """Greedy decoding through the engine: tokens, logits [n_tokens, V], cache."""
     embedded, visual, layout = prompt
-    compression = Compression(method, layers, visual, layout, **settings)
-    cache = CompressedCache(lvlm.family.model.config, compression)
+    compression = Compression(method, layout, layers, **settings)
+    cache = CompressedCache(lvlm.family.model.config, DecoderSequence(compression, visual))
     inputs, tokens, logits = {"inputs_embeds": embedded}, [], []
     for _ in range(n_tokens):
         output = lvlm.family.model(
@@ -134,9 +135,9 @@ def test_tracing_changes_nothing(any_lvlm):
     _, plain, _ = decode(any_lvlm, prompt, method, layers)
     _, traced, cache = decode(any_lvlm, prompt, method, layers, tracing=True)
     assert torch.equal(plain, traced)
-    assert len(cache.compression.rows) == 6
-    for row in cache.compression.rows:
-        assert [len(x) for x in row] == cache.compression.counts
+    assert len(cache.sequence.rows) == 6
+    for row in cache.sequence.rows:
+        assert [len(x) for x in row] == cache.sequence.counts
 
 
 def test_traced_rows_are_those_of_the_attention_matrix():
@@ -144,8 +145,8 @@ def test_traced_rows_are_those_of_the_attention_matrix():
     with make_lvlm("eager") as eager, make_lvlm("sdpa") as fast:
         method, layers = PLANS["libra, three stages"]
         prompt = prompt_of(fast)
-        rows = decode(fast, prompt, method, layers, tracing=True)[2].compression.rows
-        expected = decode(eager, prompt, method, layers, tracing=True)[2].compression.rows
+        rows = decode(fast, prompt, method, layers, tracing=True)[2].sequence.rows
+        expected = decode(eager, prompt, method, layers, tracing=True)[2].sequence.rows
     for row, other in zip(rows, expected, strict=True):
         for a, b in zip(row, other, strict=True):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
@@ -159,7 +160,7 @@ def test_two_pictures(lvlm):
     expected_tokens, expected_logits = recompute(make_model(), prompt, method, layers)
     assert tokens == expected_tokens
     torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=0)
-    assert cache.compression.counts[0] == 2 * N_VISUAL
+    assert cache.sequence.counts[0] == 2 * N_VISUAL
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -169,7 +170,9 @@ def test_each_cache_is_as_long_as_the_plan_says(lvlm, plan):
     _, _, cache = decode(lvlm, prompt, method, layers, n_tokens=4)
     n_text = prompt[0].shape[1] - N_VISUAL
     visual, expected = N_VISUAL, []
-    compensated = {event.layer: event.reduction.compensation for event in cache.compression.events}
+    compensated = {
+        event.layer: event.reduction.compensation for event in cache.sequence.compression.events
+    }
     extra = 0
     for layer in range(N_LAYERS):
         expected.append(n_text + visual + extra + 3)  # 3 fed-back tokens
@@ -177,7 +180,7 @@ def test_each_cache_is_as_long_as_the_plan_says(lvlm, plan):
             visual = max(1, round(visual * (1 - method.ratio)))
             extra = int(compensated[layer] is not None)
     assert [cache.get_seq_length(i) for i in range(N_LAYERS)] == expected
-    assert [n - n_text - 3 for n in expected] == cache.compression.counts
+    assert [n - n_text - 3 for n in expected] == cache.sequence.counts
 
 
 def test_kept_tokens_keep_their_positions(lvlm):
@@ -185,9 +188,9 @@ def test_kept_tokens_keep_their_positions(lvlm):
     prompt = prompt_of(lvlm)
     method, layers = create("fastv", ratio=0.75), (1,)
     _, _, cache = decode(lvlm, prompt, method, layers, n_tokens=1)
-    kept = prompt[1][cache.compression.events[0].reduction.slot]
+    kept = prompt[1][cache.sequence.compression.events[0].reduction.slot]
     text = [i for i in range(prompt[0].shape[1]) if i not in prompt[1].tolist()]
-    assert cache.compression.positions.tolist() == sorted(text + kept.tolist())
+    assert cache.sequence.positions.tolist() == sorted(text + kept.tolist())
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -220,11 +223,11 @@ def test_generate_takes_the_cache(lvlm):
     method, layers = PLANS["libra, three stages"]
     prompt = prompt_of(lvlm)
     tokens, _, _ = decode(lvlm, prompt, method, layers)
-    compression = Compression(method, layers, prompt[1], prompt[2])
+    sequence = DecoderSequence(Compression(method, prompt[2], layers), prompt[1])
     generated = lvlm.family.model.generate(
         inputs_embeds=prompt[0],
         attention_mask=torch.ones(prompt[0].shape[:2]),
-        past_key_values=CompressedCache(lvlm.family.model.config, compression),
+        past_key_values=CompressedCache(lvlm.family.model.config, sequence),
         max_new_tokens=6,
         do_sample=False,
         eos_token_id=None,
@@ -254,8 +257,8 @@ def test_requests_share_a_model_without_interference(lvlm):
 
 def test_no_row_is_computed_that_nobody_needs(lvlm, monkeypatch):
     calls = []
-    last_row = libra.attention.last_row
-    monkeypatch.setattr(libra.attention, "last_row", lambda *a: calls.append(1) or last_row(*a))
+    rows = libra.attention.attention_rows
+    monkeypatch.setattr(libra.attention, "attention_rows", lambda *a: calls.append(1) or rows(*a))
     prompt = prompt_of(lvlm)
     for method, layers, tracing, expected in (
         (create("vanilla"), (), False, 0),

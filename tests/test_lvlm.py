@@ -21,10 +21,10 @@ from transformers import LlavaProcessor
 
 import libra
 from libra import InputError, cost, models
-from libra.compression import CompressedCache
+from libra.decoder import CompressedCache
 from libra.layout import TokenLayout
-from libra.lvlm import default_layers
 from libra.methods import get
+from libra.request import default_layers
 
 
 def ask(lvlm, **changes):
@@ -275,7 +275,7 @@ REFUSED = {
     "repeated layer": ({"layers": (1, 1)}, "without repeats"),
     "descending layers": ({"layers": (3, 1)}, "ascend"),
     "fractional layer": ({"layers": (1.5,)}, "whole numbers"),
-    "no layer": ({"layers": ()}, "at least one layer"),
+    "no layer": ({"layers": ()}, "at least one"),
     "no tokens": ({"max_new_tokens": 0}, "max_new_tokens"),
     "too many pictures": ({"images": [make_image()] * 20}, "fewer pictures"),
     "patch out of range": ({"keep": [N_VISUAL]}, f"0 to {N_VISUAL - 1}"),

@@ -74,7 +74,7 @@ def evaluate(lvlm, plans: list[dict], n: int, style: str) -> list[Row]:
     rows: dict[tuple[int, str], Row] = {}
     with tqdm(total=n * len(questions.KINDS), desc=style, mininterval=5) as bar:
         for picture, asked in held_out(n, style):
-            features = lvlm.encode([picture], tracing=False)
+            features = lvlm.encode([picture])
             for question in asked:
                 for i, plan in enumerate(plans):
                     answer = lvlm.answer(

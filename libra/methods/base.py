@@ -70,13 +70,34 @@ class Method(ABC):
     needs: ClassVar[tuple[str, ...]] = ()  # fields of Tokens it cannot do without
     presets: ClassVar[dict[str, dict]] = {}  # settings "as in the paper"
 
+    # What it reads of an encoder's attention, where it acts before the decoder.
+    encoder_layer: ClassVar[int] = -2  # at the connector: the layer; -2 gives LLaVA its features
+    encoder_score: ClassVar[str] = "cls"  # importance: CLS row, or attention "received" from all
+    joint_attention: ClassVar[bool] = False  # one head of full width instead of the mean of heads
+    joint_keys: ClassVar[bool] = False  # the keys of all heads side by side instead of their mean
+
     def __post_init__(self):
         for parameter in fields(self):
             check_value(self.name, parameter, getattr(self, parameter.name))
 
+    @classmethod
+    def sites(cls) -> tuple[str, ...]:
+        """Where it acts, if it acts at several sites in one request."""
+        return (cls.site,)
+
     @abstractmethod
     def reduce(self, tokens: Tokens) -> Reduction:
         """Decide where the visual tokens go: a map from `len(tokens)` tokens to fewer."""
+
+    def encoder_step(self, n: int, n_first: int, n_steps: int) -> "Method":
+        """The method as it acts in one of `n_steps` events inside the encoder.
+
+        Args:
+            n: tokens of the picture now.
+            n_first: tokens of the picture before the first of these events.
+            n_steps: number of events.
+        """
+        return self
 
     def require(self, tokens: Tokens) -> None:
         """Raise InputError for the first input this method needs and `tokens` lacks."""

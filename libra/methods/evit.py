@@ -21,7 +21,9 @@ class EViT(RatioMethod):
     kind = "merge"
     site = "encoder"
     needs = ("importance",)
-    presets: ClassVar[dict[str, dict]] = {"keep rate 0.7": {"ratio": 0.3}}
+    presets: ClassVar[dict[str, dict]] = {
+        "keep rate 0.7": {"ratio": 0.3, "encoder_layers": (6, 12, 18)}
+    }
 
     ratio: float = field(default=0.3, metadata=RATIO)
 

@@ -1,6 +1,6 @@
 """iLLaVA: recycle the least attended tokens into one of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -26,12 +26,22 @@ class ILLaVA(RatioMethod):
     paper = "Hu et al., iLLaVA, 2024, section 3.2"
     kind = "merge"
     site = "encoder"
+    encoder_score = "received"
     presets: ClassVar[dict[str, dict]] = {
-        "images": {"ratio": 0.3, "layers": (7,)},
-        "paper and video": {"ratio": 0.3, "layers": (1,), "follow": "paper"},
+        "images": {"ratio": 0.3, "layers": (7,), "encoder_layers": (4, 5, 6, 7)},
+        "paper and video": {
+            "ratio": 0.3,
+            "layers": (1,),
+            "encoder_layers": (3, 4, 5, 6),
+            "follow": "paper",
+        },
     }
 
     ratio: float = field(default=0.3, metadata=RATIO)
+    encoder_ratio: float = field(
+        default=4 * 92 / 729,
+        metadata={**RATIO, "help": "share of the patches that its encoder layers merge in all"},
+    )
     follow: str = field(
         default="code",
         metadata={
@@ -39,6 +49,15 @@ class ILLaVA(RatioMethod):
             "choices": ("code", "paper"),
         },
     )
+
+    @classmethod
+    def sites(cls) -> tuple[str, ...]:
+        """Encoder and decoder."""
+        return ("encoder", "decoder")
+
+    def encoder_step(self, n: int, n_first: int, n_steps: int) -> "ILLaVA":
+        """Every encoder layer removes the same number of tokens: 92 of 729 by default."""
+        return replace(self, keep=max(1, n - round(self.encoder_ratio * n_first / n_steps)))
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class PruMerge(RatioMethod):
     kind = "merge"
     site = "connector"
     needs = ("importance", "keys")
+    joint_keys = True
     presets: ClassVar[dict[str, dict]] = {
         "adaptive": {},
         "40 tokens, without merging (Table 5)": {"keep": 40, "merge": "none"},
@@ -55,6 +56,16 @@ class PruMerge(RatioMethod):
     neighbours: int = field(
         default=32, metadata={"help": "how many similar tokens each adds", "range": (1, 1000)}
     )
+
+    @property
+    def encoder_layer(self) -> int:
+        """The published code looks at the last layer, the paper at the one before."""
+        return -1 if self.follow == "code" else -2
+
+    @property
+    def joint_attention(self) -> bool:
+        """The published code does not split the heads."""
+        return self.follow == "code"
 
     def reduce(self, tokens: Tokens) -> Reduction:
         """Reduce to the outliers, or to the ratio or count that is given."""

@@ -19,7 +19,9 @@ class ToMe(RatioMethod):
     kind = "merge"
     site = "encoder"
     needs = ("keys",)
-    presets: ClassVar[dict[str, dict]] = {}
+    presets: ClassVar[dict[str, dict]] = {
+        "layers of iLLaVA": {"ratio": 0.1, "encoder_layers": (4, 5, 6, 7)}
+    }
 
     ratio: float = field(default=0.1, metadata=RATIO)
 

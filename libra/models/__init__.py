@@ -14,7 +14,8 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import is_flash_attn_2_available
 
 from libra.errors import InputError
-from libra.models.base import Family, Features, Geometry
+from libra.models.base import Family, Geometry
+from libra.models.features import Features
 from libra.models.llava import Llava
 
 __all__ = ["Family", "Features", "Geometry", "ModelEntry", "catalog", "entry", "open_model"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from PIL import Image
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from libra.errors import InputError
 from libra.layout import TokenLayout
+from libra.models.features import EncoderAttention, Features
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,22 @@ class Geometry:
     d_kv: int  # key-value heads times head size
 
 
-@dataclass
-class Features:
-    """What the encoder made of the pictures: reusable wherever the encoder is left alone."""
-
-    hidden: Tensor  # [images, patches, D] the input of the projector
-    cls_attention: Tensor | None  # [images, patches] CLS row of the last layer, head mean
-    seconds: float
-
-
 def seconds(device: torch.device) -> float:
     """The time now, once the device has done all that was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+class EncoderReducer(Protocol):
+    """Shrinks the tokens of one picture in chosen encoder layers, between attention and MLP."""
+
+    encoder_layers: tuple[int, ...]
+
+    def reduce_in_encoder(
+        self, layer: int, hidden: Tensor, attention: Callable[[], EncoderAttention]
+    ) -> Tensor:
+        """[T, D] tokens of one picture -> [T', D]; special tokens stay in front, untouched."""
 
 
 class Family(ABC):
@@ -51,6 +54,8 @@ class Family(ABC):
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.model = model.eval()
         self.tokenizer = tokenizer
+        if tokenizer.chat_template is None:
+            raise InputError("This model has no chat template: questions cannot be put to it.")
         config = model.config.get_text_config()
         heads = config.num_attention_heads
         head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -80,16 +85,27 @@ class Family(ABC):
         """The layers of the vision encoder."""
 
     @abstractmethod
-    def encode(self, images: Sequence[Image.Image], tracing: bool) -> Features:
-        """Run the vision encoder; with `tracing`, also read its CLS attention."""
+    def encode(
+        self, images: Sequence[Image.Image], reducers: Sequence[EncoderReducer] | None = None
+    ) -> Features:
+        """Run the vision encoder; with one reducer per picture, let them shrink its tokens."""
+
+    @abstractmethod
+    def encoder_attention(self, layer: int, hidden: Tensor) -> EncoderAttention:
+        """Queries and keys of an encoder layer for its input [T, D]."""
 
     @abstractmethod
     def connect(self, hidden: Tensor) -> Tensor:
-        """Project encoder features [images, patches, D] to visual tokens [N, d]."""
+        """Project encoder features [N, D] to visual tokens [N, d]."""
 
     @abstractmethod
     def layout(self, sizes: Sequence[tuple[int, int]]) -> TokenLayout:
         """The patch behind each visual token of pictures of these (width, height)."""
+
+    @property
+    @abstractmethod
+    def last_encoder_layer(self) -> int:
+        """The last encoder layer whose output reaches the language model."""
 
     @property
     def device(self) -> torch.device:

@@ -16,7 +16,9 @@ from transformers import (
 
 from libra.errors import InputError
 from libra.layout import TokenLayout
-from libra.models.base import Family, Features, seconds
+from libra.models.base import EncoderReducer, Family, seconds
+from libra.models.clip import clip_attention, clip_states
+from libra.models.features import EncoderAttention, Features
 
 
 class Llava(Family):
@@ -55,22 +57,49 @@ class Llava(Family):
         """The CLIP layers."""
         return self.model.model.vision_tower.encoder.layers
 
-    def encode(self, images: Sequence[Image.Image], tracing: bool) -> Features:
-        """CLIP features of the configured layer, without CLS: [images, patches, D]."""
+    @property
+    def last_encoder_layer(self) -> int:
+        """The deepest layer whose output is among the configured features."""
+        n = len(self.encoder_layers)
+        return max(i % (n + 1) for i in self._feature_layers) - 1
+
+    @property
+    def _feature_layers(self) -> list[int]:
+        chosen = self.model.config.vision_feature_layer
+        return [chosen] if isinstance(chosen, int) else list(chosen)
+
+    def encode(
+        self, images: Sequence[Image.Image], reducers: Sequence[EncoderReducer] | None = None
+    ) -> Features:
+        """CLIP features of the configured layers, without CLS."""
         begin = seconds(self.device)
         pixels = self.image_processor(list(images), return_tensors="pt").pixel_values
-        states = self.model.model.vision_tower(
-            pixels.to(self.device, self.model.dtype), output_hidden_states=True
-        ).hidden_states
-        chosen = self.model.config.vision_feature_layer
-        chosen = [chosen] if isinstance(chosen, int) else chosen
-        hidden = torch.cat([states[i][:, 1:] for i in chosen], dim=-1)
-        elapsed = seconds(self.device) - begin
-        return Features(hidden, self._cls_attention(states[-2]) if tracing else None, elapsed)
+        pixels = pixels.to(self.device, self.model.dtype)
+        tower = self.model.model.vision_tower
+        if reducers is None:
+            states = [clip_states(tower, pixels)]
+        else:  # pictures may shrink to different lengths: they go through one by one
+            states = [
+                clip_states(tower, picture, reducer)
+                for picture, reducer in zip(pixels.split(1), reducers, strict=True)
+            ]
+        return Features(
+            hidden=[
+                x
+                for s in states
+                for x in torch.cat([s[i][:, 1:] for i in self._feature_layers], -1)
+            ],
+            inputs={-1: [x for s in states for x in s[-2]], -2: [x for s in states for x in s[-3]]},
+            seconds=seconds(self.device) - begin,
+        )
+
+    def encoder_attention(self, layer: int, hidden: Tensor) -> EncoderAttention:
+        """Queries and keys of a CLIP layer."""
+        return clip_attention(self.encoder_layers[layer], hidden)
 
     def connect(self, hidden: Tensor) -> Tensor:
-        """[images, patches, D] -> [N, d]: the pictures one after the other."""
-        return self.model.model.multi_modal_projector(hidden).flatten(0, 1)
+        """[N, D] -> [N, d]."""
+        return self.model.model.multi_modal_projector(hidden)
 
     def layout(self, sizes: Sequence[tuple[int, int]]) -> TokenLayout:
         """A square grid in the centre of each picture, or over all of it where none is cut."""
@@ -81,20 +110,3 @@ class Llava(Family):
                 for image, size in enumerate(sizes)
             ]
         )
-
-    def _cls_attention(self, states: Tensor) -> Tensor:
-        """Attention of CLS in the last layer over the patches, head mean, fp32.
-
-        Args:
-            states: [images, 1 + patches, D], the input of the last layer.
-
-        Returns:
-            [images, patches]; with the CLS token's own share it would sum to one.
-        """
-        layer = self.encoder_layers[-1]
-        x = layer.layer_norm1(states)
-        heads = (layer.self_attn.num_heads, layer.self_attn.head_dim)
-        query = layer.self_attn.q_proj(x[:, 0]).unflatten(-1, heads).float()
-        key = layer.self_attn.k_proj(x).unflatten(-1, heads).float()
-        scores = torch.einsum("bhd,bthd->bht", query, key) * layer.self_attn.scale
-        return scores.softmax(-1).mean(1)[:, 1:]

@@ -1,0 +1,211 @@
+"""Compression inside the decoder.
+
+`Hooks` are installed once per model and act only on calls whose KV cache carries a request, so
+requests with different methods share a model, and a call without one is the plain model.
+
+A reduction at `after_layer = L` happens on the input of layer L + 1, once, in the prefill, ranked
+with layer L's own attention. From there on the sequence is shorter: the tokens keep their original
+positions, so their rotary embeddings are gathered and the causal mask is cut to size. Decoding
+appends to the caches as they are; new tokens continue from the original length, which is still
+the length of layer 0's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from torch import LongTensor, Tensor, nn
+from transformers import DynamicCache, PretrainedConfig
+
+from libra.attention import TAP, HybridAttention, Tap
+from libra.compression import Compression
+from libra.methods import Tokens
+from libra.methods.operations import complement
+
+# How the rows [R, n] of the queries that a fact is about become the fact.
+_FACTS = {
+    "importance": lambda rows: rows[0],
+    "received": lambda rows: rows.mean(0),
+    "text_attention": lambda rows: rows.T,
+}
+
+
+class DecoderSequence:
+    """The token sequence of one request (batch 1) on its way through the decoder layers.
+
+    The visual tokens are always held in the order in which the last reduction put them out;
+    `visual` says where in the sequence each of them stands.
+
+    Args:
+        compression: the request.
+        visual: [N] places of its visual tokens in the prompt.
+    """
+
+    def __init__(self, compression: Compression, visual: LongTensor):
+        self.compression = compression
+        self.visual = visual
+        self.positions: LongTensor | None = None  # [S] prompt position of each token
+        self.rows: list[list[Tensor]] = []  # [step][layer]: [n_l], if tracing
+        self._rearranged = False
+        self._visual_of: list[LongTensor] = []  # per layer, as its cache holds it
+        self._facts: dict[str, Tensor] = {}  # of the layer that was tapped last
+        self._text_similarity: Tensor | None = None  # [n, T]
+
+    @property
+    def counts(self) -> list[int]:
+        """Visual tokens that each decoder layer processed in the prefill."""
+        return [len(visual) for visual in self._visual_of]
+
+    def enter_layer(self, layer: int, hidden: Tensor, kwargs: dict) -> Tensor:
+        """Prepare the call of one decoder layer.
+
+        Args:
+            layer: its number.
+            hidden: [1, S, D] what it would process.
+            kwargs: its keyword arguments, changed in place to fit what it will process.
+
+        Returns:
+            [1, S', D] what it will process.
+        """
+        cached = kwargs["past_key_values"].get_seq_length(layer)
+        prefill = cached == 0
+        if prefill:
+            if layer == 0:
+                self._begin(hidden)
+            if layer - 1 in self.compression.layers:
+                hidden = self._reduce(layer - 1, hidden)
+            self._visual_of.append(self.visual)
+            if self._rearranged:
+                _gather_positions(kwargs, self.positions.to(hidden.device))
+        if self.compression.tracing and layer == 0:
+            self.rows.append([])
+        if queries := self._queries(layer, hidden.shape[1], prefill):
+            kwargs[TAP] = Tap(
+                torch.cat(list(queries.values())), partial(self._take_rows, layer, queries)
+            )
+        mask = kwargs.get("attention_mask")
+        if mask is not None:
+            # One unpadded sequence: the causal mask of fewer tokens is a corner of the full one.
+            n_query = hidden.shape[1]
+            kwargs["attention_mask"] = mask[..., :n_query, : cached + n_query]
+        return hidden
+
+    def _begin(self, hidden: Tensor) -> None:
+        """Look at the prompt [1, S, D] before the first layer."""
+        self.positions = torch.arange(hidden.shape[1], device=hidden.device)
+        self.visual = self.visual.to(hidden.device)
+        if "text_similarity" in self.compression.method.needs:
+            text = hidden[0, self._instruction(hidden.shape[1])]
+            self._text_similarity = hidden[0, self.visual] @ text.T
+
+    def _instruction(self, n: int) -> LongTensor:
+        """[T] places of the text after the visual tokens, in a sequence of `n` tokens."""
+        return torch.arange(int(self.visual.max()) + 1, n)
+
+    def _queries(self, layer: int, n: int, prefill: bool) -> dict[str, LongTensor]:
+        """The queries whose attention rows are needed of this call, by the fact they give."""
+        reducing = prefill and layer in self.compression.layers
+        needs = self.compression.method.needs if reducing else ()
+        queries = {}
+        if self.compression.tracing or "importance" in needs:
+            queries["importance"] = torch.tensor([n - 1])
+        if "received" in needs:
+            queries["received"] = self.visual.cpu()
+        if "text_attention" in needs:
+            queries["text_attention"] = self._instruction(n)
+        return queries
+
+    def _take_rows(self, layer: int, queries: dict[str, LongTensor], rows: Tensor) -> None:
+        """Keep the visual part of attention rows [R, T], not renormalised."""
+        rows = rows[:, self._visual_of[layer].to(rows.device)]
+        parts = rows.split([len(places) for places in queries.values()])
+        self._facts = {name: _FACTS[name](part) for name, part in zip(queries, parts, strict=True)}
+        if self.compression.tracing:
+            self.rows[-1].append(self._facts["importance"])
+
+    def _reduce(self, layer: int, hidden: Tensor) -> Tensor:
+        """Let the method decide, and rearrange the sequence [1, S, D] accordingly."""
+        visual = self.visual.to(hidden.device)
+        seen = hidden[:, visual]
+        request = self.compression
+        earlier = request.events[-1].reduction.compensation if request.events else None
+        facts = {name: fact for name, fact in self._facts.items() if name in request.method.needs}
+        tokens = Tokens(
+            hidden=seen[0],
+            **facts,
+            text_similarity=self._text_similarity,
+            size=request.standing.size.to(hidden.device),
+            layout=request.standing.layout,
+            n_previous_compensation=int(earlier is not None),
+            generator=request.generator,
+        )
+        reduction = request.decide(tokens)
+        request.record("decoder", layer, [reduction])
+        if self._text_similarity is not None:
+            self._text_similarity = self._text_similarity[reduction.slot]
+
+        # Outputs take the positions of their slots. Sorting is stable, so an output that shares a
+        # position with another (a compensation token) stays on the side where the method put it.
+        text = complement(visual, hidden.shape[1])
+        now = self.positions.to(hidden.device)
+        positions = torch.cat([now[text], now[visual[reduction.slot]]])
+        order = positions.argsort(stable=True)
+        self.positions = positions[order]
+        self.visual = order.argsort()[len(text) :]
+        self._rearranged = True
+        return torch.cat([hidden[:, text], reduction.apply(seen)], dim=1)[:, order]
+
+
+def _gather_positions(kwargs: dict, positions: LongTensor) -> None:
+    """Give the layer the rotary embeddings [..., S, d] of these prompt positions."""
+    kwargs["position_embeddings"] = tuple(
+        table.index_select(-2, positions) for table in kwargs["position_embeddings"]
+    )
+    # Flash attention would take the gaps for borders between packed sequences.
+    kwargs["position_ids"] = None
+
+
+class CompressedCache(DynamicCache):
+    """A KV cache that carries its request through the decoder."""
+
+    def __init__(self, config: PretrainedConfig, sequence: DecoderSequence):
+        super().__init__(config=config)
+        self.sequence = sequence
+
+
+class Hooks:
+    """What makes a model's decoder compressible, until `remove`.
+
+    Args:
+        layers: the decoder layers; called as `layer(hidden_states, position_embeddings=,
+            position_ids=, attention_mask=, past_key_values=)`.
+        implementation: the model's attention implementation ("sdpa", "eager", ...).
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], implementation: str):
+        layers = list(layers)
+        self._attention = HybridAttention([x.self_attn for x in layers], implementation)
+        self._handles = [
+            module.register_forward_pre_hook(partial(_enter_layer, i), with_kwargs=True)
+            for i, module in enumerate(layers)
+        ]
+
+    def remove(self) -> None:
+        """Leave the model as it was."""
+        self._attention.remove()
+        for handle in self._handles:
+            handle.remove()
+
+
+def _enter_layer(
+    layer: int, module: nn.Module, args: tuple, kwargs: dict
+) -> tuple[tuple, dict] | None:
+    """Forward pre-hook of a decoder layer: nothing, unless the cache carries a request."""
+    sequence = getattr(kwargs.get("past_key_values"), "sequence", None)
+    if sequence is None:
+        return None
+    kwargs = dict(kwargs)
+    hidden = sequence.enter_layer(layer, args[0], kwargs)
+    return (hidden, *args[1:]), kwargs

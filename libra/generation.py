@@ -1,0 +1,162 @@
+"""Greedy decoding: one request through encoder, connector and decoder, word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from libra import cost
+from libra.compression import Compression
+from libra.decoder import CompressedCache, DecoderSequence
+from libra.models import Family, Features
+from libra.models.base import seconds
+from libra.request import Request
+from libra.trace import MAX_SIDE, Cost, Timings, Trace, Word
+
+
+@dataclass
+class Generation:
+    """The run of one request. Iterate over it for the answer so far, then ask for its trace."""
+
+    name: str  # of the model
+    family: Family
+    request: Request
+    timings: Timings = field(default_factory=Timings)
+    words: list[Word] = field(default_factory=list)
+    _generated: list[int] = field(default_factory=list)
+
+    @torch.no_grad()
+    def __iter__(self) -> Iterator[str]:
+        """Compute one token after the other; closing the iterator ends the computation."""
+        family, request, timings = self.family, self.request, self.timings
+        self.compression = Compression(
+            method=request.method,
+            layout=request.layout,
+            layers=request.layers,
+            encoder_layers=request.encoder_layers,
+            keep=request.keep,
+            drop=request.drop,
+            tracing=request.tracing,
+            generator=torch.Generator(family.device).manual_seed(request.seed),
+        )
+        self.features = request.features or self.compression.encode(family, request.images)
+        timings.encoder = self.features.seconds
+
+        begin = seconds(family.device)
+        hidden = self.compression.connect(family, self.features)
+        tokens = family.connect(torch.cat(hidden))
+        timings.connector = seconds(family.device) - begin
+
+        begin = seconds(family.device)
+        ids, visual = family.prompt(request.question, [len(picture) for picture in hidden])
+        self.sequence = DecoderSequence(self.compression, visual)
+        cache = CompressedCache(family.model.config, self.sequence)
+        inputs = {"inputs_embeds": family.embed(ids, visual, tokens)}
+        for step in range(request.max_new_tokens):
+            output = family.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            logits = output.logits[0, -1].float()
+            token = int(logits.argmax())
+            elapsed = seconds(family.device) - begin
+            if step == 0:
+                timings.prefill = elapsed
+            else:
+                timings.decode.append(elapsed)
+            if token in family.eos:
+                break
+            self.words.append(self._word(token, logits))
+            self._generated.append(token)
+            yield self.text
+            begin = seconds(family.device)
+            inputs = {"input_ids": torch.tensor([[token]], device=family.device)}
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return self._decode(self._generated).strip()
+
+    def _decode(self, tokens: list[int]) -> str:
+        """What the tokens say, without a half-finished character at the end."""
+        return self.family.tokenizer.decode(tokens, skip_special_tokens=True).rstrip("\ufffd")
+
+    def _word(self, token: int, logits: Tensor) -> Word:
+        """The next token, its probability and the five most probable ones."""
+        probabilities = logits.softmax(-1)
+        best, candidates = probabilities.topk(min(5, len(logits)))
+        # A few tokens of context decide about spaces; the whole answer is not needed for that.
+        before, decode = self._generated[-4:], self.family.tokenizer.decode
+        start = len(decode(before))
+        return Word(
+            text=self._decode([*self._generated, token])[len(self._decode(self._generated)) :],
+            probability=float(probabilities[token]),
+            top=[
+                (decode([*before, candidate])[start:], p)
+                for candidate, p in zip(candidates.tolist(), best.tolist(), strict=True)
+            ],
+        )
+
+    def trace(self) -> Trace:
+        """Everything the answer leaves behind, on the CPU."""
+        request, compression = self.request, self.compression
+        rows = [[row.cpu() for row in step] for step in self.sequence.rows]
+        for event in compression.events:
+            event.reduction = event.reduction.to("cpu")
+        settings = asdict(request.method)
+        ratio = settings.pop("ratio", 0.0)
+        if settings.pop("keep", None) is not None or ratio is None:
+            first = compression.events[0].reduction
+            ratio = 1 - first.n_out / first.n_in
+        if request.encoder_layers:
+            settings["encoder_layers"] = list(request.encoder_layers)
+        return Trace(
+            model=self.name,
+            family=self.family.name,
+            method=request.method.name,
+            ratio=ratio,
+            params=settings,
+            layers=request.layers,
+            question=request.question,
+            answer=self.text,
+            words=self.words,
+            images=[_thumbnail(image) for image in request.images],
+            layout=request.layout,
+            events=compression.events,
+            counts=self.sequence.counts,
+            importance=rows[0] if rows else [],
+            attention=rows[: len(self.words)],
+            cls_attention=self._cls_attention(self.features),
+            timings=self.timings,
+            cost=self._cost(),
+        )
+
+    @torch.no_grad()
+    def _cls_attention(self, features: Features) -> Tensor | None:
+        """CLS row of the last encoder layer for all patches, if tracing and if all are there."""
+        if not self.request.tracing or self.request.encoder_layers:
+            return None
+        rows = [self.family.encoder_attention(-1, x).cls_row() for x in features.inputs[-1]]
+        return None if rows[0] is None else torch.cat(rows).cpu()
+
+    def _cost(self) -> Cost:
+        """What the visual tokens cost the decoder, and what all of them would have cost it."""
+        sizes = self.family.geometry
+        counts = self.sequence.counts
+        vanilla = [len(self.request.layout)] * sizes.n_layers
+        itemsize = self.family.model.dtype.itemsize
+        return Cost(
+            flops=cost.prefill_flops(counts, sizes.d, sizes.m, sizes.d_kv),
+            vanilla_flops=cost.prefill_flops(vanilla, sizes.d, sizes.m, sizes.d_kv),
+            kv_bytes=sum(cost.kv_bytes(counts, sizes.d_kv, itemsize)),
+            vanilla_kv_bytes=sum(cost.kv_bytes(vanilla, sizes.d_kv, itemsize)),
+        )
+
+
+def _thumbnail(image: Image.Image) -> np.ndarray:
+    """The pixels of a trace: uint8 [H, W, 3], longest side at most `MAX_SIDE`."""
+    small = image.copy()
+    small.thumbnail((MAX_SIDE, MAX_SIDE))
+    return np.asarray(small)

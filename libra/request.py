@@ -1,0 +1,185 @@
+"""Requests: everything that is asked for, checked before anything is computed."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from PIL import Image
+
+from libra import methods
+from libra.counterfactual import check_forced
+from libra.errors import InputError
+from libra.layout import TokenLayout
+from libra.media import Source, load_image
+from libra.methods import Method
+from libra.models import Family, Features
+
+MAX_QUESTION = 2000  # characters
+MAX_NEW_TOKENS = 512
+
+
+@dataclass
+class Request:
+    """A checked request: all that the run needs."""
+
+    images: list[Image.Image]
+    question: str
+    layout: TokenLayout  # of the N visual tokens before any event
+    method: Method
+    layers: tuple[int, ...]
+    encoder_layers: tuple[int, ...]
+    keep: Sequence[int]
+    drop: Sequence[int]
+    max_new_tokens: int
+    seed: int
+    tracing: bool
+    features: Features | None
+
+
+def check_request(
+    name: str,
+    family: Family,
+    *,
+    images: Sequence[Source],
+    question: str,
+    video: object,
+    method: str,
+    ratio: float | None,
+    layers: Sequence[int] | None,
+    encoder_layers: Sequence[int] | None,
+    max_new_tokens: int,
+    seed: int,
+    keep: int | Sequence[int] | None,
+    drop: Sequence[int] | None,
+    tracing: bool,
+    features: Features | None,
+    params: dict,
+) -> Request:
+    """The request that `LVLM.stream` describes, to the model `name` of a family.
+
+    Raises:
+        InputError: the first thing that cannot be answered, and what to do about it.
+    """
+    if video is not None:
+        raise InputError(f"{name} takes pictures, not videos.")
+    pictures = load_pictures(images)
+    layout = family.layout([picture.size for picture in pictures])
+    _check_length(name, family, _checked_question(question), layout, max_new_tokens)
+    if isinstance(keep, int):  # the method's own parameter of that name, for example of a preset
+        params, keep = params | {"keep": keep}, None
+    if ratio is not None and "ratio" in {f.name for f in fields(methods.get(method))}:
+        params = {"ratio": ratio} | params
+    plan = methods.create(method, **params)
+    keep, drop = list(keep or ()), list(drop or ())
+    check_forced(plan, keep, drop, len(layout))
+    layers = _plan_layers(plan, family, layers)
+    encoder_layers = _plan_encoder_layers(plan, family, encoder_layers)
+    return Request(
+        images=pictures,
+        question=question,
+        layout=layout,
+        method=plan,
+        layers=layers,
+        encoder_layers=encoder_layers,
+        keep=keep,
+        drop=drop,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        tracing=tracing,
+        features=None if encoder_layers else features,  # those are of the untouched encoder
+    )
+
+
+def load_pictures(images: Sequence[Source]) -> list[Image.Image]:
+    """Upright RGB pictures, at least one."""
+    if len(images) == 0:
+        raise InputError("There is no picture: give at least one.")
+    return [load_image(image) for image in images]
+
+
+def default_layers(method: type[Method], n_layers: int) -> tuple[int, ...]:
+    """The decoder layers of a method's first preset, which speaks of 32 layers, in `n_layers`.
+
+    Several events sit at equal parts of the depth ({7, 15, 23} of 32: a quarter, a half, three
+    quarters). A single early event stays at the paper's layer in deeper models, as their tables
+    have it, and moves forward in shallower ones.
+    """
+    if method.kind == "none" or "decoder" not in method.sites():
+        return ()
+    layers = _preset(method, "layers") or (3,)
+    if len(layers) == 1:
+        return (min(layers[0], max(1, round(layers[0] * n_layers / 32))),)
+    return tuple(sorted({max(0, round((x + 1) * n_layers / 32) - 1) for x in layers}))
+
+
+def default_encoder_layers(method: type[Method], n_layers: int, last: int) -> tuple[int, ...]:
+    """The encoder layers of a method's first preset, which speaks of 24 layers, in `n_layers`."""
+    if "encoder" not in method.sites():
+        return ()
+    layers = _preset(method, "encoder_layers") or (4, 5, 6, 7)
+    return tuple(sorted({min(last, round(x * n_layers / 24)) for x in layers}))
+
+
+def _preset(method: type[Method], name: str) -> tuple[int, ...]:
+    return next((preset[name] for preset in method.presets.values() if name in preset), ())
+
+
+def _plan_layers(method: Method, family: Family, layers: Sequence[int] | None) -> tuple[int, ...]:
+    default = default_layers(type(method), family.geometry.n_layers)
+    if layers is None or not default:
+        return default
+    return _checked_layers(layers, family.geometry.n_layers - 2, "Layers")
+
+
+def _plan_encoder_layers(
+    method: Method, family: Family, layers: Sequence[int] | None
+) -> tuple[int, ...]:
+    last = family.last_encoder_layer
+    default = default_encoder_layers(type(method), len(family.encoder_layers), last)
+    if layers is None or not default:
+        return default
+    return _checked_layers(layers, last, "Encoder layers")
+
+
+def _checked_layers(layers: Sequence[int], last: int, what: str) -> tuple[int, ...]:
+    """Ascending layer numbers out of 0..last, at least one."""
+    try:
+        layers = tuple(operator.index(layer) for layer in layers)
+    except TypeError:
+        raise InputError(f"{what} must be whole numbers, for example 1, 3, 5.") from None
+    if not layers:
+        raise InputError(f"{what}: choose at least one.")
+    if any(not 0 <= layer <= last for layer in layers):
+        raise InputError(
+            f"{what} must lie in 0..{last}, but these are {list(layers)}: after a later one "
+            f"nothing would be left to save."
+        )
+    if list(layers) != sorted(set(layers)):
+        raise InputError(f"{what} must ascend without repeats, but these are {list(layers)}.")
+    return layers
+
+
+def _checked_question(question: str) -> str:
+    if not question.strip():
+        raise InputError("There is no question: type one.")
+    if len(question) > MAX_QUESTION:
+        raise InputError(
+            f"The question has {len(question):,} characters; at most {MAX_QUESTION:,} are allowed."
+        )
+    return question
+
+
+def _check_length(
+    name: str, family: Family, question: str, layout: TokenLayout, max_new_tokens: int
+) -> None:
+    """Raise InputError where prompt and answer together exceed what the model takes."""
+    if not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
+        raise InputError(f"max_new_tokens must lie in 1..{MAX_NEW_TOKENS}.")
+    ids, _ = family.prompt(question, layout.image.bincount().tolist())
+    if len(ids) + max_new_tokens > family.max_positions:
+        raise InputError(
+            f"The pictures and this question make {len(ids)} tokens, more than the "
+            f"{family.max_positions} that {name} takes: use fewer pictures."
+        )
