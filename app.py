@@ -59,10 +59,11 @@ def build(model: str = engine.MODEL) -> gr.Blocks:
         api.build(model, **SLOT)
         visit = Visit(shown, c, a, pair, examples)
 
-        # Asking: the answer streams, then vanilla is measured; Stop frees the slot at once.
+        # Asking: the answer streams, then vanilla is measured; Stop frees the slot.
         asks = [c.ask.click, c.question.submit, a.compare.click, pair.run.click]
         a.compare.click(lambda: gr.Tabs(selected="compare"), None, tabs, **QUICK)
-        gr.on(asks, None, None, [c.ask, c.stop], js=panels.SHOW_STOP)
+        buttons = [c.ask, c.stop, pair.run, pair.stop]
+        gr.on(asks, None, None, buttons, js=panels.SHOW_STOP)
         running = gr.on(
             asks,
             visit.ask,
@@ -74,12 +75,11 @@ def build(model: str = engine.MODEL) -> gr.Blocks:
             api_visibility="private",
             **SLOT,
         )
-        running.then(None, None, [c.ask, c.stop], js=panels.SHOW_ASK)
+        running.success(None, None, buttons, js=panels.SHOW_ASK)
+        running.failure(None, None, buttons, js=panels.SHOW_ASK)
         running.success(pair.draw, [shown, pair.overlay, pair.stage], pair.outputs, **QUICK)
         running.failure(visit.restore, shown, [a.answer, pair.right], **QUICK)
-        c.stop.click(visit.stopped, shown, [a.answer, pair.right], cancels=running, **QUICK).then(
-            None, None, [c.ask, c.stop], js=panels.SHOW_ASK
-        )
+        gr.on([c.stop.click, pair.stop.click], None, cancels=running)
 
         # Looking: stage, overlay and word move every picture of their tab.
         a.stage.input(a.draw_pictures, [shown, a.stage], a.outputs, **QUICK)

@@ -15,6 +15,7 @@ class CompareTab:
     """Components of the tab."""
 
     run: gr.Button
+    stop: gr.Button
     left: gr.HTML
     right: gr.HTML
     numbers: gr.HTML
@@ -35,7 +36,7 @@ class CompareTab:
         stage = min(stage, len(choices) - 1)
         return {
             self.left: panels.card(vanilla, "Vanilla"),
-            self.right: panels.card(trace, panels.method_title(trace), other=vanilla),
+            self.right: panels.card(trace, panels.side_title(trace), other=vanilla),
             self.numbers: comparison(trace, vanilla),
             self.stage: gr.Radio(choices, value=stage),
             **self._draw_pair(shown, overlay, stage),
@@ -68,6 +69,7 @@ def build(shown: Shown) -> CompareTab:
     with gr.Row(elem_classes="toolbar"):
         gr.HTML(f'<p class="lead">{texts.COMPARE}</p>')
         run = gr.Button("Ask both", variant="primary", elem_id="compare-run", scale=0)
+        stop = gr.Button("Stop", visible=False, elem_id="compare-stop", scale=0)
     with gr.Row(equal_height=True):
         left = gr.HTML(panels.card(None, "Vanilla"), elem_id="left")
         right = gr.HTML(panels.card(None, "Compressed"), elem_id="right")
@@ -100,4 +102,4 @@ def build(shown: Shown) -> CompareTab:
                 elem_id="compare-stage",
             )
             numbers = gr.HTML(elem_id="numbers")
-    return CompareTab(run, left, right, numbers, overlay, stage, slider, legend)
+    return CompareTab(run, stop, left, right, numbers, overlay, stage, slider, legend)

@@ -3,8 +3,7 @@
 import gradio as gr
 
 import viz
-from libra import methods
-from page import texts, views
+from page import panels, texts, views
 from page.ask import Shown
 from page.readouts import per_layer
 
@@ -34,7 +33,7 @@ def draw(shown: Shown) -> list:
     trace, vanilla = shown.trace, shown.vanilla
     if trace is None:
         return [gr.skip()] * 3
-    title = methods.get(trace.method).title
+    title = panels.title(trace.method)
     traces = ({"Vanilla": vanilla} if vanilla else {}) | {title: trace}
     charts = (viz.staircase(traces), viz.cost_bars(traces))
     names = (views.file_name(trace, "staircase"), views.file_name(trace, "cost"))

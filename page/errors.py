@@ -8,8 +8,6 @@ import gradio as gr
 
 from libra.errors import InputError
 
-TITLE = "This needs a change"
-
 
 @contextmanager
 def explained() -> Iterator[None]:
@@ -18,4 +16,4 @@ def explained() -> Iterator[None]:
         yield
     except InputError as error:
         message = escape(str(error), quote=False)  # it may quote a file name, and is shown as HTML
-        raise gr.Error(message, title=TITLE, print_exception=False) from error
+        raise gr.Error(message, print_exception=False) from error

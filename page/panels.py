@@ -15,9 +15,18 @@ PICKS = """element.addEventListener("click", event => {
   if (pick) trigger("select", {index: Number(pick.dataset.pick)});
 })"""
 
-# While a question runs, Ask gives way to Stop; both happen in the browser, at once.
-_SWAP = "() => [{{visible: {0}, __type__: 'update'}}, {{visible: {1}, __type__: 'update'}}]"
-SHOW_STOP, SHOW_ASK = _SWAP.format("false", "true"), _SWAP.format("true", "false")
+# While a question runs, Ask gives way to Stop on both tabs; this happens in the browser, at once.
+# On a phone the answer is far above the button, so it comes into view.
+_SWAP = "[{0}, {1}, {0}, {1}].map(visible => ({{visible, __type__: 'update'}}))"
+SHOW_ASK = "() => " + _SWAP.format("true", "false")
+SHOW_STOP = (
+    """() => {
+  if (matchMedia("(max-width: 760px)").matches)
+    document.querySelector("#answer").scrollIntoView({behavior: "smooth"});
+  return """
+    + _SWAP.format("false", "true")
+    + "}"
+)
 
 LOGO = """<svg class="logo" viewBox="0 0 32 32" aria-hidden="true">
 <rect x="1" y="3" width="8" height="8" rx="2"/><rect x="12" y="3" width="8" height="8" rx="2"/>
@@ -31,7 +40,7 @@ HALF = """<svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r=
 def header(model: str, facts: str) -> str:
     """Title, what the page is for, the model at work, and the switch between light and dark."""
     return f"""<header class="top">{LOGO}<div class="name"><h1>{texts.TITLE}</h1>
-<p>{texts.SUBTITLE}</p></div>
+<p>{texts.SUBTITLE}</p><a class="jump" href="#left-column">{texts.JUMP}</a></div>
 <span class="chip"><b>{escape(model)}</b> {escape(facts)}</span>
 <button class="icon" onclick="toggleTheme()" title="Light or dark"
  aria-label="Switch between light and dark">{HALF}</button></header>"""
@@ -68,25 +77,37 @@ def overlay_picker(thumbnails: dict[str, str], chosen: str) -> str:
 def card(trace: Trace | None, title: str, other: Trace | None = None) -> str:
     """One answer of a comparison; words that `other` does not have at that place are marked."""
     if trace is None:
-        return (
-            f'<div class="card"><h3>{escape(title)}</h3><p class="empty">{texts.NO_PAIR}</p></div>'
-        )
-    theirs = [word.text for word in other.words] if other else []
-    words = "".join(
-        f"<mark>{escape(shown(word.text))}</mark> "
-        if other and word.text != (theirs[i] if i < len(theirs) else None)
-        else f"<span>{escape(shown(word.text))}</span> "
+        return _card(title, f'<span class="empty">{texts.NO_PAIR}</span>', "")
+    theirs = [word.text for word in other.words] if other else [word.text for word in trace.words]
+    words = (
+        f"<span>{escape(shown(word.text))}</span>"
+        if i < len(theirs) and word.text == theirs[i]
+        else f"<mark>{escape(shown(word.text))}</mark>"
         for i, word in enumerate(trace.words)
     )
+    return _card(title, " ".join(words), trace.question)
+
+
+def growing_card(title: str, question: str, text: str) -> str:
+    """The compressed side of a comparison while its answer grows."""
+    return _card(title, f'{escape(text)}<i class="caret"></i>', question)
+
+
+def _card(title: str, words: str, question: str) -> str:
     return (
         f'<div class="card"><h3>{escape(title)}</h3><p class="words">{words}</p>'
-        f'<p class="asked">{escape(trace.question)}</p></div>'
+        f'<p class="asked">{escape(question)}</p></div>'
     )
 
 
-def method_title(trace: Trace | None) -> str:
+def side_title(trace: Trace | None) -> str:
     """What to call the compressed side of a comparison."""
-    return methods.get(trace.method).title if trace else "Compressed"
+    return title(trace.method) if trace else "Compressed"
+
+
+def title(method: str) -> str:
+    """The full name of a method; traces may come from programs that know more of them."""
+    return methods.get(method).title if method in methods.names() else method
 
 
 def shown(word: str) -> str:

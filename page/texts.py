@@ -4,6 +4,7 @@ TITLE = "Where do the visual tokens go?"
 SUBTITLE = (
     "Ask a vision-language model about a picture, compress what it sees, and follow every token."
 )
+JUMP = "Ask your own question"  # a link on phones, where the controls come last
 
 # Terms with a one-line explanation: shown at the numbers, and together as the glossary.
 TERMS = {
@@ -65,7 +66,9 @@ NO_PAIR = "Press “Ask both” to see this answer."
 READING = "Reading the picture …"
 ANSWERING = "Answering …"
 MEASURING = "Measuring vanilla on the same picture …"
-STOPPED = "Stopped. This is the answer before."
+ANSWERED = "Answered in {}."
+UNFINISHED = "Not finished. This is the answer that was here before."
+NOT_MEASURED = "Vanilla has not been measured on these inputs."
 FROM_EXAMPLE = "A stored answer: nothing was computed for it. Press Ask to run it here."
 FROM_FILE = "Opened from a file: nothing was computed for it."
 

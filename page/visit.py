@@ -13,7 +13,7 @@ from page.compare import CompareTab
 from page.controls import Controls
 from page.errors import explained
 from page.examples import Example
-from page.readouts import readouts
+from page.readouts import readouts, seconds
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,10 @@ class Visit:
         """
         with explained():
             model, request = self.controls.request(*values)
-            question = request["question"]
-            yield self._growing(question, "", texts.READING)
+            yield self._growing(request, "", texts.READING)
             for progress in engine.ask(model, request):
                 if progress.trace is None:
-                    yield self._growing(question, progress.text, texts.ANSWERING)
+                    yield self._growing(request, progress.text, texts.ANSWERING)
                 elif progress.vanilla is None:
                     shown = Shown(progress.trace, overlay=shown.overlay)
                     yield {self.state: shown, **self.tab.draw(shown, stage, texts.MEASURING)}
@@ -45,16 +44,18 @@ class Visit:
                     shown = replace(shown, trace=progress.trace, vanilla=progress.vanilla)
                     yield self._measured(shown)
 
-    def restore(self, shown: Shown, status: str = "") -> dict:
-        """Put the answer back that was there before."""
+    def restore(self, shown: Shown) -> dict:
+        """A question failed or was stopped: put back what was there before."""
+        if shown.trace is None:
+            status = ""
+        else:
+            status = texts.UNFINISHED if shown.vanilla else texts.NOT_MEASURED
         return {
             self.tab.answer: panels.answer(shown.trace, shown.word, status),
-            self.pair.right: panels.card(shown.trace, panels.method_title(shown.trace)),
+            self.pair.right: panels.card(
+                shown.trace, panels.side_title(shown.trace), shown.vanilla
+            ),
         }
-
-    def stopped(self, shown: Shown) -> dict:
-        """The visitor stopped a running question."""
-        return self.restore(shown, texts.STOPPED)
 
     def pick_overlay(self, shown: Shown, stage: int, event: gr.EventData) -> dict:
         """Another overlay was chosen."""
@@ -111,13 +112,17 @@ class Visit:
 
     def _measured(self, shown: Shown) -> dict:
         """Vanilla has been measured: only numbers change."""
+        status = texts.ANSWERED.format(seconds(shown.trace.timings.total))
         return {
             self.state: shown,
-            self.tab.answer: panels.answer(shown.trace, shown.word),
+            self.tab.answer: panels.answer(shown.trace, shown.word, status),
             self.tab.readouts: readouts(shown.trace, shown.vanilla),
         }
 
-    def _growing(self, question: str, text: str, status: str) -> dict:
+    def _growing(self, request: dict, text: str, status: str) -> dict:
         """The answer so far, on both tabs that show it."""
-        growing = panels.streaming(question, text, status)
-        return {self.tab.answer: growing, self.pair.right: growing}
+        question, title = request["question"], panels.title(request["method"])
+        return {
+            self.tab.answer: panels.streaming(question, text, status),
+            self.pair.right: panels.growing_card(title, question, text),
+        }
