@@ -100,25 +100,33 @@ def load_pictures(images: Sequence[Source]) -> list[Image.Image]:
 
 
 def default_layers(method: type[Method], n_layers: int) -> tuple[int, ...]:
-    """The decoder layers of a method's first preset, which speaks of 32 layers, in `n_layers`.
+    """The decoder layers of a method's first preset, in a decoder `n_layers` deep."""
+    if method.kind == "none" or "decoder" not in method.sites():
+        return ()
+    return scale_layers(_preset(method, "layers") or (3,), n_layers)
+
+
+def default_encoder_layers(method: type[Method], n_layers: int, last: int) -> tuple[int, ...]:
+    """The encoder layers of a method's first preset, in an encoder `n_layers` deep."""
+    if "encoder" not in method.sites():
+        return ()
+    return scale_encoder_layers(_preset(method, "encoder_layers") or (4, 5, 6, 7), n_layers, last)
+
+
+def scale_layers(layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
+    """Layers of a preset, which speaks of 32 layers, in a decoder `n_layers` deep.
 
     Several events sit at equal parts of the depth ({7, 15, 23} of 32: a quarter, a half, three
     quarters). A single early event stays at the paper's layer in deeper models, as their tables
     have it, and moves forward in shallower ones.
     """
-    if method.kind == "none" or "decoder" not in method.sites():
-        return ()
-    layers = _preset(method, "layers") or (3,)
     if len(layers) == 1:
         return (min(layers[0], max(1, round(layers[0] * n_layers / 32))),)
     return tuple(sorted({max(0, round((x + 1) * n_layers / 32) - 1) for x in layers}))
 
 
-def default_encoder_layers(method: type[Method], n_layers: int, last: int) -> tuple[int, ...]:
-    """The encoder layers of a method's first preset, which speaks of 24 layers, in `n_layers`."""
-    if "encoder" not in method.sites():
-        return ()
-    layers = _preset(method, "encoder_layers") or (4, 5, 6, 7)
+def scale_encoder_layers(layers: Sequence[int], n_layers: int, last: int) -> tuple[int, ...]:
+    """Layers of a preset, which speaks of 24 layers, in an encoder `n_layers` deep."""
     return tuple(sorted({min(last, round(x * n_layers / 24)) for x in layers}))
 
 
