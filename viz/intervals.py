@@ -121,9 +121,9 @@ def _draw_tokens(ax: Axes, cut: _Cut, trace: Trace, original: list[int]) -> None
             picture = pictures[trace.layout.image[patch]]
             x0, y0, x1, y1 = trace.layout.box[patch].clamp(0, 1).tolist()
             w, h = picture.size
-            thumb = picture.resize((THUMB - 1, THUMB), box=(x0 * w, y0 * h, x1 * w, y1 * h))
+            thumb = picture.resize((THUMB - 2, THUMB), box=(x0 * w, y0 * h, x1 * w, y1 * h))
             thumbs.paste(thumb, (i * THUMB, 0))
-        ax.imshow(thumbs, extent=(0, len(tokens), y, y + 1), interpolation="nearest")
+        ax.imshow(thumbs, extent=(0, len(tokens), y, y + 1))
         height = 0.9 * importance[tokens.start : tokens.stop] / highest
         ax.bar(np.arange(len(tokens)) + 0.5, height, 0.6, y + 1.12, color=ORANGE, zorder=2)
 
