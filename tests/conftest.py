@@ -20,6 +20,7 @@ from libra.models.llava import Llava
 IMAGE_SIZE, PATCH = 56, 14  # 16 visual tokens
 N_VISUAL = (IMAGE_SIZE // PATCH) ** 2
 N_LAYERS = 8
+N_ENCODER_LAYERS = 5
 WORDS = "is there a cat dog in the image ? what how many left right yes no one two of".split()
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "<user>", "<assistant>"]
 QUESTION = "is there a cat in the image ?"
@@ -62,7 +63,7 @@ def make_model(
         vision_config=CLIPVisionConfig(
             hidden_size=32,
             intermediate_size=64,
-            num_hidden_layers=3,
+            num_hidden_layers=N_ENCODER_LAYERS,
             num_attention_heads=4,
             image_size=IMAGE_SIZE,
             patch_size=PATCH,

@@ -23,6 +23,9 @@ PLANS = {
         create("libra", ratio=0.5, tau=1.0, compensation="begin"),
         (1, 3),
     ),
+    "sparsevlm": (create("sparsevlm", ratio=0.4), (1, 3)),
+    "illava, as in the paper": (create("illava", ratio=0.5, follow="paper"), (1, 4)),
+    "k-means": (create("kmeans", ratio=0.5), (2,)),
 }
 
 
@@ -59,28 +62,31 @@ def recompute(model, prompt, method, layers, n_tokens=6):
     embedded, visual, layout = prompt
     decoder = model.model.language_model
     embedding = model.get_input_embeddings()
-    n_prompt, tokens, logits = embedded.shape[1], [], []
+    tokens, logits = [], []
+    instruction = embedded[0, int(visual[-1]) + 1 :]
     for _ in range(n_tokens):
         answer = embedding(torch.tensor([tokens], dtype=torch.long))
         x = torch.cat([embedded, answer], dim=1)
         positions = list(range(x.shape[1]))
-        seen, where, compensated = list(visual.tolist()), layout, 0
+        seen, patches, compensated = visual.tolist(), list(range(len(visual))), 0
         for i, layer in enumerate(decoder.layers):
-            n = x.shape[1]
+            n, n_prompt = x.shape[1], x.shape[1] - len(tokens)
             tables = decoder.rotary_emb(x, torch.tensor([positions]))
             causal = torch.full((1, 1, n, n), torch.finfo(x.dtype).min, dtype=x.dtype).triu(1)
             hidden = layer(x, attention_mask=causal, position_embeddings=tables)
             if i not in layers:
                 x = hidden
                 continue
-            last = n - len(tokens) - 1  # the last prompt token
-            row = explicit_row(layer, x, tables, last)
+            attention = attention_matrix(layer, x, tables)
             visual_hidden = hidden[0, seen]
             reduction = method.reduce(
                 Tokens(
                     visual_hidden,
-                    importance=row[seen],
-                    layout=where,
+                    importance=attention[n_prompt - 1, seen],
+                    received=attention[seen][:, seen].mean(0),
+                    text_attention=attention[max(seen) + 1 : n_prompt][:, seen].T,
+                    text_similarity=embedded[0, visual[patches]] @ instruction.T,
+                    layout=layout.select(torch.tensor(patches)),
                     n_previous_compensation=compensated,
                 )
             )
@@ -95,16 +101,16 @@ def recompute(model, prompt, method, layers, n_tokens=6):
             positions = [entry[0] for entry in entries]
             order = [entry[2] for entry in entries]
             seen = [order.index(k) for k in range(reduction.n_out)]
-            where = where.select(reduction.slot)
+            patches = [patches[slot] for slot in reduction.slot.tolist()]
             compensated = int(reduction.compensation is not None)
-        assert positions[-len(tokens) - 1] == n_prompt - 1
+        assert positions[-len(tokens) - 1] == embedded.shape[1] - 1
         logits.append(model.lm_head(decoder.norm(x))[0, -1])
         tokens.append(int(logits[-1].argmax()))
     return tokens, torch.stack(logits)
 
 
-def explicit_row(layer, x, tables, query):
-    """Attention of token `query` over the tokens up to it, mean over heads, from the weights."""
+def attention_matrix(layer, x, tables):
+    """[S, S] causal attention of a layer for its input, mean over heads, from the weights."""
     attention = layer.self_attn
     shape = (1, x.shape[1], -1, attention.head_dim)
     normed = layer.input_layernorm(x)
@@ -112,8 +118,9 @@ def explicit_row(layer, x, tables, query):
     k = attention.k_proj(normed).view(shape).transpose(1, 2)
     q, k = apply_rotary_pos_emb(q, k, *tables)
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-    scores = (q[:, :, query : query + 1] @ k[:, :, : query + 1].transpose(-1, -2))[0, :, 0]
-    return (scores * attention.head_dim**-0.5).softmax(-1).mean(0).float()
+    scores = (q @ k.transpose(-1, -2))[0] * attention.head_dim**-0.5
+    later = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
+    return scores.masked_fill(later, -torch.inf).softmax(-1).mean(0).float()
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -178,7 +185,7 @@ def test_each_cache_is_as_long_as_the_plan_says(lvlm, plan):
         expected.append(n_text + visual + extra + 3)  # 3 fed-back tokens
         if layer in layers:
             visual = max(1, round(visual * (1 - method.ratio)))
-            extra = int(compensated[layer] is not None)
+            extra = int(method.name == "libra" and compensated[layer] is not None)
     assert [cache.get_seq_length(i) for i in range(N_LAYERS)] == expected
     assert [n - n_text - 3 for n in expected] == cache.sequence.counts
 
