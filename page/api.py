@@ -3,8 +3,8 @@
 import gradio as gr
 
 from page import engine, views
-from page.controls import parse_layers, request
 from page.errors import explained
+from page.plan import parse_layers, request
 from page.readouts import numbers
 
 
@@ -15,14 +15,14 @@ def build(model: str, **slot) -> None:
             gr.File(label="image", type="filepath"),
             gr.Textbox(label="question"),
             gr.Textbox("libra", label="method"),
-            gr.Number(0.5, label="ratio"),
+            gr.Number(None, label="ratio"),
             gr.Textbox("", label="layers"),
             gr.JSON({}, label="parameters"),
         ]
         outputs = [gr.Textbox(label="answer"), gr.JSON(label="readouts"), gr.File(label="trace")]
         call = gr.Button()
 
-    def ask(image, question, method="libra", ratio=0.5, layers="", parameters=None):
+    def ask(image, question, method="libra", ratio=None, layers="", parameters=None):
         """Answer a question about an image with compressed visual tokens.
 
         Args: image file; question; method (vanilla, fastv, libra); ratio of the visual tokens
@@ -31,8 +31,8 @@ def build(model: str, **slot) -> None:
         the trace file.
         """
         with explained():
-            arguments = request(image, question, method, ratio, parse_layers(layers), parameters)
-            *_, last = engine.ask(model, arguments)
+            plan = {"ratio": ratio, "layers": parse_layers(layers)} | (parameters or {})
+            *_, last = engine.ask(model, request(image, question, method, plan))
             return last.text, numbers(last.trace, last.vanilla), views.save_trace(last.trace)
 
     call.click(ask, inputs, outputs, api_name="ask", **slot)

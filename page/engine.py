@@ -48,6 +48,12 @@ def choices(model: str) -> list[tuple[str, str]]:
     return [(title(name), name) for name in dict.fromkeys((model, EMBEDDED))]
 
 
+def encoder_depth(model: str) -> tuple[int, int]:
+    """How many layers a model's encoder has, and the last one that can be compressed."""
+    family = load(model).family
+    return len(family.encoder_layers), family.last_encoder_layer
+
+
 def facts(model: str) -> str:
     """Size and device of a model in a few words."""
     card = load(model).card

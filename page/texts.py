@@ -77,6 +77,7 @@ NO_PICTURE = "There is no picture yet: drop one, paste one, or pick an example."
 QUESTION_HELP = "Press Enter to ask."
 METHOD_HELP = "How visual tokens become fewer."
 RATIO_HELP = "Share of the visual tokens that each chosen layer removes."
+ENCODER_LAYERS_HELP = "Tokens are merged inside these layers of the vision encoder."
 LAYERS_HELP = "Tokens are removed after these decoder layers."
 MODEL_HELP = "What this machine can run. Others: see Learn."
 PRESET_HELP = "As in the papers, at this model's depth."
@@ -103,7 +104,12 @@ CHARTS = (
     ),
 )
 
-KINDS = {"none": "keeps all tokens", "prune": "drops tokens", "merge": "merges tokens"}
+KINDS = {"none": "keeps all", "prune": "prunes", "merge": "merges"}
+SITES = {  # in the order of the method list
+    "decoder": "in the language model",
+    "connector": "before the language model",
+    "encoder": "in the vision encoder",
+}
 
 IDEA = """<p>A vision-language model cuts a picture into patches and turns each into a
 <b>visual token</b>. Its language model reads them like words, hundreds for one picture, in every
