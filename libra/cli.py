@@ -197,8 +197,8 @@ def _add_request(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--ratio",
         type=float,
-        default=0.5,
-        help="share of the visual tokens that each compression removes (default: 0.5)",
+        help="share of the visual tokens that each compression removes (default: the method's "
+        "own, one half for most)",
     )
     command.add_argument(
         "--layers",
@@ -206,6 +206,12 @@ def _add_request(command: argparse.ArgumentParser) -> None:
         metavar="I,J,...",
         help="decoder layers after which to compress, counted from 0 (default: as in the paper, "
         "scaled to the model's depth)",
+    )
+    command.add_argument(
+        "--encoder-layers",
+        type=_integers,
+        metavar="I,J,...",
+        help="encoder layers inside which to compress, for methods that act there",
     )
     command.add_argument("--max-new-tokens", type=int, default=32, help="(default: 32)")
     command.add_argument("--seed", type=int, default=0, help="of random methods (default: 0)")
@@ -278,7 +284,7 @@ def _parameters(method: str, pairs: Sequence[str]) -> dict[str, object]:
 
 
 def _request(options: argparse.Namespace) -> dict:
-    names = ("question", "ratio", "layers", "max_new_tokens", "seed")
+    names = ("question", "ratio", "layers", "encoder_layers", "max_new_tokens", "seed")
     return {"images": options.image} | {name: getattr(options, name) for name in names}
 
 

@@ -13,7 +13,13 @@ from libra.errors import InputError
 from libra.generation import Generation
 from libra.media import Source
 from libra.models import Family, Features, entry, open_model
-from libra.request import Request, check_request, default_layers, load_pictures
+from libra.request import (
+    Request,
+    check_request,
+    default_encoder_layers,
+    default_layers,
+    load_pictures,
+)
 from libra.trace import Trace
 
 
@@ -83,6 +89,12 @@ class LVLM:
     def default_layers(self, method: str) -> tuple[int, ...]:
         """The decoder layers after which the paper of `method` reduces, scaled to this depth."""
         return default_layers(registry.get(method), self.n_layers)
+
+    def default_encoder_layers(self, method: str) -> tuple[int, ...]:
+        """The encoder layers inside which `method` reduces, scaled to this encoder's depth."""
+        return default_encoder_layers(
+            registry.get(method), len(self.family.encoder_layers), self.family.last_encoder_layer
+        )
 
     def encode(self, images: Sequence[Source]) -> Features:
         """Encoder features of pictures, to be reused by several requests about them."""

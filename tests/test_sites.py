@@ -163,9 +163,7 @@ def test_encoder_equals_recomputation(any_lvlm, case):
             patches, n = x[1:], len(x) - 1
             step = method
             if method.name == "illava":
-                step = create(
-                    "illava", keep=n - round(N_VISUAL * 368 / 729 / 2), follow=method.follow
-                )
+                step = create("illava", keep=n - 4, follow=method.follow)
             reduction = step.reduce(
                 Tokens(
                     hidden=patches,
@@ -316,6 +314,12 @@ def test_traces_of_all_methods_come_back(lvlm, tmp_path):
         assert 0 <= loaded.ratio < 1
         n = len(trace.events)
         assert torch.equal(loaded.lineage(n).dense(), trace.lineage(n).dense())
+
+
+def test_illava_removes_as_many_as_published_in_each_encoder_layer():
+    step = create("illava").encoder_step
+    assert [step(n, 729, 4).keep for n in (729, 637, 545, 453)] == [637, 545, 453, 361]
+    assert step(576, 576, 4).keep == 576 - 73
 
 
 def test_default_encoder_layers_scale_with_the_depth():

@@ -63,10 +63,6 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 
-# What models hand to methods today, by site. A method that needs more is complete as a map of
-# tensors, but no model can run it yet.
-OFFERED = {"decoder": {"importance", "layout"}}
-
 
 @dataclass(frozen=True)
 class Parameter:
@@ -82,18 +78,14 @@ class Parameter:
 
 
 def names() -> list[str]:
-    """The names of the methods that models can run; `METHODS` holds all of them."""
-    return [
-        name
-        for name, method in METHODS.items()
-        if method.site in OFFERED and OFFERED[method.site].issuperset(method.needs)
-    ]
+    """The names of all methods."""
+    return list(METHODS)
 
 
 def get(name: str) -> type[Method]:
     """The class of a method: its title, summary, paper, site, kind and presets."""
     if name not in METHODS:
-        raise InputError(f"There is no method {name!r}. Choose one of: {', '.join(names())}.")
+        raise InputError(f"There is no method {name!r}. Choose one of: {', '.join(METHODS)}.")
     return METHODS[name]
 
 

@@ -39,7 +39,7 @@ class ILLaVA(RatioMethod):
 
     ratio: float = field(default=0.3, metadata=RATIO)
     encoder_ratio: float = field(
-        default=4 * 92 / 729,
+        default=0.505,
         metadata={**RATIO, "help": "share of the patches that its encoder layers merge in all"},
     )
     follow: str = field(
@@ -56,7 +56,7 @@ class ILLaVA(RatioMethod):
         return ("encoder", "decoder")
 
     def encoder_step(self, n: int, n_first: int, n_steps: int) -> "ILLaVA":
-        """Every encoder layer removes the same number of tokens: 92 of 729 by default."""
+        """Every encoder layer removes as many: by default 92 of 729, or 73 of 576, in four."""
         return replace(self, keep=max(1, n - round(self.encoder_ratio * n_first / n_steps)))
 
     @property
