@@ -56,8 +56,13 @@ class Labels:
     centre: np.ndarray  # [GRID, GRID] share of an object's centre; sums to the number of objects
 
 
-def compose(rng: np.random.Generator, most: int = 7, least: int = 1, sizes=(0.12, 0.33)) -> Scene:
-    """A random scene of `least` to `most` objects, often with one kind repeated."""
+def compose(
+    rng: np.random.Generator, most: int = 7, least: int = 1, signs: int = 1, sizes=(0.12, 0.33)
+) -> Scene:
+    """A random scene of `least` to `most` objects, often with one kind repeated.
+
+    Up to `signs` signs come on top; the more are allowed, the more scenes have any.
+    """
     n = int(rng.integers(least, most + 1))
     names = list(rng.choice(objects.NAMES[:-1], n, replace=False))
     if rng.random() < 0.4:  # coloured shapes are one name in twenty: show them more often
@@ -65,8 +70,8 @@ def compose(rng: np.random.Generator, most: int = 7, least: int = 1, sizes=(0.12
     if n > 1 and rng.random() < 0.6:
         same = int(rng.integers(2, min(5, n) + 1))
         names[1:same] = [names[0]] * (same - 1)
-    if rng.random() < 0.3:
-        names.insert(0, objects.SIGN)
+    if rng.random() < 0.3 * signs:
+        names = [objects.SIGN] * int(rng.integers(1, signs + 1)) + names
     scene = Scene()
     scale = min(1.0, 2.4 / n**0.5)
     for name in dict.fromkeys(names):

@@ -1,10 +1,11 @@
 """Train the embedded model from scratch: `python -m tiny.train` (or `make train`).
 
-Three stages, each quick where learning from pixels alone is slow:
-  symbols  the decoder learns to answer from scenes written as patch codes, without pictures
+Four stages, each quick where learning from pixels alone is slow:
+  symbols  half the decoder learns to answer from scenes written as patch codes, without pictures
+  deeper   the same with the whole decoder: a layer that adds nothing yet after each of the first
   pixels   the tower learns to write those codes, from windows of pictures
   joint    everything together, whole pictures
-The first two do not need each other and may run side by side (`--stage`). Each stage keeps a
+The third needs neither of the first two and may run beside them (`--stage`). Each stage keeps a
 checkpoint and a JSONL log in its run folder and resumes from there.
 """
 
@@ -39,6 +40,7 @@ class Settings:
     steps: int
     batch: int
     rate: float
+    decay: float = 0.35  # share of the steps in which the rate falls
     asked: int = 20  # questions for each scene
     budget: int = 288  # question tokens for each scene
     visible: int = 80  # patches that the decoder sees of a symbolic scene
@@ -46,9 +48,10 @@ class Settings:
 
 
 STAGES = {
-    "symbols": Settings(steps=6000, batch=12, rate=1e-3),
-    "pixels": Settings(steps=5000, batch=32, rate=1.5e-3),
-    "joint": Settings(steps=2500, batch=8, rate=6e-4, asked=16, budget=240),
+    "symbols": Settings(steps=3000, batch=12, rate=1e-3, decay=0),
+    "deeper": Settings(steps=1200, batch=12, rate=1e-3),
+    "pixels": Settings(steps=4000, batch=32, rate=1.5e-3),
+    "joint": Settings(steps=2500, batch=8, rate=6e-4, asked=24, budget=352),
 }
 KIND_WEIGHTS = dict(
     zip(questions.KINDS, (0.11, 0.15, 0.12, 0.12, 0.13, 0.12, 0.09, 0.09, 0.07), strict=True)
@@ -215,7 +218,7 @@ class CodeLoss(nn.Module):
         wanted = self.code(**labels, place=places)
         loss = 3 * ((projected.float() - wanted) ** 2).mean() / wanted.var()
         logs = {"code": float(loss.detach()) / 3}
-        for key, share in (("name", 2.0), ("colour", 1.0), ("character", 0.5)):
+        for key, share in (("name", 2.0), ("colour", 1.0), ("character", 1.0)):
             label, table = labels[key], getattr(self.code, f"{key}s")
             shown = label >= 0
             if key != "name" and not shown.any():
@@ -279,7 +282,8 @@ class Run:
                    total=self.settings.steps, mininterval=10)  # fmt: skip
         for step in bar:
             left = (self.settings.steps - step) / self.settings.steps
-            rate = self.settings.rate * min(1.0, (step + 1) / 100, max(0.02, left / 0.35))
+            fall = max(0.02, left / self.settings.decay) if self.settings.decay else 1.0
+            rate = self.settings.rate * min(1.0, (step + 1) / 100, fall)
             for optimiser, factor in zip(self.optimisers, (2.0, 1.0), strict=True):
                 for group in optimiser.param_groups:
                     group["lr"] = factor * rate
@@ -332,15 +336,27 @@ def weights() -> np.ndarray:
 
 
 def train_symbols(folder: Path, settings: Settings) -> None:
-    """The decoder alone, on scenes written as patch codes of which it sees a random part."""
-    model, code, probe = tiny.build(tiny.LAYERS // 2), tiny.PatchCode(), FactProbe()
+    """Half the decoder alone, on scenes written as patch codes of which it sees a random part."""
+    _read_symbols(tiny.build(tiny.LAYERS // 2), "symbols", folder, settings)
+
+
+def train_deeper(folder: Path, settings: Settings) -> None:
+    """The same with the decoder grown to its full depth."""
+    decoder = tiny.build(tiny.LAYERS // 2)
+    decoder.load_state_dict(torch.load(folder / "symbols.pt", weights_only=True)["model"])
+    _read_symbols(tiny.grow(decoder), "deeper", folder, settings)
+
+
+def _read_symbols(model, stage: str, folder: Path, settings: Settings) -> None:
+    code, probe = tiny.PatchCode(), FactProbe()
     model.get_input_embeddings().weight.requires_grad_(False)
     model.model.vision_tower.requires_grad_(False)
     model.model.multi_modal_projector.requires_grad_(False)
-    run = Run(folder, "symbols", settings, {"model": model, "probe": probe})
+    run = Run(folder, stage, settings, {"model": model, "probe": probe})
     rng = np.random.default_rng(run.step)
     mix = weights()
-    middle = model.model.language_model.layers[1]
+    layers = model.model.language_model.layers
+    middle = layers[len(layers) // 2 - 1]
     for _ in run.steps():
         batch = [scenes.compose(rng) for _ in range(settings.batch)]
         labels = tiny.stack([scenes.symbols(scene) for scene in batch])
@@ -392,7 +408,7 @@ def _windows(n: int, rng, easy: float) -> tuple[Tensor, dict[str, Tensor], Tenso
     pictures, labels, places = [], [], []
     while len(pictures) < n:
         least, most = (14, 24) if rng.random() < 0.6 else (1, 12)
-        scene = scenes.compose(rng, most, least)
+        scene = scenes.compose(rng, most, least, signs=3)
         picture, label = scenes.draw(scene, rng, plain=rng.random() < easy)
         whole = {k: v.view(scenes.GRID, -1) for k, v in tiny.stack([label]).items()}
         for row, column in rng.integers(0, half + 1, (min(5, n - len(pictures)), 2)):
@@ -409,12 +425,11 @@ def _windows(n: int, rng, easy: float) -> tuple[Tensor, dict[str, Tensor], Tenso
 
 
 def train_joint(folder: Path, settings: Settings) -> None:
-    """Everything, from whole pictures, with the decoder grown to its full depth."""
+    """Everything, from whole pictures."""
     model, code = _assembled(folder), tiny.PatchCode()
     criterion = CodeLoss(code, model.config.vision_config.hidden_size)
-    with contextlib.suppress(FileNotFoundError):
-        saved = torch.load(folder / "pixels.pt", weights_only=True)
-        criterion.load_state_dict(saved["criterion"])
+    saved = torch.load(folder / "pixels.pt", weights_only=True)
+    criterion.load_state_dict(saved["criterion"])
     run = Run(folder, "joint", settings, {"model": model, "criterion": criterion})
     rng = np.random.default_rng(2 * 10**6 + run.step)
     mix = weights()
@@ -434,17 +449,21 @@ def train_joint(folder: Path, settings: Settings) -> None:
 
 
 def _assembled(folder: Path):
-    """Tower and projector of the pixel stage, and the decoder of the symbol stage, grown."""
-    decoder = tiny.build(tiny.LAYERS // 2)
-    decoder.load_state_dict(torch.load(folder / "symbols.pt", weights_only=True)["model"])
-    model = tiny.grow(decoder)
+    """Tower and projector of the pixel stage with the decoder of the deeper stage."""
+    model = tiny.build()
+    model.load_state_dict(torch.load(folder / "deeper.pt", weights_only=True)["model"])
     seeing = torch.load(folder / "pixels.pt", weights_only=True)["model"]
     seeing = {k: v for k, v in seeing.items() if "vision_tower" in k or "projector" in k}
     model.load_state_dict(seeing, strict=False)
     return model
 
 
-RUNNERS = {"symbols": train_symbols, "pixels": train_pixels, "joint": train_joint}
+RUNNERS = {
+    "symbols": train_symbols,
+    "deeper": train_deeper,
+    "pixels": train_pixels,
+    "joint": train_joint,
+}
 
 
 def main() -> None:
