@@ -472,6 +472,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=RUNNERS, help="one stage only (default: all, in order)")
     parser.add_argument("--steps", type=int, help="steps of that stage (default: as published)")
     parser.add_argument("--folder", type=Path, default=Path("runs/train"), help="checkpoints, logs")
+    parser.add_argument("--export", type=Path, help="write the trained model into this folder")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument(
         "--compile", action="store_true", help="a third faster; needs a C++ compiler"
@@ -484,6 +485,11 @@ def main() -> None:
         if options.steps:
             settings = replace(settings, steps=options.steps)
         RUNNERS[stage](options.folder, settings)
+    if options.export:
+        model = tiny.build()
+        saved = torch.load(options.folder / "joint.pt", weights_only=True)
+        model.load_state_dict(saved["model"])
+        tiny.save(model, options.export)
 
 
 if __name__ == "__main__":
