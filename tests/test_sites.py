@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from libra import InputError, Trace
 from libra.compression import Compression
 from libra.methods import METHODS, Tokens, create
-from libra.reduction import Fate
+from libra.reduction import Fate, Reduction
 from libra.request import default_encoder_layers
 
 CONNECTOR = {
@@ -314,6 +314,26 @@ def test_traces_of_all_methods_come_back(lvlm, tmp_path):
         assert 0 <= loaded.ratio < 1
         n = len(trace.events)
         assert torch.equal(loaded.lineage(n).dense(), trace.lineage(n).dense())
+
+
+def test_tome_weighs_tokens_by_the_patches_they_stand_for(lvlm):
+    """However often tokens merge, each is the plain mean of its patches."""
+    trace = run(lvlm, create("tome", ratio=0.35), [make_image()], encoder_layers=(0, 1, 2, 3))
+    lineage = trace.lineage(4).dense()
+    members = (lineage > 0).sum(1, keepdim=True)
+    assert len(lineage) < 6 and members.max() > 3
+    torch.testing.assert_close(lineage, (lineage > 0).double() / members)
+
+
+def test_pictures_side_by_side_renumber_what_names_tokens():
+    tokens = Tokens(hidden=torch.randn(8, 4), importance=torch.rand(8))
+    alone = create("libra", ratio=0.5).reduce(tokens)
+    both = Reduction.side_by_side([alone, alone])
+    torch.testing.assert_close(both.dense(), torch.block_diag(alone.dense(), alone.dense()))
+    best = alone.evidence["best_target"].tolist()
+    assert both.evidence["best_target"].tolist() == [*best, *(8 + b for b in best)]
+    assert both.slot.tolist() == [*alone.slot.tolist(), *(8 + s for s in alone.slot.tolist())]
+    assert Reduction.side_by_side([alone]) is alone
 
 
 def test_illava_removes_as_many_as_published_in_each_encoder_layer():
