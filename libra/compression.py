@@ -72,8 +72,12 @@ class Compression:
         return features
 
     def connect(self, family: Family, features: Features) -> list[Tensor]:
-        """Encoder features of each picture [N, D], reduced if the method acts at the connector."""
-        if "connector" not in self.method.sites():
+        """Encoder features of each picture [N, D], reduced if that is planned here.
+
+        Patches that vanilla is to do without are taken away here: it has no other event.
+        """
+        eventless = not self.layers and not self.encoder_layers
+        if "connector" not in self.method.sites() and not (eventless and self.drop):
             return features.hidden
         layer = self.method.encoder_layer
         pictures = [self._picture(i) for i in range(len(features.hidden))]

@@ -142,7 +142,8 @@ class LVLM:
             seed: of methods that draw at random.
             keep: patches that the first event may not remove or change (`libra.counterfactual`).
                 One number instead: how many tokens the method keeps.
-            drop: patches that the first event must remove.
+            drop: patches that the first event must remove; vanilla, which has none, never gets
+                them from the encoder.
             tracing: collect attention rows; without it the trace holds everything else.
             features: result of `encode` for the same images; not used where the method acts
                 inside the encoder.

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import N_VISUAL, QUESTION, make_image
+from conftest import N_VISUAL, QUESTION, make_image, make_model
 
 from libra import InputError
 from libra.counterfactual import check_forced, reduce_forced
@@ -96,3 +96,19 @@ def test_an_answer_follows_the_intervention(lvlm):
     assert n_own[0] == n_own[1]
     probabilities = [[w.probability for w in t.words] for t in (plain, forced)]
     assert probabilities[0] != probabilities[1]
+
+
+def test_vanilla_does_without_dropped_patches(lvlm):
+    """As if the encoder had not given them: the plain model on a shorter prompt."""
+    request = {"images": [make_image()], "question": QUESTION, "method": "vanilla"}
+    trace = lvlm.answer(**request, drop=[0, 9], max_new_tokens=4).trace
+    assert trace.counts[0] == N_VISUAL - 2 and trace.stages == ["before", "after the encoder"]
+    rest = [i for i in range(N_VISUAL) if i not in (0, 9)]
+    assert trace.lineage(1).slot.tolist() == rest
+    with torch.no_grad():
+        tokens = lvlm.family.connect(lvlm.encode([make_image()]).hidden[0])[rest]
+        ids, visual = lvlm.family.prompt(QUESTION, [len(rest)])
+        embedded = lvlm.family.embed(ids, visual, tokens)
+        logits = make_model()(inputs_embeds=embedded).logits[0, -1]
+    assert trace.words[0].probability == pytest.approx(float(logits.softmax(-1).max()), abs=1e-6)
+    assert not lvlm.answer(**request, keep=[3], max_new_tokens=1).trace.events

@@ -1,6 +1,8 @@
 """The engine's front: answers, streams, comparisons, and every request it refuses."""
 
 import itertools
+import json
+import shutil
 import threading
 
 import huggingface_hub
@@ -72,6 +74,17 @@ def test_a_folder_in_half_precision_becomes_fp32_on_the_cpu(loaded):
         "visual_tokens": N_VISUAL,
         "knows": "",
     }
+
+
+def test_an_older_folder_keeps_its_chat_template_with_the_processor(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "older")
+    (tmp_path / "older" / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="no chat template"):
+        libra.load(str(tmp_path / "older"))
+    template = {"chat_template": make_tokenizer().chat_template}
+    (tmp_path / "older" / "chat_template.json").write_text(json.dumps(template))
+    with libra.load(str(tmp_path / "older")) as lvlm:
+        assert ask(lvlm).trace.words
 
 
 @pytest.mark.parametrize("size", [(80, 60), (30, 200), (56, 56)])

@@ -66,7 +66,7 @@ class Family(ABC):
             d_kv=(getattr(config, "num_key_value_heads", None) or heads) * head_width,
         )
         self.max_positions = config.max_position_embeddings
-        eos = model.generation_config.eos_token_id
+        eos = model.generation_config.eos_token_id or tokenizer.eos_token_id
         self.eos = set(eos if isinstance(eos, list) else [eos])
 
     @classmethod
