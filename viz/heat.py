@@ -60,7 +60,7 @@ def heat_map(
 def paint_heat(canvas: Canvas, value: np.ndarray, vmax: float) -> np.ndarray:
     """Values per token [N] in colours from 0 to `vmax` over the grey picture; NaN fades a patch."""
     level = np.nan_to_num(value / vmax).clip(0, 1) * 255
-    heat = blend(canvas.grey, canvas.spread(_colours()[level.astype(np.uint8)]), 0.78)
+    heat = blend(canvas.grey, canvas.spread(heat_colours()[level.astype(np.uint8)]), 0.78)
     faded = blend(canvas.grey, rgb(CARD), 0.72)
     there = canvas.spread((~np.isnan(value)).astype(np.int8), outside=-1)
     return draw_borders(np.where((there == 1)[..., None], heat, faded), there)
@@ -89,7 +89,7 @@ def stage_at(trace: Trace, layer: int) -> int:
 
 
 @lru_cache
-def _colours() -> np.ndarray:
+def heat_colours() -> np.ndarray:
     """The colour map as float32 [256, 3]."""
     return matplotlib.colormaps[COLOURMAP](np.arange(256))[:, :3].astype(np.float32) * 255
 
@@ -100,7 +100,7 @@ def with_scale(picture: Image.Image, vmax: float, clipped: bool, text: str) -> I
     card = Image.new("RGB", (picture.width, picture.height + 2 * line + 14), CARD)
     card.paste(picture)
     top = picture.height + 10
-    gradient = np.repeat(_colours()[None, np.linspace(0, 255, bar).astype(int)], 20, axis=0)
+    gradient = np.repeat(heat_colours()[None, np.linspace(0, 255, bar).astype(int)], 20, axis=0)
     draw = ImageDraw.Draw(card)
     draw.text((0, top + 10), "0", INK, font(), anchor="lm")
     card.paste(to_image(gradient), (18, top))

@@ -25,7 +25,7 @@ def token_strip(trace: Trace, stage: int) -> Image.Image:
     fate = lineage.fate().numpy()
     colour = np.stack([rgb(LOOKS[f].tint) for f in sorted(Fate)])[fate]
     kept = fate == Fate.KEPT
-    colour[kept] = _patch_colours(trace)[kept]
+    colour[kept] = patch_colours(trace)[kept]
     level = np.array([LEVELS[f] for f in sorted(Fate)])[fate]
 
     token = _columns(trace.layout.image.numpy())
@@ -53,7 +53,7 @@ def _columns(image: np.ndarray) -> np.ndarray:
     return np.insert(column, ends.repeat(GAP), -1)
 
 
-def _patch_colours(trace: Trace) -> np.ndarray:
+def patch_colours(trace: Trace) -> np.ndarray:
     """The mean colour of each token's patch, float [N, 3]; grey for tokens without one."""
     colours = np.tile(rgb(GREY), (len(trace.layout), 1))
     for image in range(len(trace.images)):

@@ -1,0 +1,10 @@
+"""The inspector: one interactive view of where every visual token went, and why.
+
+`view` turns traces into plain data, `component` is the page's side of it (markup, style and script
+for one `gr.HTML`), and `export_html` writes both into a single file that works offline.
+"""
+
+from viz.inspector.data import view
+from viz.inspector.export import component, export_html
+
+__all__ = ["component", "export_html", "view"]

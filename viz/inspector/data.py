@@ -1,0 +1,220 @@
+"""Traces as plain data for the browser: JSON whose arrays are base64 text.
+
+Everything speaks of original patches: each stage holds the composed map from the N patches to its
+tokens. Each decision holds what one event knew about the tokens that stood before it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from libra import methods
+from libra.errors import InputError
+from libra.reduction import Fate, Reduction
+from libra.trace import Event, Trace
+from viz import colour
+from viz.fates import LOOKS
+from viz.groups import group_colours
+from viz.heat import heat_colours, stage_at
+from viz.inspector.decisions import measure, rule, what_if
+from viz.inspector.tours import tour
+from viz.strip import patch_colours
+
+MAX_ATTENTION = 400_000  # stored attention values of all traces together: half a file's 3 MB
+ATTENTION_SCALE = 2.0**14  # half precision then holds rows of 1e-8
+QUALITY = 88  # of the pictures' JPEG
+
+
+def view(traces: Mapping[str, Trace], *, ask: bool = False) -> dict:
+    """The inspector's data for one or several answers, ready for JSON.
+
+    Args:
+        traces: answers under the names that the view shows; the first is shown first.
+        ask: whether somebody listens to the events `keep`, `drop` and `only` and can ask again.
+
+    Raises:
+        InputError: no trace at all.
+    """
+    if not traces:
+        raise InputError("The inspector needs at least one trace.")
+    pictures: dict[tuple, int] = {}  # equal pictures are stored once
+    budget = MAX_ATTENTION // len(traces)
+    shown = [_trace(name, trace, pictures, budget) for name, trace in traces.items()]
+    sources = {pixels: image for t in traces.values() for pixels, image in _keyed(t)}
+    return {
+        "looks": looks(),
+        "pictures": [_picture(sources[key]) for key in pictures],
+        "traces": shown,
+        "ask": ask,
+    }
+
+
+def title(trace: Trace) -> str:
+    """The name of the trace's method; traces may come from programs that know more of them."""
+    known = trace.method in methods.names()
+    return methods.get(trace.method).title if known else trace.method
+
+
+def looks() -> dict:
+    """The colours and marks of the other figures."""
+    return {
+        "fates": [
+            {
+                "name": look.name,
+                "tint": look.tint,
+                "strength": look.strength,
+                "hatch": look.hatch,
+                "outlined": look.outlined,
+            }
+            for look in (LOOKS[fate] for fate in sorted(Fate))
+        ],
+        "heat": packed(heat_colours().round().astype(np.uint8)),
+        "sides": [colour.BLUE, colour.ORANGE],
+        "series": colour.SERIES,
+        "mark": colour.VERMILION,
+        "ink": colour.INK,
+    }
+
+
+def packed(values: ArrayLike, dtype: type | None = None) -> str:
+    """An array as `type:base64`, little endian; whole numbers in the smallest type that fits."""
+    array = np.asarray(values)
+    if dtype is None:
+        dtype = np.float32 if array.dtype.kind == "f" else _smallest(array)
+    array = np.ascontiguousarray(array.astype(np.dtype(dtype).newbyteorder("<")))
+    kind = f"{array.dtype.kind}{array.dtype.itemsize}"
+    return f"{kind}:{base64.b64encode(array.tobytes()).decode()}"
+
+
+def _smallest(array: np.ndarray) -> np.dtype:
+    """The smallest integer type that holds all values."""
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    return np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
+
+
+def _trace(name: str, trace: Trace, pictures: dict[tuple, int], budget: int) -> dict:
+    layout = trace.layout
+    lineages = list(
+        accumulate(
+            (event.reduction for event in trace.events),
+            Reduction.then,
+            initial=Reduction.identity(len(layout)),
+        )
+    )
+    return {
+        "name": name,
+        "method": title(trace),
+        "model": trace.model,
+        "ratio": trace.ratio,
+        "params": trace.params,
+        "question": trace.question,
+        "answer": trace.answer,
+        "words": [
+            {"text": w.text, "probability": w.probability, "top": w.top} for w in trace.words
+        ],
+        "pictures": [pictures.setdefault(key, len(pictures)) for key, _ in _keyed(trace)],
+        "n": len(layout),
+        "image": packed(layout.image),
+        "frame": packed(layout.frame),
+        "row": packed(layout.row),
+        "column": packed(layout.column),
+        "box": packed(layout.box.float()),
+        "colour": packed(patch_colours(trace).round().astype(np.uint8)),
+        "groupColour": packed(group_colours(trace).round().astype(np.uint8)),
+        "stages": [_stage(*pair) for pair in zip(trace.stages, lineages, strict=True)],
+        "decisions": [_decision(trace, i, event) for i, event in enumerate(_events(trace))],
+        "counts": list(trace.counts),
+        "stageAt": [stage_at(trace, layer) for layer in range(len(trace.counts))],
+        "attention": _attention(trace, budget),
+        "tour": tour(trace),
+    }
+
+
+def _stage(name: str, lineage: Reduction) -> dict:
+    """One stage: the map from all patches to its tokens."""
+    return {
+        "name": name,
+        "n": lineage.n_out,
+        "compensation": lineage.compensation,
+        "fate": packed(lineage.fate()),
+        "group": packed(lineage.group()),
+        "slot": packed(lineage.slot),
+        "source": packed(lineage.source),
+        "target": packed(lineage.target),
+        "weight": packed(lineage.weight.float()),
+    }
+
+
+def _events(trace: Trace) -> list[Event]:
+    """The events; for an answer without any, the last layer's attention as one without effect."""
+    if trace.events:
+        return trace.events
+    n, last = len(trace.layout), len(trace.importance) - 1
+    return [Event("decoder", last, Reduction.identity(n))]
+
+
+def _decision(trace: Trace, index: int, event: Event) -> dict:
+    """What one event knew about its input tokens, and what it did with them."""
+    reduction = event.reduction
+    group, fate = reduction.group(), reduction.fate()
+    own = reduction.target == group[reduction.source]
+    weight = reduction.weight.new_zeros(reduction.n_in)
+    weight.index_add_(0, reduction.source[own], reduction.weight[own])
+    label, importance = measure(trace, event)
+    evidence = {k: packed(v) for k, v in reduction.evidence.items() if v.ndim == 1}
+    if importance is not None:
+        evidence["importance"] = packed(importance.float())
+    previous = trace.events[index - 1].reduction.compensation if index else None
+    return {
+        "site": event.site,
+        "layer": event.layer,
+        "fate": packed(fate),
+        "group": packed(group),
+        "slot": packed(reduction.slot),
+        "weight": packed(weight.float()),
+        "measure": label,
+        "evidence": evidence,
+        "spare": previous,
+        "rule": rule(event, previous),
+        "whatIf": what_if(trace, event, previous),
+    }
+
+
+def _attention(trace: Trace, budget: int) -> dict:
+    """Attention rows of every word in as many layers as the budget of values allows."""
+    rows = trace.attention or ([trace.importance] if trace.importance else [])
+    n_layers = len(rows[0]) if rows else 0
+    widest = max((len(row) for row in trace.importance), default=1)
+    room = min(n_layers, max(1, budget // (max(1, len(rows)) * widest)))
+    layers = np.linspace(0, n_layers - 1, room).round().astype(int).tolist()
+    return {
+        "layers": layers,
+        "lengths": [len(rows[0][layer]) for layer in layers],
+        "words": [
+            packed(
+                np.concatenate([np.asarray(word[layer]) for layer in layers]) * ATTENTION_SCALE,
+                np.float16,
+            )
+            for word in rows
+        ],
+    }
+
+
+def _keyed(trace: Trace) -> list[tuple[tuple, np.ndarray]]:
+    """The pictures with a key that equal pictures share."""
+    return [((pixels.shape, pixels.tobytes()), pixels) for pixels in trace.images]
+
+
+def _picture(pixels: np.ndarray) -> dict:
+    """A picture inside the data itself."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
+    url = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return {"source": url, "width": pixels.shape[1], "height": pixels.shape[0]}

@@ -1,0 +1,89 @@
+"""What ranked the tokens of an event, and what could be decided otherwise on the same tokens."""
+
+import torch
+from torch import Tensor
+
+from libra.reduction import Fate
+from libra.trace import Event, Trace
+
+
+def measure(trace: Trace, event: Event) -> tuple[str, Tensor | None]:
+    """What importance means in this event, and its value for each input token [n_in].
+
+    A decoder's event without importance of its own shows the attention of its layer.
+    """
+    facts = event.reduction.evidence
+    if "received" in facts:
+        return "attention received from the other patches", facts["received"]
+    if event.site != "decoder":
+        where = "after the encoder" if event.site == "connector" else f"layer {event.layer}"
+        return f"attention in the encoder, {where}", facts.get("importance")
+    row = trace.importance[event.layer] if trace.importance else None
+    label = f"attention of the last prompt token, layer {event.layer}"
+    return label, facts.get("importance", row)
+
+
+def rule(event: Event, spare: int | None) -> str:
+    """What the choice followed, as far as the decision itself shows it.
+
+    Args:
+        event: the event.
+        spare: the earlier compensation token among its inputs, which no rule counts.
+
+    Returns:
+        "interval": the best of each interval stays; "redundancy": redundant tokens of little
+        importance go; "top": the most important stay; "" where none of these holds.
+    """
+    facts, fate = event.reduction.evidence, event.reduction.fate()
+    for fact, name in (("interval", "interval"), ("redundancy", "redundancy")):
+        if fact in facts:
+            return name
+    score = facts.get("received", facts.get("importance"))
+    if score is None:
+        return ""
+    counted = _counted(score, spare)
+    kept, others = (score[counted & (fate == Fate.KEPT)], score[counted & (fate != Fate.KEPT)])
+    ranked = len(kept) and len(others) and bool(kept.min() >= others.max())
+    return "top" if ranked else ""
+
+
+def what_if(trace: Trace, event: Event, spare: int | None) -> dict:
+    """The parameters that can be re-decided on the stored tokens of an event.
+
+    Returns:
+        `keep`, where the stored importance alone says which tokens a smaller or larger count would
+        keep: how many of how many stay now, and the fate of the others (None: it depends on hidden
+        states, which a trace does not hold). `tau`, where the best similarities are stored and
+        decide. `eta`, the temperature in use, where importance sets the weights.
+    """
+    facts, fate = event.reduction.evidence, event.reduction.fate()
+    found = rule(event, spare)
+    if found not in ("interval", "top"):
+        return {}
+    counted = _counted(facts.get("received", facts.get("importance")), spare)
+    rest = fate[counted & (fate != Fate.KEPT)].unique().tolist()
+    alike = len(rest) == 1 and rest[0] != Fate.MERGED
+    merge = trace.params.get("merge", "grouped") if "similarity" in facts else "none"
+    can = {
+        "keep": {
+            "kept": int((fate[counted] == Fate.KEPT).sum()),
+            "of": int(counted.sum()),
+            "rest": rest[0] if alike and merge != "grouped" else None,
+        }
+    }
+    if merge == "grouped" and "tau" in trace.params:
+        compensates = trace.params.get("compensation", "end") != "none"
+        can["tau"] = trace.params["tau"]
+        can["negative"] = int(Fate.COMPENSATED if compensates else Fate.DROPPED)
+    if merge in ("grouped", "positive"):
+        mean = float(facts["importance"][counted].mean())
+        can["eta"] = trace.params.get("eta") or mean
+    return can
+
+
+def _counted(score: Tensor, spare: int | None) -> Tensor:
+    """Bool [n_in]: the tokens that the method itself decided about."""
+    counted = ~torch.isnan(score)
+    if spare is not None:
+        counted[spare] = False
+    return counted

@@ -1,0 +1,122 @@
+"""The inspector's markup, style and script, for the page and for files that stand alone."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from html import escape
+from pathlib import Path
+
+from libra.trace import Trace
+from viz.inspector.data import title, view
+
+STATIC = Path(__file__).parent / "static"
+# In this order they make up one script: each uses what stands before it.
+SCRIPTS = (
+    "codec.js",
+    "trace.js",
+    "whatif.js",
+    "explain.js",
+    "colours.js",
+    "overlays.js",
+    "patches.js",
+    "picture.js",
+    "flow.js",
+    "strip.js",
+    "histogram.js",
+    "panels.js",
+    "whatifpanel.js",
+    "selection.js",
+    "quiz.js",
+    "tour.js",
+    "pointing.js",
+    "inspector.js",
+)
+EVENTS = ("keep", "drop", "only", "select")  # what the page can listen to
+
+
+def component() -> dict[str, object]:
+    """Arguments of `gr.HTML` that make it an inspector; its value is what `view` returns.
+
+    The events `keep`, `drop` and `only` carry `patches`, the numbers of the selected patches;
+    `select` carries `trace`, `stage`, `overlay`, `word` and `patch` after each change of them.
+    """
+    page = """
+const inspector = createInspector(element.querySelector(".inspector"), trigger);
+const receive = () => props.value && inspector.show(props.value);
+watch("value", receive);
+receive();
+"""
+    return {
+        "html_template": _static("inspector.html"),
+        "css_template": _static("inspector.css"),
+        "js_on_load": f"{script()}{page}",
+        "apply_default_css": False,
+    }
+
+
+def export_html(trace: Trace, *others: Trace, path: str | Path) -> None:
+    """Write one HTML file with the inspector of an answer; it needs no network and no program.
+
+    Args:
+        trace: the answer that is shown first.
+        others: answers to compare it with, for example the one of the plain model.
+        path: of the file.
+    """
+    Path(path).write_text(document(_named([trace, *others])), "utf-8")
+
+
+def document(traces: dict[str, Trace]) -> str:
+    """The stand-alone page of some traces. Its policy forbids it to load anything."""
+    data = json.dumps(view(traces), ensure_ascii=False).replace("</", "<\\/")
+    question = escape(next(iter(traces.values())).question)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>{question}</title>
+<style>
+{_static("page.css")}
+{_static("inspector.css")}
+</style>
+</head>
+<body>
+<main>
+{_static("inspector.html")}
+</main>
+<script type="application/json" id="data">{data}</script>
+<script>
+(() => {{
+{script()}
+const inspector = createInspector(document.querySelector(".inspector"));
+inspector.show(JSON.parse(document.getElementById("data").textContent));
+}})();
+</script>
+</body>
+</html>
+"""
+
+
+@cache
+def script() -> str:
+    """All modules as one script."""
+    return "".join(map(_static, SCRIPTS))
+
+
+@cache
+def _static(name: str) -> str:
+    return (STATIC / name).read_text("utf-8")
+
+
+def _named(traces: list[Trace]) -> dict[str, Trace]:
+    """The traces under their methods' titles, numbered where a title comes twice."""
+    named: dict[str, Trace] = {}
+    for trace in traces:
+        name = title(trace)
+        same = sum(other.split(" · ")[0] == name for other in named)
+        named[f"{name} · {same + 1}" if same else name] = trace
+    return named

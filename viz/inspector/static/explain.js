@@ -1,0 +1,175 @@
+// Why: the sentences about one patch, made from the evidence of the decisions.
+
+const FATES = ["dropped", "kept", "merged", "compensated", "not kept"];
+
+// ".0021", "1.2e-6", "12"
+function short(value) {
+  if (value === 0) return "0";
+  if (Math.abs(value) < 1e-4) return value.toExponential(1);
+  if (Math.abs(value) >= 99.5) return value.toFixed(0);
+  return Number(value.toPrecision(2)).toString().replace(/^(-?)0\./, "$1.");
+}
+
+const similar = (value) => value.toFixed(2).replace(/^(-?)0\./, "$1.");
+const percent = (share) => (share >= 0.0005 || share === 0 ? `${+(100 * share).toPrecision(3)} %` : "< 0.05 %");
+const plural = (n, word) => `${n} ${word}${n === 1 ? "" : word.endsWith("ch") ? "es" : "s"}`;
+const token = (root) => (root === COMPENSATION ? "the compensation token" : `patch ${root}`);
+
+// "row 3, column 9", with picture and frame where there are several.
+function place(trace, patch) {
+  if (trace.row[patch] < 0) return "a line break without a patch";
+  const parts = [`row ${trace.row[patch] + 1}`, `column ${trace.column[patch] + 1}`];
+  if (trace.frame.some((f) => f)) parts.unshift(`frame ${trace.frame[patch] + 1}`);
+  if (trace.pictures.length > 1) parts.unshift(`picture ${trace.image[patch] + 1}`);
+  return parts.join(", ");
+}
+
+// Rank of a token among those that were decided about, from 1; and how many they are.
+function rankOf(decision, t) {
+  const score = ranking(decision), counted = countedTokens(decision);
+  const above = counted.filter((o) => score[o] > score[t] || (score[o] === score[t] && o < t));
+  return { rank: above.length + 1, of: counted.length };
+}
+
+// The interval of a token: its number, its size, and its most important token.
+function intervalOf(decision, t) {
+  const { interval, importance } = decision.evidence;
+  let size = 0, winner = -1;
+  interval.forEach((number, o) => {
+    if (number !== interval[t]) return;
+    size++;
+    if (winner < 0 || importance[o] > importance[winner]) winner = o;
+  });
+  return { number: interval[t], size, winner };
+}
+
+// One plain sentence: what a decision did with the token that held a patch, and why.
+function why(decision, patch, params) {
+  const t = tokenBefore(decision, patch);
+  if (t < 0) return "It was dropped before.";
+  const root = decision.before.rootOf[t];
+  if (root === COMPENSATION)
+    return decision.into[t] === COMPENSATION
+      ? "It was in the compensation token before, and stays in it."
+      : "The compensation token that held it was " + outcome(decision, t) + ".";
+  const subject = root === patch ? "" : `Its token, at patch ${root}: `;
+  const score = ranking(decision);
+  const forced = score && decision.rule && Number.isNaN(score[t]);
+  const reasons = { interval: byInterval, top: byRank, redundancy: byRedundancy };
+  const reason = forced ? () => `decided beforehand: ${outcome(decision, t)}` : reasons[decision.rule] ?? outcome;
+  const sentence = subject + reason(decision, t, params) + ".";
+  return sentence[0].toUpperCase() + sentence.slice(1);
+}
+
+// "kept, and took in 5 others", "merged into patch 170 with weight .12", ...
+function outcome(decision, t) {
+  const into = decision.into[t], weight = decision.weight[t];
+  switch (decision.fate[t]) {
+    case Fate.KEPT: {
+      const others = decision.into.reduce((sum, r) => sum + (r === into), 0) - 1;
+      return others ? `kept, and took in ${plural(others, "other")}` : "kept as it is";
+    }
+    case Fate.MERGED:
+      return `merged into ${token(into)}${Number.isNaN(weight) ? "" : ` with weight ${short(weight)}`}`;
+    case Fate.COMPENSATED:
+      return "sent to the compensation token";
+    case Fate.DROPPED:
+      return "dropped";
+    default:
+      return "not a target; where it would go depends on hidden states, so only a run can tell";
+  }
+}
+
+function byInterval(decision, t) {
+  const { importance, similarity, best_target: best } = decision.evidence;
+  const { rootOf } = decision.before;
+  if (decision.kept !== decision.whatIf.keep.kept)
+    return `with ${decision.kept} targets it would be ${outcome(decision, t)}`;
+  const { number, size, winner } = intervalOf(decision, t);
+  const own = `interval ${number}: importance ${short(importance[t])}`;
+  if (decision.fate[t] === Fate.KEPT) {
+    const rank = size > 1 ? `the highest of its ${size} tokens` : "the only token in it";
+    return `${own}, ${rank}, so it was ${outcome(decision, t)}`;
+  }
+  const beaten = `${own}, beaten by ${token(rootOf[winner])} (${short(importance[winner])})`;
+  if (!similarity) return `${beaten}, so it was ${outcome(decision, t)}`;
+  const merged = decision.fate[t] === Fate.MERGED;
+  const limit = decision.tau === undefined ? "" : ` is ${merged ? "" : "not "}above tau ${similar(decision.tau)}`;
+  const likeness = `best similarity ${similar(similarity[t])}${merged ? "" : `, to ${token(rootOf[best[t]])},`}`;
+  const end = {
+    [Fate.MERGED]: outcome(decision, t),
+    [Fate.COMPENSATED]: "joined the compensation token",
+    [Fate.DROPPED]: "was dropped",
+  }[decision.fate[t]];
+  return `${beaten}; ${likeness}${limit}, so it ${end}`;
+}
+
+function byRank(decision, t) {
+  const score = ranking(decision), { rank, of } = rankOf(decision, t);
+  const last = countedTokens(decision)
+    .filter((o) => decision.fate[o] === Fate.KEPT)
+    .reduce((least, o) => Math.min(least, score[o]), Infinity);
+  const own = `importance ${short(score[t])} ranks ${rank} of ${of}`;
+  return decision.fate[t] === Fate.KEPT
+    ? `${own}; the best ${decision.kept} stay, so it was ${outcome(decision, t)}`
+    : `${own}; only the best ${decision.kept} stay (the last has ${short(last)}), so it was ${outcome(decision, t)}`;
+}
+
+function byRedundancy(decision, t, params) {
+  const { importance, redundancy } = decision.evidence, factor = params.weight ?? 6;
+  const degree = redundancy.map((r, o) => r - factor * importance[o]);
+  const above = degree.reduce((sum, d, o) => sum + (d > degree[t] || (d === degree[t] && o < t)), 0);
+  const gone = decision.fate.reduce((sum, f) => sum + (f !== Fate.KEPT), 0);
+  const own = `redundancy ${similar(redundancy[t])} less ${short(factor)} × importance ${short(importance[t])} is ${similar(degree[t])}, rank ${above + 1} of ${degree.length}`;
+  return `${own}; the ${gone} most redundant go, so it was ${outcome(decision, t)}`;
+}
+
+// Everything the card says about a patch at a stage.
+function describe(trace, stage, situation, decision, patch) {
+  const root = situation.root[patch], fate = situation.fate[patch];
+  const facts = [], t = tokenBefore(decision, patch), { evidence } = decision;
+  const add = (label, value) => facts.push({ label, value });
+  const known = (name) => t >= 0 && evidence[name] && !Number.isNaN(evidence[name][t]);
+  if (known("importance")) {
+    const { rank, of } = rankOf(decision, t);
+    add("Importance", `${short(evidence.importance[t])} · rank ${rank} of ${of}`);
+  }
+  if (known("interval") && evidence.interval[t] >= 0) {
+    const { number, winner } = intervalOf(decision, t);
+    const who = winner === t ? "it wins" : `won by ${token(decision.before.rootOf[winner])} (${short(evidence.importance[winner])})`;
+    add("Interval", `${number} · ${who}`);
+  }
+  if (known("redundancy")) add("Redundancy", similar(evidence.redundancy[t]));
+  if (known("similarity") && evidence.best_target[t] !== t) {
+    const limit = decision.tau === undefined ? "" : `, tau ${similar(decision.tau)}`;
+    add("Best target", `${token(decision.before.rootOf[evidence.best_target[t]])} · similarity ${similar(evidence.similarity[t])}${limit}`);
+  }
+  if (stage > 0 && root !== GONE) {
+    const weight = situation.weight(patch), size = situation.size(root);
+    if (size > 1 && !Number.isNaN(weight)) add("Weight", `${short(weight)} in a token of ${plural(size, "patch")}`);
+    if (situation.tokens[patch] > 1) add("Part of", plural(situation.tokens[patch], "token"));
+  }
+  const before = "Before compression every patch is its own token. ";
+  const reason = why(decision, patch, trace.params);
+  return {
+    title: `Patch ${patch}`,
+    place: place(trace, patch),
+    fate: stage > 0 ? fate : Fate.KEPT,
+    root,
+    why: stage > 0 ? reason : trace.last > 0 ? `${before}Next: ${reason[0].toLowerCase()}${reason.slice(1)}` : "Without compression every patch keeps its own token.",
+    facts,
+    path: path(trace, patch),
+  };
+}
+
+// What became of a patch, stage by stage, until it is gone.
+function path(trace, patch) {
+  const steps = [];
+  for (let s = 1; s <= trace.last; s++) {
+    const { root, fate, name } = trace.stages[s];
+    const where = root[patch] === GONE ? "gone" : root[patch] === patch ? "its own token" : token(root[patch]);
+    steps.push({ stage: s, name, where, fate: fate[patch] });
+    if (root[patch] === GONE) break;
+  }
+  return steps;
+}

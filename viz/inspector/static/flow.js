@@ -1,0 +1,90 @@
+// The flow: between two stages every token moves to the token it becomes part of. Dropped tokens
+// fade where they stand; the compensation token gathers in the lower right corner.
+
+const MOVE = 1300, REST = 700; // milliseconds
+
+class Flow {
+  // go(stage) shows a stage; done() is told the end.
+  constructor(picture, { go, done }) {
+    Object.assign(this, { picture, go, done, running: 0 });
+  }
+
+  get playing() {
+    return this.running !== 0;
+  }
+
+  stop() {
+    cancelAnimationFrame(this.running);
+    clearTimeout(this.resting);
+    this.running = 0;
+  }
+
+  // Play from a stage to the last.
+  play(stage) {
+    this.stop();
+    const { trace } = this.picture;
+    this.running = -1; // until the first frame
+    this.go(stage);
+    if (stage >= trace.last) return this.finish();
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.resting = setTimeout(() => (still ? this.play(stage + 1) : this.move(stage)), REST);
+  }
+
+  finish() {
+    this.stop();
+    this.done();
+  }
+
+  move(stage) {
+    const begin = performance.now();
+    const frame = (now) => {
+      const time = Math.min(1, (now - begin) / MOVE);
+      if (time === 1) return this.play(stage + 1);
+      this.drawBetween(stage, time * time * (3 - 2 * time));
+      this.running = requestAnimationFrame(frame);
+    };
+    this.running = requestAnimationFrame(frame);
+  }
+
+  drawBetween(stage, time) {
+    const { picture } = this, { trace, base } = picture;
+    const from = trace.stages[stage], to = trace.stages[stage + 1];
+    const ctx = picture.pen(picture.canvas), corner = this.corner();
+    ctx.globalAlpha = 0.16;
+    ctx.drawImage(base, 0, 0, picture.width, picture.height);
+    const at = (root) => (root === COMPENSATION ? corner : picture.centre(root));
+    for (const root of from.rootOf) {
+      const next = root === COMPENSATION ? to.root[from.members(root).patches[0]] : to.root[root];
+      const [x0, y0] = at(root), [x1, y1] = next === GONE ? [x0, y0] : at(next);
+      const stays = next === root;
+      const shrink = stays ? 1 : 1 - 0.55 * time;
+      ctx.globalAlpha = stays ? 1 : next === GONE ? 1 - time : 1 - 0.75 * time * time;
+      this.tile(ctx, root, x0 + time * (x1 - x0), y0 + time * (y1 - y0), shrink);
+    }
+    ctx.globalAlpha = 1;
+    if (to.compensated) this.bin(ctx, corner, from.compensated ? 1 : time);
+  }
+
+  corner() {
+    const frame = this.picture.frames.at(-1);
+    return [frame.x + frame.width - 24, frame.y + frame.height - 24];
+  }
+
+  tile(ctx, root, x, y, size) {
+    const { base, scale } = this.picture;
+    if (root === COMPENSATION) return;
+    const [left, top, w, h] = this.picture.box(root);
+    if (!w) return;
+    ctx.drawImage(base, left * scale, top * scale, w * scale, h * scale, x - (w * size) / 2, y - (h * size) / 2, w * size, h * size);
+  }
+
+  bin(ctx, [x, y], size) {
+    const look = this.picture.looks.fates[Fate.COMPENSATED], side = 32 * size;
+    ctx.fillStyle = look.tint;
+    ctx.fillRect(x - side / 2, y - side / 2, side, side);
+    ctx.fillStyle = hatchPattern(ctx, ...look.hatch, this.picture.scale);
+    ctx.fillRect(x - side / 2, y - side / 2, side, side);
+    ctx.strokeStyle = this.picture.looks.ink;
+    ctx.strokeRect(x - side / 2, y - side / 2, side, side);
+  }
+}

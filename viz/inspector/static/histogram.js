@@ -1,0 +1,150 @@
+// A histogram of one number per token, stacked by fate; a line for tau, a marker for the patch in
+// hand. Pointing at a bar lights its tokens.
+
+const BINS = 40;
+const MARGIN = { left: 6, right: 6, top: 14, bottom: 20 };
+const STACK = [Fate.KEPT, Fate.MERGED, Fate.COMPENSATED, Fate.UNDECIDED, Fate.DROPPED];
+
+class Histogram {
+  constructor(canvas, { log, format }) {
+    Object.assign(this, { canvas, log, format });
+    this.painted = document.createElement("canvas");
+  }
+
+  layout(width, height) {
+    Object.assign(this, { width, height, scale: window.devicePixelRatio || 1 });
+    for (const canvas of [this.canvas, this.painted]) {
+      canvas.width = Math.round(width * this.scale);
+      canvas.height = Math.round(height * this.scale);
+    }
+    this.canvas.style.height = `${height}px`;
+  }
+
+  // values[t], fates[t] of the tokens; NaN is not counted. `low`, `high`: bounds, else the data's.
+  load(values, fates, low, high) {
+    const there = [...values.keys()].filter((t) => !Number.isNaN(values[t]) && (!this.log || values[t] > 0));
+    const known = there.map((t) => values[t]);
+    this.low = low ?? Math.min(...known);
+    this.high = high ?? Math.max(...known);
+    if (!(this.high > this.low)) this.high = this.low ? this.low * 1.01 : 1;
+    this.values = values;
+    this.tokens = Array.from({ length: BINS }, () => []);
+    this.stacks = Array.from({ length: BINS }, () => [0, 0, 0, 0, 0]);
+    for (const t of there) {
+      const bin = this.binOf(values[t]);
+      this.tokens[bin].push(t);
+      this.stacks[bin][fates[t]]++;
+    }
+    this.most = Math.max(1, ...this.tokens.map((tokens) => tokens.length));
+    this.empty = there.length === 0;
+  }
+
+  // Where a value lies between low and high, 0 to 1.
+  share(value) {
+    const by = this.log ? Math.log : (v) => v;
+    return (by(value) - by(this.low)) / (by(this.high) - by(this.low));
+  }
+
+  valueAt(x) {
+    const share = (x - MARGIN.left) / (this.width - MARGIN.left - MARGIN.right);
+    return this.log ? this.low * (this.high / this.low) ** share : this.low + share * (this.high - this.low);
+  }
+
+  binOf(value) {
+    return Math.min(BINS - 1, Math.max(0, Math.floor(this.share(value) * BINS)));
+  }
+
+  x(value) {
+    return MARGIN.left + this.share(value) * (this.width - MARGIN.left - MARGIN.right);
+  }
+
+  // The tokens of the bar at x.
+  at(x) {
+    const share = (x - MARGIN.left) / (this.width - MARGIN.left - MARGIN.right);
+    return share < 0 || share >= 1 ? [] : this.tokens[Math.floor(share * BINS)];
+  }
+
+  pen(canvas) {
+    const ctx = canvas.getContext("2d");
+    ctx.setTransform(this.scale, 0, 0, this.scale, 0, 0);
+    ctx.clearRect(0, 0, this.width, this.height);
+    return ctx;
+  }
+
+  paint(looks) {
+    const ctx = this.pen(this.painted), theme = themeOf(this.canvas);
+    Object.assign(this, { looks, theme });
+    const floor = this.height - MARGIN.bottom, room = floor - MARGIN.top;
+    const wide = (this.width - MARGIN.left - MARGIN.right) / BINS;
+    ctx.fillStyle = theme.line;
+    ctx.fillRect(0, floor, this.width, 1);
+    this.stacks.forEach((stack, bin) => {
+      let y = floor;
+      for (const fate of STACK) {
+        if (!stack[fate]) continue;
+        const high = (room * stack[fate]) / this.most, look = looks.fates[fate];
+        const box = [MARGIN.left + bin * wide, y - high, Math.max(1, wide - 0.75), high];
+        ctx.fillStyle = fate === Fate.KEPT ? theme.accent : fate === Fate.DROPPED ? theme.quiet : look.tint;
+        ctx.fillRect(...box);
+        if (look.hatch) {
+          ctx.fillStyle = hatchPattern(ctx, ...look.hatch, this.scale);
+          ctx.fillRect(...box);
+        }
+        y -= high;
+      }
+    });
+    ctx.fillStyle = theme.ink;
+    ctx.font = `12px ${theme.font}`;
+    ctx.textAlign = "left";
+    ctx.fillText(this.format(this.low), MARGIN.left, this.height - 5);
+    ctx.textAlign = "right";
+    ctx.fillText(this.format(this.high), this.width - MARGIN.right, this.height - 5);
+  }
+
+  // Copy the bars; draw tau, the token `held`, and ticks for the lit tokens.
+  draw({ held, tau, lit }) {
+    this.tau = tau;
+    const value = held < 0 ? NaN : this.values[held];
+    const ctx = this.pen(this.canvas), { theme, looks } = this;
+    ctx.drawImage(this.painted, 0, 0, this.width, this.height);
+    const floor = this.height - MARGIN.bottom;
+    ctx.fillStyle = theme.ink;
+    for (const t of lit) {
+      if (Number.isNaN(this.values[t])) continue;
+      ctx.fillRect(this.x(this.values[t]) - 0.5, floor + 1, 1, 5);
+    }
+    ctx.font = `12px ${theme.font}`;
+    if (tau !== undefined) {
+      const x = this.x(tau);
+      ctx.fillStyle = looks.mark;
+      ctx.fillRect(x - 1, 0, 2, floor);
+      ctx.beginPath();
+      ctx.arc(x, 5, 5, 0, 7);
+      ctx.fill();
+      this.label(ctx, `τ ${similar(tau)}`, x, 10, theme.ink, theme.panel);
+    }
+    if (Number.isNaN(value)) return;
+    const x = Math.min(this.width - MARGIN.right, Math.max(MARGIN.left, this.x(value)));
+    ctx.fillStyle = theme.ink;
+    ctx.beginPath();
+    ctx.moveTo(x, floor);
+    ctx.lineTo(x - 5, floor + 8);
+    ctx.lineTo(x + 5, floor + 8);
+    ctx.fill();
+    ctx.fillRect(x - 0.75, MARGIN.top, 1.5, floor - MARGIN.top);
+    this.label(ctx, this.format(value), x, MARGIN.top + 12, theme.ink, theme.panel);
+  }
+
+  // Text beside a line, on a ground of its own.
+  label(ctx, text, x, y, colour, ground) {
+    const wide = ctx.measureText(text).width + 8;
+    const left = x + 6 + wide > this.width ? x - 6 - wide : x + 6;
+    ctx.globalAlpha = 0.85;
+    ctx.fillStyle = ground;
+    ctx.fillRect(left, y - 11, wide, 15);
+    ctx.globalAlpha = 1;
+    ctx.fillStyle = colour;
+    ctx.textAlign = "left";
+    ctx.fillText(text, left + 4, y);
+  }
+}

@@ -1,0 +1,164 @@
+// What is painted on the picture. Each overlay says when it can be shown, paints itself, and tells
+// its legend and caption; `now` is what the inspector shows (see `current` in inspector.js).
+
+const OVERLAYS = {
+  fate: {
+    label: "Fate",
+    paint: (ctx, picture, { situation }) => paintFate(ctx, picture, situation),
+    legend: (now) => [keptSample(now), ...fateSamples(now, [2, 3, 0, 4])],
+    caption: stageCaption,
+  },
+  groups: {
+    label: "Groups",
+    paint: (ctx, picture, { situation, mode }) => paintGroups(ctx, picture, situation, mode),
+    legend(now) {
+      const { root } = now.situation, groups = new Set(root.filter((r) => now.situation.isGroup(r)));
+      return [{ text: `${plural(groups.size, "group")} of several patches` }, ...fateSamples(now, [3, 0, 4])];
+    },
+    caption: stageCaption,
+  },
+  importance: {
+    label: "Importance",
+    grey: true,
+    can: ({ decision }) => decision.evidence.importance,
+    paint(ctx, picture, { decision: { before, evidence } }) {
+      paintHeat(ctx, picture, atRoots(before, evidence.importance), heatTop(evidence.importance));
+    },
+    legend: ({ looks, decision }) => heatScale(looks, decision.evidence.importance),
+    caption: ({ decision, stage }) =>
+      `${capital(decision.measure)}: ${stage ? "what this stage was decided by" : "what the first step will be decided by"}.`,
+  },
+  attention: {
+    label: "Attention",
+    grey: true,
+    can: ({ attention }) => attention,
+    paint: (ctx, picture, { attention: { row, stage } }) => paintHeat(ctx, picture, atRoots(stage, row), heatTop(row)),
+    legend: ({ looks, attention }) => heatScale(looks, attention.row),
+    caption({ trace, attention: { row, layer, word } }) {
+      const said = wordText(trace.words[word]?.text ?? ""), total = row.reduce((a, b) => a + b, 0);
+      return `Layer ${layer}, while the model produced “${said}”. All visual tokens together take ${percent(total)} of its attention.`;
+    },
+  },
+  agreement: {
+    label: "Agreement",
+    can: ({ other }) => other,
+    paint: (ctx, picture, now) => paintAgreement(ctx, picture, agreement(now.situation, now.theirs).side),
+    legend({ trace, other, situation, theirs, looks }) {
+      const { onlyMine, onlyTheirs, both, iou } = agreement(situation, theirs);
+      return [
+        { sample: looks.sides[0], look: "rising", text: `only ${trace.name} ${onlyMine}` },
+        { sample: looks.sides[1], look: "falling", text: `only ${other.name} ${onlyTheirs}` },
+        { sample: "transparent", look: "outlined", text: `both ${both}` },
+        { text: `IoU ${iou.toFixed(2)}` },
+      ];
+    },
+    caption: ({ trace, other, stage, theirs }) =>
+      `Kept by ${trace.name}, ${trace.stages[stage].name}, and by ${other.name}, ${theirs.name}.`,
+  },
+};
+
+// For the quiz: nothing gives an answer away.
+const PLAIN = { label: "Picture", paint() {}, legend: () => [], caption: () => "" };
+
+const keptSample = ({ situation }) => ({ sample: "transparent", look: "outlined", text: `kept ${situation.counts[Fate.KEPT]}` });
+
+const fateSamples = ({ situation: { counts }, looks }, fates) =>
+  fates.filter((f) => counts[f]).map((f) => ({ sample: looks.sample(f), text: `${FATES[f]} ${counts[f]}` }));
+
+const heatScale = (looks, row) => [
+  { sample: looks.heatGradient(), look: "wide", text: `0 to ${percent(heatTop(row))} of the attention, per token` },
+];
+
+function stageCaption({ trace, stage, situation, changed }) {
+  const { counts } = situation, { name, nTokens, compensated } = trace.stages[stage];
+  if (changed) return `What if: ${counts[Fate.KEPT]} tokens would stand for ${trace.n} patches.`;
+  if (stage === 0) return `Before compression: one token for each of ${trace.n} patches.`;
+  const extra = compensated ? " and the compensation token" : "";
+  return `${capital(name)}, ${plural(nTokens - compensated, "token")}${extra} stand for ${trace.n} patches.`;
+}
+
+const HEAT = 0.78; // how far a heat map covers the picture
+const WITHIN = 0.99; // of all values lie within the heat scale: sinks would leave the rest black
+
+// What became of each patch.
+function paintFate(ctx, picture, situation) {
+  picture.looks.fates.forEach((look, fate) => {
+    const which = (p) => situation.fate[p] === fate;
+    if (!situation.counts[fate]) return;
+    if (look.strength) picture.fill(ctx, look.tint, look.strength, which);
+    if (look.hatch) picture.fill(ctx, hatchPattern(ctx, ...look.hatch, picture.scale), 1, which);
+    if (look.outlined) picture.frameAll(ctx, which);
+  });
+}
+
+// Which patches became one token: in their mean colour, or in one that touching groups do not share.
+function paintGroups(ctx, picture, situation, mode) {
+  const { trace } = picture, { root, fate } = situation;
+  const grouped = (p) => situation.isGroup(root[p]);
+  const lost = (p) => root[p] < 0 || fate[p] === Fate.UNDECIDED;
+  const colours = mode === "mean" ? meanColours(trace.colour, situation) : trace.groupColour;
+  if (mode === "label") picture.paintGrey(ctx, grouped);
+  for (let p = 0; p < trace.n; p++) {
+    if (!grouped(p) || lost(p)) continue;
+    ctx.globalAlpha = mode === "mean" ? 1 : 0.7;
+    ctx.fillStyle = colourAt(colours, root[p]);
+    ctx.fillRect(...picture.box(p));
+  }
+  ctx.globalAlpha = 1;
+  picture.looks.fates.forEach((look, index) => {
+    const which = (p) => lost(p) && fate[p] === index;
+    if (look.strength) picture.fill(ctx, look.tint, look.strength, which);
+    if (look.hatch) picture.fill(ctx, hatchPattern(ctx, ...look.hatch, picture.scale), 1, which);
+  });
+  picture.borders(ctx, (p) => (lost(p) ? -10 - fate[p] : root[p]));
+}
+
+function meanColours(colour, situation) {
+  const sums = new Float32Array(colour.length), count = new Uint32Array(situation.n);
+  situation.root.forEach((r, p) => {
+    if (r < 0) return;
+    count[r]++;
+    for (let c = 0; c < 3; c++) sums[3 * r + c] += colour[3 * p + c];
+  });
+  return sums.map((sum, i) => Math.round(sum / Math.max(1, count[Math.floor(i / 3)])));
+}
+
+// Values per patch from 0 to `top`; patches without a value fade.
+function paintHeat(ctx, picture, values, top) {
+  const { looks } = picture;
+  for (let p = 0; p < values.length; p++) {
+    const there = !Number.isNaN(values[p]);
+    ctx.globalAlpha = there ? HEAT : 0.72;
+    ctx.fillStyle = there ? looks.heatColour(values[p] / top) : picture.panel;
+    ctx.fillRect(...picture.box(p));
+  }
+  ctx.globalAlpha = 1;
+  picture.borders(ctx, (p) => Number.isNaN(values[p]));
+}
+
+function heatTop(row) {
+  const sorted = Float32Array.from(row).filter((v) => !Number.isNaN(v)).sort();
+  const at = WITHIN * (sorted.length - 1), low = Math.floor(at);
+  const high = Math.min(low + 1, sorted.length - 1);
+  return sorted.length ? sorted[low] + (at - low) * (sorted[high] - sorted[low]) || 1 : 1;
+}
+
+// Who keeps which patch: only one, only the other, both.
+function agreement(mine, theirs) {
+  const kept = (situation, p) => situation.fate[p] === Fate.KEPT;
+  const side = Uint8Array.from(mine.fate, (_, p) => kept(mine, p) + 2 * kept(theirs, p));
+  const counts = [0, 0, 0, 0];
+  for (const s of side) counts[s]++;
+  const [, onlyMine, onlyTheirs, both] = counts;
+  return { side, onlyMine, onlyTheirs, both, iou: both / Math.max(1, onlyMine + onlyTheirs + both) };
+}
+
+function paintAgreement(ctx, picture, side) {
+  const { looks, panel, scale } = picture;
+  picture.fill(ctx, panel, 0.7, (p) => side[p] === 0);
+  [["/", 1], ["\\", 2]].forEach(([direction, value]) => {
+    picture.fill(ctx, looks.sides[value - 1], 0.65, (p) => side[p] === value);
+    picture.fill(ctx, hatchPattern(ctx, direction, "#fff", scale), 0.6, (p) => side[p] === value);
+  });
+  picture.frameAll(ctx, (p) => side[p] === 3);
+}

@@ -1,0 +1,43 @@
+// The quiz: guess which patches still have a token of their own at the last stage, then reveal.
+
+const GUESSES = 12;
+
+class Quiz {
+  constructor(element, { reveal, again, close }) {
+    this.element = element;
+    element.querySelector(".reveal").addEventListener("click", reveal);
+    element.querySelector(".again").addEventListener("click", again);
+    element.querySelector(".close").addEventListener("click", close);
+  }
+
+  show(quiz, trace) {
+    const { element } = this;
+    element.hidden = !quiz;
+    if (!quiz) return;
+    const left = quiz.goal - quiz.picks.size, reveal = element.querySelector(".reveal");
+    reveal.disabled = quiz.picks.size === 0;
+    reveal.hidden = quiz.revealed;
+    element.querySelector(".again").hidden = !quiz.revealed;
+    element.querySelector(".text").textContent = quiz.revealed
+      ? verdict(quiz.picks, trace)
+      : `“${trace.question}” Which patches does ${trace.name} keep to the end? Choose ${quiz.goal}: ${left ? `${left} left.` : "done. Reveal!"}`;
+  }
+}
+
+const newQuiz = (trace) => ({
+  picks: new Set(), revealed: false, goal: Math.min(GUESSES, trace.stages[trace.last].counts[Fate.KEPT]),
+});
+
+// Hits, and what blind guessing would have got.
+function score(picks, trace) {
+  const { fate, counts } = trace.stages[trace.last];
+  let hits = 0;
+  for (const p of picks) hits += fate[p] === Fate.KEPT;
+  return { hits, of: picks.size, chance: (picks.size * counts[Fate.KEPT]) / trace.n };
+}
+
+function verdict(picks, trace) {
+  const { hits, of, chance } = score(picks, trace);
+  const judged = hits > 1.5 * chance ? "Well seen." : hits >= chance ? "A little better than chance." : "Not where one would look.";
+  return `${hits} of your ${of} survive; blind guessing would get ${chance.toFixed(1)}. ${judged} Outlined patches were kept.`;
+}

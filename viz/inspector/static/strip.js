@@ -1,0 +1,126 @@
+// The token strip: one row per stage, all patches in reading order, so that places stay. The height
+// of a bar tells the fate; lines between the rows follow the lit patches from stage to stage.
+
+const ROW = 44, BAR = 20; // CSS pixels: from row to row, and the highest bar
+const LEVELS = { 0: 0.14, 1: 1, 2: 0.55, 3: 0.32, 4: 0.32 }; // of the highest bar, by fate
+const END = 26; // room at the end of a row for the compensation token
+
+class Strip {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.painted = document.createElement("canvas");
+  }
+
+  layout(trace, looks, width) {
+    Object.assign(this, { trace, looks, width });
+    this.scale = window.devicePixelRatio || 1;
+    this.height = ROW * trace.stages.length - (ROW - BAR) + 6;
+    for (const canvas of [this.canvas, this.painted]) {
+      canvas.width = Math.round(width * this.scale);
+      canvas.height = Math.round(this.height * this.scale);
+    }
+    this.canvas.style.height = `${this.height}px`;
+    this.end = trace.stages.some((stage) => stage.compensated) ? END : 0;
+    this.step = (width - this.end) / trace.n;
+  }
+
+  pen(canvas) {
+    const ctx = canvas.getContext("2d");
+    ctx.setTransform(this.scale, 0, 0, this.scale, 0, 0);
+    ctx.clearRect(0, 0, this.width, this.height);
+    return ctx;
+  }
+
+  // Paint all rows; `situations[s]` is what stage s shows.
+  paint(situations) {
+    const ctx = this.pen(this.painted), { trace, looks, scale } = this;
+    const theme = (this.theme = themeOf(this.canvas));
+    situations.forEach((situation, s) => {
+      const bottom = s * ROW + BAR + 3;
+      ctx.fillStyle = theme.line;
+      ctx.fillRect(0, bottom, this.width - this.end, 1);
+      for (let p = 0; p < trace.n; p++) this.bar(ctx, p, s, situation.fate[p], theme);
+      if (situation.compensated ?? situation.counts[Fate.COMPENSATED]) {
+        const look = looks.fates[Fate.COMPENSATED];
+        const box = [this.width - END + 6, bottom - BAR, 18, BAR];
+        ctx.fillStyle = look.tint;
+        ctx.fillRect(...box);
+        ctx.fillStyle = hatchPattern(ctx, ...look.hatch, scale);
+        ctx.fillRect(...box);
+      }
+    });
+  }
+
+  bar(ctx, p, s, fate, theme, lit = false) {
+    const bottom = s * ROW + BAR + 3, height = BAR * LEVELS[fate];
+    const gap = this.step > 3 ? 0.5 : 0;
+    ctx.fillStyle = lit
+      ? theme.accent
+      : fate === Fate.KEPT ? colourAt(this.trace.colour, p)
+      : fate === Fate.DROPPED ? theme.quiet : this.looks.fates[fate].tint;
+    const wide = lit ? Math.max(2, this.step - gap) : Math.max(0.5, this.step - gap);
+    ctx.fillRect(p * this.step, bottom - height, wide, height);
+  }
+
+  // Where a token stands in the strip: the middle of its root, or of the compensation token.
+  x(root) {
+    return root === COMPENSATION ? this.width - END + 15 : (root + 0.5) * this.step;
+  }
+
+  // Copy the rows, and draw the lit patches with their way through the stages.
+  draw({ rows: situations, stage, lit, pointed }) {
+    const ctx = this.pen(this.canvas), { theme } = this;
+    ctx.globalAlpha = lit?.length ? 0.45 : 1;
+    ctx.drawImage(this.painted, 0, 0, this.width, this.height);
+    ctx.globalAlpha = 1;
+    if (lit?.length) {
+      this.ways(ctx, lit, stage, situations, theme.quiet, 1, 0.6);
+      for (let s = 0; s < situations.length; s++)
+        for (const p of lit) this.bar(ctx, p, s, situations[s].fate[p], theme, true);
+    }
+    if (pointed >= 0) {
+      this.ways(ctx, [pointed], situations.length - 1, situations, this.looks.mark, 2.5, 1);
+      situations.forEach((situation, s) => {
+        const x = this.x(pointed), bottom = s * ROW + BAR + 3;
+        ctx.fillStyle = this.looks.mark;
+        ctx.fillRect(x - 1.5, bottom - BAR * LEVELS[situation.fate[pointed]] - 3, 3, BAR * LEVELS[situation.fate[pointed]] + 6);
+      });
+    }
+  }
+
+  // Lines from the place of each patch's token at one stage to that at the next.
+  ways(ctx, patches, upto, situations, colour, width, alpha) {
+    const path = new Path2D(), drawn = new Set();
+    for (let s = 0; s < upto; s++) {
+      const top = s * ROW + BAR + 4, bottom = (s + 1) * ROW + 3;
+      for (const p of patches) {
+        const from = situations[s].root[p], to = situations[s + 1].root[p];
+        const key = `${s} ${from} ${to}`; // many patches share one way
+        if (from === GONE || drawn.has(key)) continue;
+        drawn.add(key);
+        const x0 = this.x(from);
+        path.moveTo(x0, top);
+        if (to === GONE) {
+          path.lineTo(x0, top + 7); // a dead end
+          path.moveTo(x0 - 3, top + 7);
+          path.lineTo(x0 + 3, top + 7);
+        } else {
+          const middle = (top + bottom) / 2;
+          path.bezierCurveTo(x0, middle, this.x(to), middle, this.x(to), bottom);
+        }
+      }
+    }
+    ctx.strokeStyle = colour;
+    ctx.lineWidth = width;
+    ctx.globalAlpha = alpha;
+    ctx.stroke(path);
+    ctx.globalAlpha = 1;
+  }
+
+  // The patch and the stage at a point, the patch -1 outside.
+  at(x, y) {
+    const patch = Math.floor(x / this.step);
+    const stage = Math.min(this.trace.last, Math.max(0, Math.floor((y + (ROW - BAR) / 2) / ROW)));
+    return { patch: patch >= 0 && patch < this.trace.n ? patch : -1, stage };
+  }
+}

@@ -1,0 +1,130 @@
+// A trace as the views need it. Patches are numbered as in Python; everything speaks of them.
+
+const Fate = { DROPPED: 0, KEPT: 1, MERGED: 2, COMPENSATED: 3, UNDECIDED: 4 };
+// A token is called by the patch whose place it takes: its root. Two roots are no patches:
+const GONE = -1, COMPENSATION = -2;
+
+// Where every patch is at one stage.
+class Situation {
+  // fate[p], root[p]: of each patch; edges: patch source[e] is in the token into[e] with weight[e].
+  constructor({ fate, root, source, into, weight }) {
+    const n = fate.length;
+    Object.assign(this, { fate, root, n });
+    this.counts = new Array(5).fill(0);
+    for (const f of fate) this.counts[f]++;
+    // The edges sorted by token: those of root r stand at start[r + 2] .. start[r + 3].
+    this.start = new Uint32Array(n + 3);
+    for (const r of into) this.start[r + 3]++;
+    for (let i = 1; i < n + 3; i++) this.start[i] += this.start[i - 1];
+    const next = this.start.slice();
+    this.member = new Int32Array(source.length);
+    this.share = new Float32Array(source.length);
+    this.tokens = new Uint16Array(n); // in how many tokens each patch is
+    for (let e = 0; e < source.length; e++) {
+      const place = next[into[e] + 2]++;
+      this.member[place] = source[e];
+      this.share[place] = weight[e];
+      this.tokens[source[e]]++;
+    }
+  }
+
+  // The patches in the token `root`, and their weights.
+  members(root) {
+    if (root === GONE) return { patches: new Int32Array(0), weights: new Float32Array(0) };
+    const begin = this.start[root + 2], end = this.start[root + 3];
+    return { patches: this.member.subarray(begin, end), weights: this.share.subarray(begin, end) };
+  }
+
+  size(root) {
+    return root === GONE ? 0 : this.start[root + 3] - this.start[root + 2];
+  }
+
+  // Whether a token is made of several patches; the compensation token is a thing of its own.
+  isGroup(root) {
+    return root >= 0 && this.size(root) > 1;
+  }
+
+  // The weight of a patch in the token that holds most of it.
+  weight(patch) {
+    const { patches, weights } = this.members(this.root[patch]);
+    return weights[patches.indexOf(patch)];
+  }
+}
+
+function openTrace(raw) {
+  const trace = { ...raw };
+  for (const name of ["image", "frame", "row", "column", "box", "colour", "groupColour"])
+    trace[name] = unpack(raw[name]);
+  trace.stages = raw.stages.map((stage) => openStage(stage));
+  trace.decisions = raw.decisions.map((d, i) => openDecision(d, trace.stages[i], raw.stages[i + 1]));
+  trace.last = trace.stages.length - 1;
+  return trace;
+}
+
+function openStage(raw) {
+  const slot = unpack(raw.slot), group = unpack(raw.group);
+  // rootOf[o]: the root of token o.
+  const rootOf = Int32Array.from(slot, (p, o) => (o === raw.compensation ? COMPENSATION : p));
+  const place = (o) => (o < 0 ? GONE : rootOf[o]);
+  const situation = new Situation({
+    fate: unpack(raw.fate),
+    root: Int32Array.from(group, place),
+    source: unpack(raw.source),
+    into: Int32Array.from(unpack(raw.target), place),
+    weight: unpack(raw.weight),
+  });
+  // tokenOf[r + 2]: the token whose root is r, or -1.
+  const tokenOf = new Int32Array(situation.n + 2).fill(-1);
+  rootOf.forEach((r, o) => (tokenOf[r + 2] = o));
+  return Object.assign(situation, {
+    name: raw.name, nTokens: raw.n, compensated: raw.compensation !== null, rootOf, tokenOf,
+  });
+}
+
+// One event. Its arrays run over the tokens of the stage before; `into` names roots.
+function openDecision(raw, before, after) {
+  const group = unpack(raw.group), slot = unpack(raw.slot);
+  const compensation = after ? after.compensation : null;
+  const place = (o) => (o < 0 ? GONE : o === compensation ? COMPENSATION : before.rootOf[slot[o]]);
+  const evidence = {};
+  for (const [name, text] of Object.entries(raw.evidence)) evidence[name] = unpack(text);
+  return {
+    ...raw,
+    evidence,
+    before,
+    fate: unpack(raw.fate),
+    into: Int32Array.from(group, place),
+    weight: unpack(raw.weight),
+    tau: raw.whatIf.tau,
+    kept: raw.whatIf.keep?.kept,
+  };
+}
+
+// The decision that led to a stage; before compression: the first one to come.
+const decisionIndex = (stage) => Math.max(stage - 1, 0);
+
+// The token of a decision that held a patch, or -1 if nothing did.
+const tokenBefore = (decision, patch) => {
+  const root = decision.before.root[patch];
+  return root === GONE ? -1 : decision.before.tokenOf[root + 2];
+};
+
+// A value per token of a stage as a value per patch: at the patch whose place the token takes.
+function atRoots(stage, values) {
+  const spread = new Float32Array(stage.n).fill(NaN);
+  stage.rootOf.forEach((root, token) => {
+    if (root >= 0) spread[root] = values[token];
+  });
+  return spread;
+}
+
+// The attention row of a word in the stored layer of that index (or the last), with the stage whose
+// tokens it runs over.
+function attentionRow(trace, word, index) {
+  const { layers, lengths, words } = trace.attention;
+  index = Math.min(index, layers.length - 1);
+  word = Math.min(word, words.length - 1);
+  const rows = (trace.rows ??= [])[word] ??= unpackAttention(words[word]);
+  const begin = lengths.slice(0, index).reduce((a, b) => a + b, 0), layer = layers[index];
+  return { row: rows.subarray(begin, begin + lengths[index]), stage: trace.stages[trace.stageAt[layer]], index, layer, word };
+}
