@@ -6,6 +6,7 @@ GRADIO_SERVER_PORT), LIBRA_SLOTS (questions computed at once), LIBRA_QUEUE (ques
 
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -13,8 +14,19 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 
 from libra.errors import InputError
-from page import api, ask, compare, controls, efficiency, engine, figures, learn, panels, theme
-from page.examples import load as load_examples
+from page import (
+    api,
+    ask,
+    compare,
+    controls,
+    efficiency,
+    engine,
+    examples,
+    figures,
+    learn,
+    panels,
+    theme,
+)
 from page.visit import Visit
 
 LAUNCH = {
@@ -27,22 +39,28 @@ LAUNCH = {
     "max_file_size": "20mb",
 }
 SLOT = {"concurrency_id": "model", "concurrency_limit": engine.SLOTS}
-QUICK = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
+QUICK = {"queue": False, **PRIVATE}
+CHECKED = {"concurrency_limit": None, **PRIVATE}  # only queued events show their errors
 
 
-def build(model: str = engine.MODEL) -> gr.Blocks:
-    """The page, with one model loaded and the first example already on it."""
-    examples = load_examples()
-    first = ask.Shown(examples[0].trace(), examples[0].vanilla()) if examples else ask.Shown()
+def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Blocks:
+    """The page with one model loaded, and the first example of a folder already on it."""
+    prepared = examples.load(folder)
+    first = examples.first_shown(prepared)
     with gr.Blocks(
         title="Libra · visual tokens", delete_cache=(3600, 86400), fill_width=True
     ) as page:
         shown = gr.State(first)
-        gr.HTML(panels.header(engine.title(model), engine.facts(model)), elem_id="top")
+        gr.HTML(
+            panels.header(engine.title(model), engine.facts(model)),
+            js_on_load=theme.SWITCH,
+            elem_id="top",
+        )
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Ask", id="ask"), gr.Row(elem_id="ask-row"):
                 with gr.Column(elem_id="left-column"):
-                    c = controls.build(model, examples)
+                    c = controls.build(model, prepared)
                 with gr.Column(elem_id="middle-column"):
                     pictures = ask.build_pictures(first)
                 with gr.Column(elem_id="right-column"):
@@ -57,18 +75,18 @@ def build(model: str = engine.MODEL) -> gr.Blocks:
             with gr.Tab("Learn", id="learn"):
                 learn.build(model)
         api.build(model, **SLOT)
-        visit = Visit(shown, c, a, pair, examples)
+        visit = Visit(c, a, pair, prepared)
 
         # Asking: the answer streams, then vanilla is measured; Stop frees the slot.
         asks = [c.ask.click, c.question.submit, a.compare.click, pair.run.click]
-        a.compare.click(lambda: gr.Tabs(selected="compare"), None, tabs, **QUICK)
         buttons = [c.ask, c.stop, pair.run, pair.stop]
+        a.compare.click(lambda: gr.Tabs(selected="compare"), None, tabs, **QUICK)
         gr.on(asks, None, None, buttons, js=panels.SHOW_STOP)
         running = gr.on(
             asks,
             visit.ask,
-            [shown, a.stage, *c.inputs],
-            [shown, *a.outputs, pair.right],
+            [shown, *c.inputs],
+            [*a.outputs, pair.right],
             preprocess=False,
             show_progress="minimal",
             show_progress_on=a.answer,
@@ -82,14 +100,13 @@ def build(model: str = engine.MODEL) -> gr.Blocks:
         gr.on([c.stop.click, pair.stop.click], None, cancels=running)
 
         # Looking: stage, overlay and word move every picture of their tab.
-        a.stage.input(a.draw_pictures, [shown, a.stage], a.outputs, **QUICK)
-        a.overlays.select(visit.pick_overlay, [shown, a.stage], [shown, *a.outputs], **QUICK)
-        a.answer.select(visit.pick_word, [shown, a.stage], [shown, *a.outputs], **QUICK)
-        at_pair = [shown, pair.overlay, pair.stage]
+        a.stage.input(visit.pick_stage, [shown, a.stage], a.outputs, **QUICK)
+        a.overlays.select(visit.pick_overlay, shown, a.outputs, **QUICK)
+        a.answer.select(visit.pick_word, shown, a.outputs, **QUICK)
         gr.on(
             [pair.overlay.input, pair.stage.input, compare_tab.select],
             pair.draw,
-            at_pair,
+            [shown, pair.overlay, pair.stage],
             pair.outputs,
             **QUICK,
         )
@@ -97,12 +114,13 @@ def build(model: str = engine.MODEL) -> gr.Blocks:
         efficiency_tab.select(efficiency.draw, shown, charts, **QUICK)
 
         # Choosing: examples, files, methods.
-        everything = [shown, *a.outputs, *c.outputs]
-        c.strip.select(visit.open_example, [shown, a.stage, c.model], everything, **QUICK)
-        a.open_trace.upload(
-            visit.open_trace, [a.open_trace, shown, a.stage, c.model], everything, **QUICK
+        everything = [*a.outputs, *c.outputs]
+        c.strip.select(visit.open_example, [shown, c.model], everything, **QUICK)
+        a.open_trace.upload(visit.open_trace, [a.open_trace, shown, c.model], everything, **CHECKED)
+        uploaded = c.picture.upload(
+            visit.check_picture, [c.picture, shown], None, preprocess=False, **CHECKED
         )
-        c.picture.upload(visit.check_picture, c.picture, c.picture, preprocess=False, **QUICK)
+        uploaded.failure(visit.last_picture, shown, c.picture, **QUICK)
         c.method.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
         c.model.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
         c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)

@@ -2,6 +2,7 @@
 
 import gradio as gr
 
+from libra.errors import InputError
 from page import engine, views
 from page.errors import explained
 from page.plan import parse_layers, request
@@ -31,6 +32,8 @@ def build(model: str, **slot) -> None:
         the trace file.
         """
         with explained():
+            if not isinstance(parameters or {}, dict):
+                raise InputError('Parameters are one JSON object, like {"tau": 0.8}.')
             plan = {"ratio": ratio, "layers": parse_layers(layers)} | (parameters or {})
             *_, last = engine.ask(model, request(image, question, method, plan))
             return last.text, numbers(last.trace, last.vanilla), views.save_trace(last.trace)

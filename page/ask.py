@@ -9,16 +9,7 @@ from libra.trace import Trace
 from page import panels, texts, views
 from page.legends import legend
 from page.readouts import readouts
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What one visitor looks at; kept in the session."""
-
-    trace: Trace | None = None
-    vanilla: Trace | None = None  # the same inputs without compression, once measured
-    overlay: str = "fate"
-    word: int = 0
+from page.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -43,25 +34,22 @@ class AskTab:
         pictures = [self.hero, self.caption, self.overlays, self.tokens, self.save_picture]
         return [*pictures, self.stage, self.answer, self.readouts, self.save_trace]
 
-    def draw_pictures(self, shown: Shown, stage: int) -> dict:
-        """All pictures at one stage."""
+    def draw_pictures(self, shown: Shown) -> dict:
+        """All pictures at the chosen stage."""
         if shown.trace is None:
             return {}
         return {
-            self.hero: gr.Image(**hero(shown, stage)),
-            self.caption: caption(shown, stage),
-            self.overlays: overlays(shown, stage),
-            self.tokens: strip(shown, stage),
-            self.save_picture: gr.DownloadButton(
-                value=picture_file(shown, stage), interactive=True
-            ),
+            self.hero: gr.Image(**hero(shown)),
+            self.caption: caption(shown),
+            self.overlays: overlays(shown),
+            self.tokens: strip(shown),
+            self.save_picture: gr.DownloadButton(value=picture_file(shown), interactive=True),
         }
 
-    def draw(self, shown: Shown, stage: int, status: str = "") -> dict:
-        """The whole tab for a new trace; the stage stays where it is if the trace has it."""
-        stage = min(stage, len(shown.trace.events))
-        return self.draw_pictures(shown, stage) | {
-            self.stage: gr.Radio(views.stage_choices(shown.trace), value=stage),
+    def draw(self, shown: Shown, status: str = "") -> dict:
+        """The whole tab for a new trace."""
+        return self.draw_pictures(shown) | {
+            self.stage: gr.Radio(views.stage_choices(shown.trace), value=shown.stage),
             self.answer: panels.answer(shown.trace, shown.word, status),
             self.readouts: readouts(shown.trace, shown.vanilla),
             self.save_trace: gr.DownloadButton(
@@ -72,31 +60,30 @@ class AskTab:
 
 def build_pictures(shown: Shown) -> dict[str, gr.components.Component]:
     """Place the middle column, filled with what is shown first."""
-    stage = len(shown.trace.events) if shown.trace else 0
     there = shown.trace is not None
     parts = {
         "hero": gr.Image(
-            **(hero(shown, stage) if there else {}),
+            **(hero(shown) if there else {}),
             show_label=False,
             format="png",
             interactive=False,
             buttons=["fullscreen"],
             elem_id="hero",
         ),
-        "caption": gr.HTML(caption(shown, stage) if there else "", elem_id="caption"),
+        "caption": gr.HTML(caption(shown) if there else "", elem_id="caption"),
         "stage": gr.Radio(
             views.stage_choices(shown.trace),
-            value=stage,
+            value=shown.stage,
             label="Stage",
             info=texts.STAGE_HELP,
             elem_classes="segments",
             elem_id="stage",
         ),
         "overlays": gr.HTML(
-            overlays(shown, stage) if there else "", js_on_load=panels.PICKS, elem_id="overlays"
+            overlays(shown) if there else "", js_on_load=panels.PICKS, elem_id="overlays"
         ),
         "tokens": gr.Image(
-            strip(shown, stage) if there else None,
+            strip(shown) if there else None,
             show_label=False,
             format="png",
             interactive=False,
@@ -109,7 +96,7 @@ def build_pictures(shown: Shown) -> dict[str, gr.components.Component]:
     with gr.Row(elem_id="files"):
         parts["save_picture"] = gr.DownloadButton(
             "Save picture",
-            picture_file(shown, stage) if there else None,
+            picture_file(shown) if there else None,
             interactive=there,
             size="sm",
             elem_id="save-picture",
@@ -140,37 +127,38 @@ def build_answer(shown: Shown) -> dict[str, gr.components.Component]:
     }
 
 
-def hero(shown: Shown, stage: int) -> dict:
+def hero(shown: Shown) -> dict:
     """File and description of the large picture."""
-    trace, overlay, word = shown.trace, shown.overlay, shown.word
-    name = views.file_name(trace, overlay, trace.stages[stage])
-    picture = views.picture(trace, overlay, stage, word, legend=False)
-    return {
-        "value": views.save_png(picture, name),
-        "alt_text": views.caption(trace, overlay, stage, word),
-    }
+    return {"value": _save(shown, legend=False), "alt_text": views.caption(*_at(shown))}
 
 
-def picture_file(shown: Shown, stage: int) -> str:
+def picture_file(shown: Shown) -> str:
     """The large picture with its legend, as a file to download."""
-    trace, overlay = shown.trace, shown.overlay
-    name = views.file_name(trace, overlay, trace.stages[stage])
-    return views.save_png(views.picture(trace, overlay, stage, shown.word), name)
+    return _save(shown, legend=True)
 
 
-def caption(shown: Shown, stage: int) -> str:
+def caption(shown: Shown) -> str:
     """Legend and explanation of the large picture, below it."""
-    at = (shown.trace, shown.overlay, stage, shown.word)
-    return f'{legend(*at)}<p class="caption">{views.caption(*at)}</p>'
+    return f'{legend(*_at(shown))}<p class="caption">{views.caption(*_at(shown))}</p>'
 
 
-def overlays(shown: Shown, stage: int) -> str:
+def overlays(shown: Shown) -> str:
     """The overlays to choose from, as small pictures of this stage."""
-    thumbnails = views.thumbnails(shown.trace, stage, shown.word)
+    thumbnails = views.thumbnails(shown.trace, shown.stage, shown.word)
     return panels.overlay_picker(thumbnails, shown.overlay)
 
 
-def strip(shown: Shown, stage: int) -> str:
+def strip(shown: Shown) -> str:
     """The token strip of this stage, as a file."""
-    name = views.file_name(shown.trace, "tokens", shown.trace.stages[stage])
-    return views.save_png(viz.token_strip(shown.trace, stage), name)
+    stage = shown.trace.stages[shown.stage]
+    picture = viz.token_strip(shown.trace, shown.stage)
+    return views.save_png(picture, views.file_name(shown.trace, "tokens", stage))
+
+
+def _save(shown: Shown, legend: bool) -> str:
+    name = views.file_name(shown.trace, shown.overlay, shown.trace.stages[shown.stage])
+    return views.save_png(views.picture(*_at(shown), legend=legend), name)
+
+
+def _at(shown: Shown) -> tuple[Trace, str, int, int]:
+    return shown.trace, shown.overlay, shown.stage, shown.word

@@ -6,8 +6,8 @@ import gradio as gr
 
 import viz
 from page import legends, panels, texts, views
-from page.ask import Shown
 from page.readouts import comparison
+from page.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def build(shown: Shown) -> CompareTab:
             )
             stage = gr.Radio(
                 views.stage_choices(shown.trace),
-                value=len(shown.trace.events) if shown.trace else 0,
+                value=shown.stage,
                 label="Stage",
                 info=texts.STAGE_HELP,
                 elem_classes="segments",

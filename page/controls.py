@@ -152,7 +152,13 @@ def build_settings(model: str, method: str) -> dict:
     settings, folds, parameters = plan.defaults(method, model), {}, {}
     parts = {
         "ratio": gr.Slider(
-            0, 0.95, settings["ratio"], step=0.01, label="Ratio", info=texts.RATIO_HELP
+            0,
+            0.95,
+            settings["ratio"],
+            step=0.01,
+            label="Ratio",
+            info=texts.RATIO_HELP,
+            elem_id="ratio",
         ),
         "layers": gr.CheckboxGroup(
             layer_choices(engine.load(model).n_layers - 2),

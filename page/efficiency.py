@@ -4,8 +4,8 @@ import gradio as gr
 
 import viz
 from page import panels, texts, views
-from page.ask import Shown
 from page.readouts import per_layer
+from page.shown import Shown
 
 
 def build() -> list[gr.components.Component]:

@@ -1,12 +1,14 @@
 """The prepared examples: pictures with a question, and the stored trace of its answer."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from libra.trace import Trace
+from page.shown import Shown
 from page.views import data_url
 
 FOLDER = Path(__file__).parents[1] / "assets" / "examples"
@@ -40,7 +42,19 @@ class Example:
         return data_url(square.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS))
 
 
-def load(folder: Path = FOLDER) -> list[Example]:
+def first_shown(examples: Sequence[Example]) -> Shown:
+    """What is on the page at the first visit: the last stage of the first example."""
+    if not examples:
+        return Shown()
+    first = examples[0]
+    shown, trace = Shown(picture=str(first.image)), first.trace()
+    if trace is not None:
+        shown.show(trace, first.vanilla())
+        shown.stage = len(trace.events)
+    return shown
+
+
+def load(folder: Path) -> list[Example]:
     """The examples of `examples.json` whose picture is there; none without the file."""
     index = folder / "examples.json"
     if not index.exists():

@@ -5,7 +5,7 @@ import gradio as gr
 import viz
 from libra.trace import Trace
 from page import texts, views
-from page.ask import Shown
+from page.shown import Shown
 
 
 def build() -> list[gr.components.Component]:

@@ -42,7 +42,7 @@ def header(model: str, facts: str) -> str:
     return f"""<header class="top">{LOGO}<div class="name"><h1>{texts.TITLE}</h1>
 <p>{texts.SUBTITLE}</p><a class="jump" href="#left-column">{texts.JUMP}</a></div>
 <span class="chip"><b>{escape(model)}</b> {escape(facts)}</span>
-<button class="icon" onclick="toggleTheme()" title="Light or dark"
+<button class="icon" type="button" title="Light or dark"
  aria-label="Switch between light and dark">{HALF}</button></header>"""
 
 

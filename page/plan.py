@@ -46,17 +46,21 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
 
 
 def method_choices() -> list[tuple[str, str]]:
-    """(label, name) of every method, grouped by where it acts and what it does."""
-    sites, kinds = list(texts.SITES), list(texts.KINDS)
-    known = [methods.get(name) for name in methods.names()]
-    known.sort(key=lambda m: (m.kind != "none", sites.index(m.site), kinds.index(m.kind)))
-    return [(f"{method.title}{_group(method)}", method.name) for method in known]
+    """(label, name) of every method, group by group."""
+    known = sorted(methods.names(), key=lambda name: texts.GROUPS.index(group(name)))
+    return [(method_label(name), name) for name in known]
 
 
-def _group(method: type[methods.Method]) -> str:
-    if method.kind == "none":
-        return ""
-    return f" · {texts.KINDS[method.kind]} {texts.SITES[method.site]}"
+def method_label(method: str) -> str:
+    """A method's title with its group."""
+    title = methods.get(method).title
+    return f"{title} · {group(method)}" if compresses(method) else title
+
+
+def group(method: str) -> str:
+    """One of `texts.GROUPS`."""
+    kind = methods.get(method)
+    return kind.kind if kind.site == "decoder" else kind.site
 
 
 def preset_choices(method: str) -> list[str]:

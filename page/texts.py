@@ -72,6 +72,7 @@ NOT_MEASURED = "Vanilla has not been measured on these inputs."
 FROM_EXAMPLE = "A stored answer: nothing was computed for it. Press Ask to run it here."
 FROM_FILE = "Opened from a file: nothing was computed for it."
 
+TRACE_PICTURE = "The picture of the trace file"
 NO_PICTURE = "There is no picture yet: drop one, paste one, or pick an example."
 
 QUESTION_HELP = "Press Enter to ask."
@@ -104,12 +105,8 @@ CHARTS = (
     ),
 )
 
-KINDS = {"none": "keeps all", "prune": "prunes", "merge": "merges"}
-SITES = {  # in the order of the method list
-    "decoder": "in the language model",
-    "connector": "before the language model",
-    "encoder": "in the vision encoder",
-}
+# How the method list is grouped, in its order: where a method acts, else what it does.
+GROUPS = ("none", "prune", "merge", "connector", "encoder")
 
 IDEA = """<p>A vision-language model cuts a picture into patches and turns each into a
 <b>visual token</b>. Its language model reads them like words, hundreds for one picture, in every

@@ -38,24 +38,16 @@ STONE = Color(
     c950="#121211",
 )
 
-# Before the first paint: the theme the visitor chose last, else the system's.
-HEAD = """
-<meta name="color-scheme" content="light dark">
-<script>
-  function setDark(dark) {
-    document.body.classList.toggle("dark", dark);
-    document.documentElement.style.colorScheme = dark ? "dark" : "light";
-  }
-  function toggleTheme() {
-    const dark = !document.body.classList.contains("dark");
-    localStorage.setItem("theme", dark ? "dark" : "light");
-    setDark(dark);
-  }
-  addEventListener("load", () => {
-    const chosen = localStorage.getItem("theme");
-    if (chosen) setDark(chosen === "dark");
-  });
-</script>
+HEAD = '<meta name="color-scheme" content="light dark">'
+
+# The switch in the header. Gradio follows the system; what the visitor chose comes after that.
+SWITCH = """
+const chosen = localStorage.getItem("theme");
+if (chosen) document.body.classList.toggle("dark", chosen === "dark");
+element.querySelector("button").addEventListener("click", () => {
+  const dark = document.body.classList.toggle("dark");
+  localStorage.setItem("theme", dark ? "dark" : "light");
+});
 """
 
 

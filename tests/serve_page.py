@@ -1,0 +1,43 @@
+"""The page on the micro model with two prepared examples, served for the tests."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import app
+from page import engine
+from tests.conftest import QUESTION, make_image
+
+
+def prepare_examples(folder: Path, model: str) -> Path:
+    """Two examples; the first has stored traces."""
+    lvlm = engine.load(model)
+    entries = []
+    for i, name in enumerate(("first", "second")):
+        make_image(seed=i).save(folder / f"{name}.png")
+        entries.append(
+            {
+                "image": f"{name}.png",
+                "question": QUESTION,
+                "title": name,
+                "alt": f"The {name} picture",
+                "credit": "noise",
+            }
+        )
+    request = {"images": [folder / "first.png"], "question": QUESTION, "max_new_tokens": 4}
+    lvlm.answer(**request).trace.save(folder / "first.trace.zip")
+    lvlm.answer(**request, method="vanilla").trace.save(folder / "first.vanilla.trace.zip")
+    (folder / "examples.json").write_text(json.dumps(entries))
+    return folder
+
+
+@contextmanager
+def serve_page(model: str, folder: Path) -> Iterator[str]:
+    """The address of the running page, with a slash at its end."""
+    page = app.build(model, folder)
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
+    try:
+        yield url
+    finally:
+        page.close()

@@ -1,0 +1,410 @@
+"""The page in headless Chromium, on the micro model."""
+
+import io
+import shutil
+import zipfile
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+
+from libra.trace import Trace
+from page import engine, texts
+from tests.conftest import N_VISUAL, QUESTION, make_image
+from tests.serve_page import prepare_examples, serve_page
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None,
+        reason="no Chromium found: install it with `apt-get install -y chromium`",
+    ),
+]
+PATIENCE = 30_000  # milliseconds; machines that test are often busy
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    return str(model_folder)
+
+
+@pytest.fixture(scope="module")
+def url(model, tmp_path_factory):
+    folder = prepare_examples(tmp_path_factory.mktemp("examples"), model)
+    with serve_page(model, folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, url):
+    """Open the page; requests to other hosts and errors of scripts fail the test."""
+    contexts, strangers, errors = [], [], []
+
+    def open_(width=1440, height=960, **options):
+        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("request", lambda request: strangers.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.locator("#hero img").wait_for()
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    own = urlsplit(url).netloc
+    assert not [u for u in strangers if u.startswith("http") and urlsplit(u).netloc != own]
+    assert not errors
+
+
+def expect(locator):
+    from playwright.sync_api import expect as playwright_expect
+
+    return playwright_expect(locator)
+
+
+def question(page):
+    return page.locator("#question textarea, #question input").first
+
+
+def answered(page):
+    """Wait until the answer is complete and vanilla measured."""
+    expect(page.locator("#answer .status")).to_contain_text("Answered in")
+    expect(page.locator("#ask-button")).to_be_visible()
+
+
+def hero(page):
+    return page.locator("#hero img").get_attribute("src")
+
+
+def changed_hero(page, before):
+    page.wait_for_function(
+        "before => document.querySelector('#hero img').getAttribute('src') !== before", arg=before
+    )
+
+
+def test_first_visit_shows_a_stored_answer_without_running_the_model(open_page, model, monkeypatch):
+    monkeypatch.setattr(engine, "ask", None)  # a call would fail
+    page = open_page()
+    expect(page.locator("#answer .asked")).to_have_text(QUESTION)
+    expect(page.locator("#answer .status")).to_contain_text("stored answer")
+    expect(page.locator("#readouts")).to_contain_text(f"{N_VISUAL} › {N_VISUAL // 2}")
+    expect(page.locator("#readouts")).to_contain_text("vanilla")
+    expect(page.locator("#stage input:checked")).to_have_value("3")
+    assert page.locator("#hero img").get_attribute("alt")
+
+
+def test_enter_asks_and_the_numbers_follow(open_page):
+    page = open_page()
+    page.locator("#method input").click()
+    page.get_by_role("option", name="FastV").click()
+    expect(page.locator(".about")).to_contain_text("attention")
+    question(page).fill("how many cat in the image ?")
+    question(page).press("Enter")
+    answered(page)
+    expect(page.locator("#answer .asked")).to_have_text("how many cat in the image ?")
+    expect(page.locator("#readouts")).to_contain_text(f"{N_VISUAL} › {N_VISUAL // 2}")
+    expect(page.locator("#stage label")).to_have_count(2)
+
+
+def test_stage_overlay_and_word_move_the_pictures(open_page):
+    page = open_page()
+    before, strip = hero(page), page.locator("#tokens img").get_attribute("src")
+    page.locator("#stage label").nth(1).click()
+    changed_hero(page, before)
+    expect(page.locator("#caption")).to_contain_text(f"stand for {N_VISUAL} patches")
+    assert page.locator("#tokens img").get_attribute("src") != strip
+
+    before = hero(page)
+    page.get_by_role("button", name="Importance").click()
+    changed_hero(page, before)
+    pressed = page.locator("#overlays [aria-pressed=true]")
+    expect(pressed).to_have_text("Importance")
+    expect(page.locator("#caption")).to_contain_text("of the attention per token")
+
+    before = hero(page)
+    page.locator("#answer [data-pick='1']").click()
+    changed_hero(page, before)
+    expect(page.locator("#caption")).to_contain_text("word 2 of")
+    expect(pressed).to_have_text("Word")
+
+
+def test_compare_shows_both_answers_costs_and_pictures(open_page):
+    page = open_page()
+    page.locator("#compare-button").click()
+    expect(page.locator("#numbers")).to_contain_text("FLOPs")
+    expect(page.locator("#left h3")).to_have_text("Vanilla")
+    expect(page.locator("#right h3")).to_have_text("Libra-Merging")
+    expect(page.locator("#compare-run")).to_be_visible()
+    expect(page.locator("#slider img")).to_have_count(2)
+    pictures = page.locator("#slider img").evaluate_all("images => images.map(i => i.src)")
+    page.locator("#compare-overlay label").first.click()
+    page.wait_for_function(
+        "old => [...document.querySelectorAll('#slider img')].every((i, k) => i.src !== old[k])",
+        arg=pictures,
+    )
+
+
+def test_an_example_without_a_trace_fills_the_controls_and_leaves_the_answer(open_page):
+    page = open_page()
+    before = hero(page)
+    question(page).fill("")
+    page.locator(".strip [data-pick='1']").click()
+    expect(question(page)).to_have_value(QUESTION)
+    expect(page.locator("#picture img")).to_have_attribute("alt", "The second picture")
+    assert hero(page) == before
+
+
+def test_pictures_and_trace_download(open_page, model, tmp_path):
+    page = open_page()
+    with page.expect_download() as picture:
+        page.locator("#save-picture").click()
+    assert picture.value.suggested_filename == "libra-fate-after-layer-5.png"
+    assert Image.open(picture.value.path()).format == "PNG"
+    with page.expect_download() as file:
+        page.locator("#save-trace").click()
+    trace = Trace.load(file.value.path())
+    assert trace.question == QUESTION and len(trace.events) == 3
+
+
+def test_a_trace_file_redraws_everything_without_a_model(open_page, model, tmp_path, monkeypatch):
+    make_image(seed=3).save(tmp_path / "other.png")
+    answer = engine.load(model).answer(
+        images=[tmp_path / "other.png"], question="is there a dog ?", method="fastv", ratio=0.75
+    )
+    answer.trace.save(tmp_path / "some.trace.zip")
+    monkeypatch.setattr(engine, "ask", None)
+    page = open_page()
+    before = hero(page)
+    page.locator("#open-trace").locator("..").locator("input[type=file]").first.set_input_files(
+        tmp_path / "some.trace.zip"
+    )
+    changed_hero(page, before)
+    expect(page.locator("#answer .asked")).to_have_text("is there a dog ?")
+    expect(page.locator("#answer .status")).to_have_text(texts.FROM_FILE)
+    expect(page.locator("#readouts")).to_contain_text(f"{N_VISUAL} › {N_VISUAL // 4}")
+    expect(question(page)).to_have_value("is there a dog ?")
+
+
+def newer_trace():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as z:
+        z.writestr("trace.json", '{"format": "libra-trace", "version": 999}')
+    return file.getvalue()
+
+
+BAD_TRACES = {
+    "foreign": (b"not a zip", "is not a trace file"),
+    "newer": (newer_trace(), "newer version"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TRACES)
+def test_a_bad_trace_file_is_explained_and_nothing_is_lost(open_page, tmp_path, case):
+    content, message = BAD_TRACES[case]
+    (tmp_path / "file.zip").write_bytes(content)
+    page = open_page()
+    before = hero(page)
+    page.locator("#open-trace").locator("..").locator("input[type=file]").first.set_input_files(
+        tmp_path / "file.zip"
+    )
+    expect(page.get_by_test_id("toast-body")).to_contain_text(message)
+    assert hero(page) == before
+    expect(page.locator("#answer .asked")).to_have_text(QUESTION)
+
+
+def test_an_empty_question_is_explained_and_nothing_is_lost(open_page):
+    page = open_page()
+    before = hero(page)
+    question(page).fill("")
+    page.locator("#ask-button").click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text("There is no question")
+    expect(page.locator("#ask-button")).to_be_visible()
+    assert hero(page) == before
+    expect(page.locator("#answer .asked")).to_have_text(QUESTION)
+
+
+def test_a_picture_that_cannot_be_read_gives_way_to_the_one_before(open_page, tmp_path):
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    page = open_page()
+    alt = page.locator("#picture img").get_attribute("src")
+    page.get_by_label("Remove Image").click()
+    page.locator("#picture input[type=file]").first.set_input_files(tmp_path / "cut.png")
+    expect(page.get_by_test_id("toast-body")).to_contain_text("cut.png")
+    expect(page.locator("#picture img")).to_have_attribute("src", alt)
+
+
+def test_a_removed_picture_is_asked_for(open_page):
+    page = open_page()
+    page.get_by_label("Remove Image").click()
+    page.locator("#ask-button").click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text(texts.NO_PICTURE)
+
+
+def test_stop_frees_the_slot_and_the_next_in_the_queue_sees_its_place(open_page, monkeypatch):
+    from threading import Event
+
+    asked, closed, go = [], Event(), Event()
+
+    def slow(model, request):
+        asked.append(request["question"])
+        try:
+            while not go.wait(0.1):
+                yield engine.Progress("slowly")
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(engine, "ask", slow)
+    first, second = open_page(), open_page()
+    try:
+        first.locator("#ask-button").click()
+        expect(first.locator("#answer .words")).to_have_text("slowly")
+        second.locator("#ask-button").click()
+        expect(second.locator("#answer")).to_contain_text("queue: 1/1")
+        assert len(asked) == 1
+        first.locator("#stop-button").click()
+        expect(first.locator("#ask-button")).to_be_visible()
+        expect(first.locator("#answer .status")).to_have_text(texts.UNFINISHED)
+        expect(second.locator("#answer .words")).to_have_text("slowly")
+        assert closed.is_set() and len(asked) == 2
+    finally:
+        go.set()
+
+
+def test_figures_and_efficiency_draw_from_the_trace(open_page):
+    page = open_page()
+    page.get_by_role("tab", name="Figures").click()
+    expect(page.locator("#gallery img").first).to_be_visible()
+    alts = page.locator("#gallery img").evaluate_all("images => images.map(i => i.alt)")
+    assert len(alts) > 5 and all(alts)
+    page.get_by_role("tab", name="Efficiency").click()
+    expect(page.locator("#per-layer")).to_contain_text("Decoder layer")
+
+
+def test_learn_explains_methods_terms_and_other_models(open_page):
+    page = open_page()
+    page.get_by_role("tab", name="Learn").click()
+    expect(page.locator("#learn")).to_contain_text("MODEL=llava-hf/llava-1.5-7b-hf make demo")
+    expect(page.locator("#learn .diagram").first).to_be_visible()
+    for term in texts.TERMS:
+        expect(page.locator("#learn .terms")).to_contain_text(term)
+
+
+def test_presets_set_ratio_and_layers_at_this_depth(open_page):
+    page = open_page()
+    page.locator("#preset input").click()
+    page.get_by_role("option", name="R = 80 %").click()
+    expect(page.locator("#ratio input[type=number]")).to_have_value("0.8")
+    checked = page.locator("#layers input:checked").evaluate_all(
+        "inputs => inputs.map(i => i.name)"
+    )
+    assert checked == ["1", "3", "5"]
+
+
+def test_vanilla_has_nothing_to_set(open_page):
+    page = open_page()
+    page.locator("#method input").click()
+    page.get_by_role("option", name="Vanilla").click()
+    expect(page.locator("#layers input").first).to_be_disabled()
+    expect(page.locator("#ratio input[type=range]")).to_be_disabled()
+
+
+def test_every_picture_has_a_description(open_page):
+    page = open_page()
+    missing = page.locator("img").evaluate_all(
+        "images => images.filter(i => !i.alt && !i.closest('button')?.innerText.trim()).length"
+    )
+    assert missing == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("tab", ["Ask", "Compare", "Efficiency", "Learn"])
+def test_text_has_enough_contrast(open_page, scheme, tab):
+    page = open_page(color_scheme=scheme)
+    page.get_by_role("tab", name=tab).click()
+    page.wait_for_timeout(500)
+    faint = page.evaluate(CONTRAST)
+    assert not faint
+
+
+# Every visible text against the first opaque background behind it: WCAG AA.
+CONTRAST = """() => {
+  const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const luminance = ([r, g, b]) => [r, g, b]
+    .map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = e => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] > 0.99) return c;
+    }
+    return document.body.classList.contains("dark") ? [0, 0, 0] : [255, 255, 255];
+  };
+  const faint = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const e = walker.currentNode.parentElement, text = walker.currentNode.textContent.trim();
+    if (!/[\\p{L}\\p{N}]/u.test(text) || !e.checkVisibility() || e.closest("svg, :disabled, script, style")) continue;
+    const box = e.getBoundingClientRect();
+    if (box.width < 2 || box.height < 2) continue;
+    const style = getComputedStyle(e);
+    const [a, b] = [luminance(parse(style.color)), luminance(behind(e))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    const large = parseFloat(style.fontSize) >= 24;
+    if (ratio < (large ? 3 : 4.5)) faint.push(`${ratio.toFixed(2)}: ${text.slice(0, 40)}`);
+  }
+  return faint;
+}"""
+
+
+def test_the_theme_switch_is_remembered(open_page):
+    page = open_page(color_scheme="light")
+    expect(page.locator("body.dark")).to_have_count(0)
+    page.get_by_label("Switch between light and dark").click()
+    expect(page.locator("body.dark")).to_have_count(1)
+    page.reload()
+    page.locator("#hero img").wait_for()
+    expect(page.locator("body.dark")).to_have_count(1)
+
+
+@pytest.mark.parametrize("tab", ["Ask", "Compare", "Figures"])
+def test_nothing_is_wider_than_a_phone(open_page, tab):
+    page = open_page(width=390, height=844)
+    page.get_by_role("tab", name=tab).click()
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_phone_shows_answer_picture_controls_in_this_order(open_page):
+    page = open_page(width=390, height=844)
+    tops = [page.locator(i).bounding_box()["y"] for i in ("#answer", "#hero", "#left-column")]
+    assert tops == sorted(tops)
+
+
+def test_focus_is_visible(open_page):
+    page = open_page()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        ring = page.evaluate(
+            "() => { const e = document.activeElement, r = e.closest('label') || e;"
+            " return [e, r, e.closest('.wrap')].filter(Boolean)"
+            ".some(x => getComputedStyle(x).outlineStyle !== 'none'"
+            " && parseFloat(getComputedStyle(x).outlineWidth) >= 2) }"
+        )
+        assert ring, page.evaluate("document.activeElement.outerHTML")[:200]
