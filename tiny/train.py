@@ -1,12 +1,13 @@
 """Train the embedded model from scratch: `python -m tiny.train` (or `make train`).
 
-Four stages, each quick where learning from pixels alone is slow:
+Five stages, each quick where learning from pixels alone is slow:
   symbols  half the decoder learns to answer from scenes written as patch codes, without pictures
   deeper   the same with the whole decoder: a layer that adds nothing yet after each of the first
   pixels   the tower learns to write those codes, from windows of pictures
-  joint    everything together, whole pictures
-The third needs neither of the first two and may run beside them (`--stage`). Each stage keeps a
-checkpoint and a JSONL log in its run folder and resumes from there.
+  pictures the same on whole pictures
+  joint    everything together
+The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
+keeps a checkpoint and a JSONL log in its run folder and resumes from there.
 """
 
 import argparse
@@ -50,7 +51,8 @@ class Settings:
 STAGES = {
     "symbols": Settings(steps=3000, batch=12, rate=1e-3, decay=0),
     "deeper": Settings(steps=1200, batch=12, rate=1e-3),
-    "pixels": Settings(steps=4000, batch=32, rate=1.5e-3),
+    "pixels": Settings(steps=3500, batch=32, rate=1.5e-3, decay=0.3),
+    "pictures": Settings(steps=900, batch=8, rate=8e-4, decay=0.6),
     "joint": Settings(steps=2500, batch=8, rate=6e-4, asked=24, budget=352),
 }
 KIND_WEIGHTS = dict(
@@ -383,14 +385,41 @@ def _visible(labels: dict[str, Tensor], n: int, rng) -> Tensor:
 
 def train_pixels(folder: Path, settings: Settings) -> None:
     """Tower and projector, on windows of pictures crowded with objects."""
-    model, code = tiny.build(2), tiny.PatchCode()
-    model.model.language_model.requires_grad_(False)
-    criterion = CodeLoss(code, model.config.vision_config.hidden_size)
-    run = Run(folder, "pixels", settings, {"model": model, "criterion": criterion})
-    rng = np.random.default_rng(10**6 + run.step)
-    for step in run.steps():
+    model = tiny.build(2)
+    criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
+    rng = np.random.default_rng(10**6)
+
+    def draw(step: int):
         easy = max(0.2, 1 - 2 * step / settings.steps)  # colours first, then robustness
-        pixels, labels, places = _windows(settings.batch, rng, easy)
+        return _windows(settings.batch, rng, easy)
+
+    _write_codes(model, criterion, "pixels", folder, settings, draw)
+
+
+def train_pictures(folder: Path, settings: Settings) -> None:
+    """The same on whole pictures, with objects of all sizes."""
+    model = tiny.build(2)
+    criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
+    saved = torch.load(folder / "pixels.pt", weights_only=True)
+    model.load_state_dict(saved["model"])
+    criterion.load_state_dict(saved["criterion"])
+    rng = np.random.default_rng(3 * 10**6)
+    places = torch.arange(N_PATCHES).expand(settings.batch, -1)
+
+    def draw(_step: int):
+        crowded = [rng.random() < 0.5 for _ in range(settings.batch)]
+        batch = [scenes.compose(rng, 20, 6, 3) if c else scenes.compose(rng, 8) for c in crowded]
+        pictures, labels = zip(*(scenes.draw(scene, rng) for scene in batch), strict=True)
+        return normalise(pictures), tiny.stack(labels), places
+
+    _write_codes(model, criterion, "pictures", folder, settings, draw)
+
+
+def _write_codes(model, criterion, stage: str, folder: Path, settings: Settings, draw) -> None:
+    model.model.language_model.requires_grad_(False)
+    run = Run(folder, stage, settings, {"model": model, "criterion": criterion})
+    for step in run.steps():
+        pixels, labels, places = draw(step)
         with torch.autocast("cpu", torch.bfloat16):
             features, cls = tower(model, pixels, places, last=settings.batch // 4)
             projected = model.model.multi_modal_projector(features)
@@ -428,7 +457,7 @@ def train_joint(folder: Path, settings: Settings) -> None:
     """Everything, from whole pictures."""
     model, code = _assembled(folder), tiny.PatchCode()
     criterion = CodeLoss(code, model.config.vision_config.hidden_size)
-    saved = torch.load(folder / "pixels.pt", weights_only=True)
+    saved = torch.load(folder / "pictures.pt", weights_only=True)
     criterion.load_state_dict(saved["criterion"])
     run = Run(folder, "joint", settings, {"model": model, "criterion": criterion})
     rng = np.random.default_rng(2 * 10**6 + run.step)
@@ -449,10 +478,10 @@ def train_joint(folder: Path, settings: Settings) -> None:
 
 
 def _assembled(folder: Path):
-    """Tower and projector of the pixel stage with the decoder of the deeper stage."""
+    """Tower and projector of the picture stage with the decoder of the deeper stage."""
     model = tiny.build()
     model.load_state_dict(torch.load(folder / "deeper.pt", weights_only=True)["model"])
-    seeing = torch.load(folder / "pixels.pt", weights_only=True)["model"]
+    seeing = torch.load(folder / "pictures.pt", weights_only=True)["model"]
     seeing = {k: v for k, v in seeing.items() if "vision_tower" in k or "projector" in k}
     model.load_state_dict(seeing, strict=False)
     return model
@@ -462,6 +491,7 @@ RUNNERS = {
     "symbols": train_symbols,
     "deeper": train_deeper,
     "pixels": train_pixels,
+    "pictures": train_pictures,
     "joint": train_joint,
 }
 
