@@ -7,8 +7,6 @@ standard error and exit code 2.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
 import textwrap
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from libra import methods
 from libra.errors import InputError
+from libra.report import aligned, as_csv, facts, readout, table
 from libra.tables import paper_flops
 from libra.trace import Trace
 
@@ -65,9 +64,9 @@ def _answer(options: argparse.Namespace) -> None:
     if options.figures:
         _save_figures(trace, options.figures, options.only, options.format)
     if options.json:
-        print(json.dumps(_facts(trace), indent=2))
+        print(json.dumps(facts(trace), indent=2))
     else:
-        print(trace.answer, _readout(trace), sep="\n\n")
+        print(trace.answer, readout(trace), sep="\n\n")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -83,13 +82,13 @@ def _compare(options: argparse.Namespace) -> None:
             tqdm(chosen, "comparing", unit="method", leave=False, disable=None),
             **_request(options),
         )
-    rows = [_facts(answer.trace) for answer in answers]
+    rows = [facts(answer.trace) for answer in answers]
     if options.json:
         print(json.dumps(rows, indent=2))
     elif options.csv:
-        print(_csv(rows), end="")
+        print(as_csv(rows), end="")
     else:
-        print(_table(rows))
+        print(table(rows))
 
 
 def _figures(options: argparse.Namespace) -> None:
@@ -110,7 +109,7 @@ def _flops(options: argparse.Namespace) -> None:
         }
         for model, setting, layers, tera in paper_flops()
     ]
-    print(_csv(rows) if options.csv else _aligned(rows))
+    print(as_csv(rows) if options.csv else aligned(rows))
 
 
 # -- options ------------------------------------------------------------------------------------
@@ -299,7 +298,7 @@ def _load(options: argparse.Namespace):
     return load(options.model, device=options.device, attention=options.attention)
 
 
-# -- results ------------------------------------------------------------------------------------
+# -- figures ------------------------------------------------------------------------------------
 
 
 def _save_figures(
@@ -331,85 +330,3 @@ def _check_figures(only: Sequence[str] | None) -> None:
     for name in only:
         if name not in viz.FIGURES:
             raise InputError(f"There is no figure {name!r}. Choose of {', '.join(viz.FIGURES)}.")
-
-
-def _facts(trace: Trace) -> dict:
-    """One answer as plain values."""
-    times = trace.timings
-    return {
-        "method": trace.method,
-        "answer": trace.answer,
-        "ratio": trace.ratio,
-        "layers": list(trace.layers),
-        "params": trace.params,
-        "tokens": trace.counts,
-        "flops": trace.cost.flops,
-        "flops_share": trace.cost.flops / trace.cost.vanilla_flops,
-        "kv_bytes": trace.cost.kv_bytes,
-        "kv_share": trace.cost.kv_bytes / trace.cost.vanilla_kv_bytes,
-        "encoder_s": times.encoder,
-        "connector_s": times.connector,
-        "prefill_s": times.prefill,
-        "decode_s": times.decode,
-        "model": trace.model,
-        "question": trace.question,
-    }
-
-
-def _readout(trace: Trace) -> str:
-    """What the answer cost, for people."""
-    facts, times = _facts(trace), trace.timings
-    layers = f" after layers {', '.join(map(str, trace.layers))}" if trace.layers else ""
-    decode = (
-        f", {1e3 * sum(times.decode) / len(times.decode):.1f} ms a word" if times.decode else ""
-    )
-    return "\n".join(
-        (
-            f"method   {trace.method}, ratio {trace.ratio:g}{layers}",
-            f"tokens   {' '.join(map(str, trace.counts))}",
-            f"FLOPs    {facts['flops'] / 1e9:.3g} G, {facts['flops_share']:.0%} of vanilla",
-            f"KV cache {facts['kv_bytes'] / 2**20:.3g} MB, {facts['kv_share']:.0%} of vanilla",
-            f"time     encoder {1e3 * times.encoder:.0f} ms, connector "
-            f"{1e3 * times.connector:.0f} ms, prefill {1e3 * times.prefill:.0f} ms{decode}",
-        )
-    )
-
-
-def _table(rows: list[dict]) -> str:
-    """The comparison, for people."""
-    return _aligned(
-        [
-            {
-                "method": row["method"],
-                "answer": row["answer"],
-                "last layer": row["tokens"][-1],
-                "FLOPs": f"{row['flops_share']:.0%}",
-                "KV": f"{row['kv_share']:.0%}",
-                "prefill": f"{1e3 * row['prefill_s']:.0f} ms",
-                "decode": f"{1e3 * sum(row['decode_s']):.0f} ms",
-            }
-            for row in rows
-        ]
-    )
-
-
-def _aligned(rows: list[dict]) -> str:
-    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def _csv(rows: list[dict]) -> str:
-    """Rows as CSV; lists with spaces between their entries."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(rows[0])
-    for row in rows:
-        writer.writerow(
-            " ".join(map(str, value)) if isinstance(value, list) else value
-            for value in row.values()
-        )
-    return out.getvalue()

@@ -1,0 +1,91 @@
+"""What an answer cost, as plain values, text and tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from libra.trace import Trace
+
+
+def facts(trace: Trace) -> dict:
+    """One answer as plain values."""
+    times = trace.timings
+    return {
+        "method": trace.method,
+        "answer": trace.answer,
+        "ratio": trace.ratio,
+        "layers": list(trace.layers),
+        "params": trace.params,
+        "tokens": trace.counts,
+        "flops": trace.cost.flops,
+        "flops_share": trace.cost.flops / trace.cost.vanilla_flops,
+        "kv_bytes": trace.cost.kv_bytes,
+        "kv_share": trace.cost.kv_bytes / trace.cost.vanilla_kv_bytes,
+        "encoder_s": times.encoder,
+        "connector_s": times.connector,
+        "prefill_s": times.prefill,
+        "decode_s": times.decode,
+        "model": trace.model,
+        "question": trace.question,
+    }
+
+
+def readout(trace: Trace) -> str:
+    """What the answer cost, for people."""
+    values, times = facts(trace), trace.timings
+    layers = f" after layers {', '.join(map(str, trace.layers))}" if trace.layers else ""
+    decode = (
+        f", {1e3 * sum(times.decode) / len(times.decode):.1f} ms a word" if times.decode else ""
+    )
+    return "\n".join(
+        (
+            f"method   {trace.method}, ratio {trace.ratio:g}{layers}",
+            f"tokens   {' '.join(map(str, trace.counts))}",
+            f"FLOPs    {values['flops'] / 1e9:.3g} G, {values['flops_share']:.0%} of vanilla",
+            f"KV cache {values['kv_bytes'] / 2**20:.3g} MB, {values['kv_share']:.0%} of vanilla",
+            f"time     encoder {1e3 * times.encoder:.0f} ms, connector "
+            f"{1e3 * times.connector:.0f} ms, prefill {1e3 * times.prefill:.0f} ms{decode}",
+        )
+    )
+
+
+def table(rows: list[dict]) -> str:
+    """The comparison, for people."""
+    return aligned(
+        [
+            {
+                "method": row["method"],
+                "answer": row["answer"],
+                "last layer": row["tokens"][-1],
+                "FLOPs": f"{row['flops_share']:.0%}",
+                "KV": f"{row['kv_share']:.0%}",
+                "prefill": f"{1e3 * row['prefill_s']:.0f} ms",
+                "decode": f"{1e3 * sum(row['decode_s']):.0f} ms",
+            }
+            for row in rows
+        ]
+    )
+
+
+def aligned(rows: list[dict]) -> str:
+    """Rows as a table of columns; the keys of the first are the header."""
+    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def as_csv(rows: list[dict]) -> str:
+    """Rows as CSV; lists with spaces between their entries."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow(
+            " ".join(map(str, value)) if isinstance(value, list) else value
+            for value in row.values()
+        )
+    return out.getvalue()
