@@ -82,7 +82,7 @@ def test_existence_agrees_with_the_scene_and_is_balanced():
 
 def test_every_question_uses_known_words_only():
     random = rng(2)
-    mix = train.weights()
+    mix = train.weights(train.STAGES["symbols"])
     for _ in range(40):
         for q in questions.mixture(scenes.compose(random), 10, random, mix):
             ids = vocabulary.encode(f"{q.text} {q.answer}")
@@ -137,7 +137,7 @@ def test_packed_questions_equal_one_plain_forward_each(drawn):
     model = tiny.build(2).double().eval()
     settings = train.Settings(steps=1, batch=1, rate=0.0, asked=5, budget=100)
     batch = [scene()]
-    packed = train.pack(batch, settings, rng(4), train.weights())
+    packed = train.pack(batch, settings, rng(4), train.weights(settings))
     pixels = train.normalise([scenes.draw(batch[0], rng(5))[0]]).double()
     with torch.no_grad():
         features, _ = train.tower(model, pixels)
