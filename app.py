@@ -122,7 +122,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         )
         uploaded.failure(visit.last_picture, shown, c.picture, **QUICK)
         c.method.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
-        c.model.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
+        c.model.input(c.show_model, [c.method, c.model], [c.knows, *c.of_method], **QUICK)
         c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)
     return page.queue(max_size=engine.QUEUE)
 

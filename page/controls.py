@@ -19,6 +19,7 @@ class Controls:
     picture: gr.Image
     strip: gr.HTML
     question: gr.Textbox
+    knows: gr.HTML
     ask: gr.Button
     stop: gr.Button
     method: gr.Dropdown
@@ -66,6 +67,10 @@ class Controls:
     def show_method(self, method: str, model: str) -> dict:
         """A method was chosen: what it does, its defaults, its own parameters."""
         return self._show(method, model, {}, texts.OWN_SETTINGS)
+
+    def show_model(self, method: str, model: str) -> dict:
+        """A model was chosen: what it knows, and the method's defaults at its depth."""
+        return {self.knows: panels.knows(model)} | self.show_method(method, model)
 
     def show_preset(self, preset: str, method: str, model: str) -> dict:
         """A preset was chosen."""
@@ -129,6 +134,7 @@ def build(model: str, examples: Sequence[Example], method: str = "libra") -> Con
             placeholder="Is there a cat in the image?",
             elem_id="question",
         ),
+        "knows": gr.HTML(panels.knows(model)),
         "ask": gr.Button("Ask", variant="primary", elem_id="ask-button"),
         "stop": gr.Button("Stop", visible=False, elem_id="stop-button"),
         "method": gr.Dropdown(

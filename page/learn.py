@@ -1,13 +1,12 @@
 """The Learn tab: the idea, the methods, the terms, and what the model at hand knows."""
 
-import json
 from html import escape
 from pathlib import Path
 
 import gradio as gr
 
 from libra import methods, models
-from page import diagrams, texts
+from page import diagrams, knowledge, texts
 
 
 def build(model: str) -> None:
@@ -22,21 +21,19 @@ def build(model: str) -> None:
 
 def knows(model: str) -> str:
     """What a model can be asked; the embedded one with its question forms and objects."""
-    entry = models.entry(model)
-    about = f"<p>{escape(entry.knows)}</p>" if entry else ""
-    objects = Path(entry.source if entry else model, "objects.json")
-    if not objects.exists():
-        return about or f"<p>{texts.ANY_PHOTO}</p>"
-    words = [thing["word"] for thing in json.loads(objects.read_text("utf-8"))]
+    known = knowledge.of(model)
+    if not known.words:
+        return f"<p>{escape(known.about)}</p>"
     forms = "".join(
-        f"<tr><th scope='row'>{kind}</th><td>{question}</td><td>{answer}</td></tr>"
-        for kind, question, answer in texts.QUESTION_FORMS
+        f"<tr><th scope='row'>{kind}</th><td>{example}</td><td>{answers}</td></tr>"
+        for kind, example, _, answers in texts.QUESTION_FORMS
     )
     return (
-        f"{about}<p>{texts.KNOWS_SCENES}</p><table class='forms'><thead><tr><th scope='col'>About"
-        f"</th><th scope='col'>Ask like this</th><th scope='col'>Answers</th></tr></thead>"
-        f"<tbody>{forms}</tbody></table><p><b>{len(words)} objects:</b> "
-        f"{escape(', '.join(words))}.</p><p>{texts.LARGER}</p>"
+        f"<p>{escape(known.about)} {texts.KNOWS_SCENES}</p>"
+        f"<div class='scroll'><table class='forms'><thead><tr><th scope='col'>About</th>"
+        f"<th scope='col'>Ask like this</th><th scope='col'>Answers</th></tr></thead>"
+        f"<tbody>{forms}</tbody></table></div><p><b>{len(known.words)} objects:</b> "
+        f"{escape(', '.join(known.words))}.</p><p>{texts.LARGER}</p>"
     )
 
 

@@ -5,7 +5,7 @@ from html import escape
 
 from libra import methods
 from libra.trace import Trace
-from page import texts
+from page import knowledge, texts
 from page.examples import Example
 from page.readouts import percent
 
@@ -54,6 +54,13 @@ def example_strip(examples: Sequence[Example]) -> str:
         for i, e in enumerate(examples)
     )
     return f'<div class="strip" role="group" aria-label="Examples">{buttons}</div>'
+
+
+def knows(model: str) -> str:
+    """What a model can be asked, and where to go with anything else."""
+    known = knowledge.of(model)
+    beyond = texts.BEYOND if known.words else ""
+    return f'<p class="note">{escape(known.about)} {beyond}</p>'
 
 
 def about_method(name: str) -> str:

@@ -126,20 +126,44 @@ KNOWS_SCENES = (
     "It was trained from scratch on composed scenes: objects in emoji style on plain or textured "
     "backgrounds. Ask in these forms, with the objects below."
 )
+# Kind, an example, its form as a pattern ({x} is an object with its article), the answers.
 QUESTION_FORMS = (
-    ("Is it there?", "Is there a cat in the image?", "yes, no"),
-    ("How many?", "How many dogs are there?", "0 to 5"),
-    ("Left or right?", "Is the car to the left or to the right of the tree?", "left, right"),
-    ("Above or below?", "Is the car above or below the tree?", "above, below"),
-    ("Corners", "What is in the top left corner?", "an object"),
-    ("Neighbours", "What is to the left of the cat?", "an object"),
-    ("Colour", "What color is the ball?", "a colour"),
-    ("Signs", "What does the sign say?", "letters and digits"),
-    ("Everything", "Describe the image.", "a cat, two dogs and a car"),
+    ("Is it there?", "Is there a cat in the image?", "is there {x} in the image", "yes, no"),
+    ("How many?", "How many dogs are there?", "how many {x} are there", "0 to 5"),
+    (
+        "Left or right?",
+        "Is the car to the left or to the right of the tree?",
+        "is {x} to the left or to the right of {x}",
+        "left, right",
+    ),
+    (
+        "Above or below?",
+        "Is the car above or below the tree?",
+        "is {x} above or below {x}",
+        "above, below",
+    ),
+    (
+        "Corners",
+        "What is in the top left corner?",
+        "what is in the (top|bottom) (left|right) corner",
+        "an object",
+    ),
+    (
+        "Neighbours",
+        "What is to the left of the cat?",
+        "what is (to the left of|to the right of|above|below) {x}",
+        "an object",
+    ),
+    ("Colour", "What color is the ball?", "what color is {x}", "a colour"),
+    ("Signs", "What does the sign say?", "what does the sign say", "letters and digits"),
+    ("Everything", "Describe the image.", "describe the image", "a cat, two dogs and a car"),
 )
 LARGER = (
     "Photos and free questions are outside its world: it will answer, and be wrong. They need a "
     "larger model."
 )
+BEYOND = "Photos need a larger model: see Learn."
+OUTSIDE = "The model was not trained on questions of this form. Learn lists what it knows."
+SCENES = "Composed scenes of common objects."
 ANY_PHOTO = "Ask about any photo in your own words."
 OTHER_MODELS = "The page starts with one model. To start it with a larger one, which is downloaded:"

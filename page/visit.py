@@ -7,7 +7,7 @@ import gradio as gr
 
 from libra.media import load_image
 from libra.trace import Trace
-from page import engine, panels, texts, views
+from page import engine, knowledge, panels, texts, views
 from page.ask import AskTab
 from page.compare import CompareTab
 from page.controls import Controls
@@ -42,7 +42,7 @@ class Visit:
                     yield self.tab.draw(shown, texts.MEASURING)
                 else:
                     shown.vanilla = progress.vanilla
-                    yield self._measured(shown)
+                    yield self._measured(shown, model)
 
     def restore(self, shown: Shown) -> dict:
         """A question failed or was stopped: put back what was there before."""
@@ -112,9 +112,11 @@ class Visit:
         """Everything for a trace that was not computed just now."""
         return self.tab.draw(shown, status) | self.controls.show_trace(shown.trace, model)
 
-    def _measured(self, shown: Shown) -> dict:
+    def _measured(self, shown: Shown, model: str) -> dict:
         """Vanilla has been measured: only numbers change."""
         status = texts.ANSWERED.format(seconds(shown.trace.timings.total))
+        if not knowledge.of(model).covers(shown.trace.question):
+            status = f"{status} {texts.OUTSIDE}"
         return {
             self.tab.answer: panels.answer(shown.trace, shown.word, status),
             self.tab.readouts: readouts(shown.trace, shown.vanilla),

@@ -360,7 +360,8 @@ CONTRAST = """() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const e = walker.currentNode.parentElement, text = walker.currentNode.textContent.trim();
-    if (!/[\\p{L}\\p{N}]/u.test(text) || !e.checkVisibility() || e.closest("svg, :disabled, script, style")) continue;
+    if (!/[\\p{L}\\p{N}]/u.test(text) || !e.checkVisibility()) continue;
+    if (e.closest("svg, :disabled, script, style")) continue;
     const box = e.getBoundingClientRect();
     if (box.width < 2 || box.height < 2) continue;
     const style = getComputedStyle(e);
