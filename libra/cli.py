@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(options: argparse.Namespace) -> None:
     """Answer one question."""
-    parameters = _parameters(options.method, options.param)
+    chosen = parameters(options.method, options.param)
     _check_figures(options.only)
     with _load(options) as lvlm:
         steps = lvlm.stream(
@@ -52,7 +52,7 @@ def _answer(options: argparse.Namespace) -> None:
             method=options.method,
             keep=options.keep,
             drop=options.drop,
-            **parameters,
+            **chosen,
         )
         for step in tqdm(
             steps, "answering", options.max_new_tokens, unit="token", leave=False, disable=None
@@ -267,7 +267,7 @@ def _wrapped(text: str, indent: int) -> list[str]:
     )
 
 
-def _parameters(method: str, pairs: Sequence[str]) -> dict[str, object]:
+def parameters(method: str, pairs: Sequence[str]) -> dict[str, object]:
     """`["tau=0.6"]` -> `{"tau": 0.6}`, by the types of the method's parameters."""
     types = {p.name: p.type for p in methods.parameters(method)}
     values = {}

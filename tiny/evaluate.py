@@ -8,15 +8,16 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import libra
+from libra import methods
+from libra.cli import parameters
 from tiny import questions, scenes, sprites
 
 CORE = ("existence", "count", "left/right", "above/below", "corner")
@@ -26,11 +27,12 @@ HELD_OUT = 7_000_000  # seeds that training never draws
 
 @dataclass
 class Row:
-    """Answers of one method at one ratio to one kind of question."""
+    """Answers of one method with its settings to one kind of question."""
 
     style: str
     method: str
     ratio: float
+    settings: str
     layers: tuple[int, ...]
     kind: str
     right: int = 0
@@ -69,48 +71,64 @@ def held_out(
             yield scenes.draw(scene, rng, STYLES[style], plain=True)[0], asked
 
 
-def evaluate(lvlm, plans: list[dict], n: int, style: str) -> list[Row]:
-    """Ask `n` questions of each kind under each plan (arguments of `LVLM.stream`)."""
+def plans(
+    names: Iterable[str], ratios: Iterable[float], layers: tuple[int, ...] | None = None
+) -> list[dict]:
+    """Arguments of `LVLM.stream`: vanilla, then each method at each ratio.
+
+    A name may carry settings: `libra:tau=0.6:merge=average`. With `layers`, all methods act after
+    these; methods that act before the decoder are left as they are.
+    """
+    made: list[dict] = [{"method": "vanilla"}]
+    for spec in names:
+        name, *pairs = spec.split(":")
+        own = parameters(name, pairs)
+        if layers and methods.get(name).site == "decoder":
+            own["layers"] = layers
+        made += [{"method": name, "ratio": ratio, **own} for ratio in ratios]
+    return made
+
+
+def evaluate(lvlm: libra.LVLM, wanted: list[dict], n: int, style: str) -> list[Row]:
+    """Ask `n` questions of each kind under each plan."""
     rows: dict[tuple[int, str], Row] = {}
     with tqdm(total=n * len(questions.KINDS), desc=style, mininterval=5) as bar:
         for picture, asked in held_out(n, style):
             features = lvlm.encode([picture])
             for question in asked:
-                for i, plan in enumerate(plans):
-                    answer = lvlm.answer(
-                        images=[picture],
-                        question=question.text,
-                        features=features,
-                        tracing=False,
-                        **plan,
-                    )
-                    trace = answer.trace
-                    row = rows.setdefault(
-                        (i, question.kind),
-                        Row(style, trace.method, trace.ratio, tuple(trace.layers), question.kind),
-                    )
+                request = {"images": [picture], "question": question.text, "features": features}
+                for i, plan in enumerate(wanted):
+                    answer = lvlm.answer(**request, tracing=False, **plan)
+                    row = rows.setdefault((i, question.kind), _row(style, plan, question, answer))
                     row.right += answer.text == question.answer
                     row.asked += 1
-                    row.flops += trace.cost.flops / trace.cost.vanilla_flops
+                    row.flops += answer.trace.cost.flops / answer.trace.cost.vanilla_flops
                 bar.update()
     return [rows[key] for key in sorted(rows, key=lambda k: (k[0], questions.KINDS.index(k[1])))]
 
 
+def _row(style: str, plan: dict, question: questions.Question, answer: libra.Answer) -> Row:
+    own = {k: v for k, v in plan.items() if k not in ("method", "ratio", "layers")}
+    settings = ", ".join(f"{key} {value}" for key, value in own.items())
+    layers = tuple(answer.trace.layers)
+    return Row(style, plan["method"], plan.get("ratio", 0.0), settings, layers, question.kind)
+
+
 def table(rows: list[Row]) -> str:
-    """The rows as one Markdown table: a line per style, method and ratio, in percent."""
+    """The rows as one Markdown table: a line per style, method, settings and ratio, in percent."""
     lines = defaultdict(dict)
     for row in rows:
-        lines[row.style, row.method, row.ratio, row.layers][row.kind] = row
+        lines[row.style, row.method, row.settings, row.ratio, row.layers][row.kind] = row
     head = ["style", "method", "removed", "after layers", "FLOPs", "mean of five", *questions.KINDS]
     text = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for (style, method, ratio, layers), kinds in lines.items():
+    for (style, method, settings, ratio, layers), kinds in lines.items():
         core = [kinds[kind] for kind in CORE]
         flops = sum(r.flops for r in kinds.values()) / sum(r.asked for r in kinds.values())
         right, asked = sum(r.right for r in core), sum(r.asked for r in core)
         low, high = interval(right, asked)
         cells = [
             style,
-            method,
+            f"{method} ({settings})" if settings else method,
             f"{ratio:.0%}",
             ", ".join(map(str, layers)) or "-",
             f"{flops:.0%}",
@@ -125,8 +143,13 @@ def main() -> None:
     """Command line of the evaluation."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="tiny-llava", help="a name or folder (%(default)s)")
-    parser.add_argument("--methods", default="fastv,libra", help="beside vanilla (%(default)s)")
+    parser.add_argument(
+        "--methods",
+        default="fastv,libra",
+        help="beside vanilla, with settings as in libra:tau=0.6; or all (%(default)s)",
+    )
     parser.add_argument("--ratios", default="0.5,0.67,0.8", help="removed (%(default)s)")
+    parser.add_argument("--layers", help="the same decoder layers for all methods, as in 1,3,5")
     parser.add_argument("--styles", default="training,twemoji,openmoji", help="(%(default)s)")
     parser.add_argument("--questions", type=int, default=100, help="of each kind (%(default)s)")
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
@@ -134,13 +157,14 @@ def main() -> None:
     options = parser.parse_args()
 
     lvlm = libra.load(options.model)
-    ratios = [float(Fraction(2, 3)) if r == "0.67" else float(r) for r in options.ratios.split(",")]
-    plans = [{"method": "vanilla"}]
-    plans += [{"method": m, "ratio": r} for m in options.methods.split(",") for r in ratios]
+    names = methods.names() if options.methods == "all" else options.methods.split(",")
+    ratios = [2 / 3 if r == "0.67" else float(r) for r in options.ratios.split(",")]
+    layers = tuple(map(int, options.layers.split(","))) if options.layers else None
+    wanted = plans((name for name in names if name != "vanilla"), ratios, layers)
     rows = []
     for style in options.styles.split(","):
         every = style == "training"  # the unseen styles say how vanilla generalises
-        rows += evaluate(lvlm, plans if every else plans[:1], options.questions, style)
+        rows += evaluate(lvlm, wanted if every else wanted[:1], options.questions, style)
     print(table(rows))
     if options.out:
         data = [asdict(row) for row in rows]
