@@ -96,7 +96,7 @@ def packed(values: ArrayLike, dtype: type | None = None) -> str:
 def _smallest(array: np.ndarray) -> np.dtype:
     """The smallest integer type that holds all values."""
     low, high = int(array.min(initial=0)), int(array.max(initial=0))
-    return np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
+    return np.min_scalar_type(high if low >= 0 else min(low, -1 - high))
 
 
 def _trace(name: str, trace: Trace, pictures: dict[tuple, int], budget: int) -> dict:

@@ -8,14 +8,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from libra.reduction import Fate
+from libra.reduction import Fate, Reduction
 from libra.trace import Trace
 
 
 def tour(trace: Trace) -> list[dict]:
     """The written tour of the trace's method; empty where there is none or nothing happened."""
-    write = TOURS.get(trace.method)
-    return write(trace) if write and trace.events and trace.importance else []
+    write, needed = TOURS.get(trace.method, (None, ""))
+    facts = trace.events[0].reduction.evidence if trace.events else {}
+    return write(trace) if needed in facts and trace.importance else []
 
 
 def _fastv(trace: Trace) -> list[dict]:
@@ -145,10 +146,14 @@ def _libra(trace: Trace) -> list[dict]:
     ]
 
 
-TOURS: dict[str, Callable[[Trace], list[dict]]] = {"fastv": _fastv, "libra": _libra}
+# Method: its tour, and the evidence that the tour speaks of.
+TOURS: dict[str, tuple[Callable[[Trace], list[dict]], str]] = {
+    "fastv": (_fastv, "importance"),
+    "libra": (_libra, "interval"),
+}
 
 
-def _strongest(reduction, fate: np.ndarray, which: Fate) -> int | None:
+def _strongest(reduction: Reduction, fate: np.ndarray, which: Fate) -> int | None:
     """The token of one fate that mattered most; None where there is none."""
     importance = reduction.evidence["importance"].numpy()
     there = np.flatnonzero((fate == which) & ~np.isnan(importance))

@@ -1,0 +1,336 @@
+"""The inspector's data and its stand-alone file, without a browser."""
+
+import base64
+import json
+import re
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from make_trace import make_trace, photo
+
+from libra import methods
+from libra.errors import InputError
+from libra.methods import Tokens
+from libra.reduction import Fate, Reduction
+from libra.trace import Event, Trace, Word
+from viz import inspector
+from viz.inspector.data import ATTENTION_SCALE, MAX_ATTENTION, packed
+from viz.inspector.decisions import rule, what_if
+from viz.inspector.export import EVENTS, STATIC, document
+from viz.inspector.tours import tour
+
+SMALL = {"grid": (8, 8)}
+OVERLAYS = {"fate", "groups", "importance", "attention", "agreement"}
+
+
+@pytest.fixture(scope="module")
+def libra():
+    return make_trace("libra", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def fastv():
+    return make_trace("fastv", layers=(1,), **SMALL)
+
+
+@pytest.fixture(scope="module")
+def vanilla():
+    return make_trace("vanilla", **SMALL)
+
+
+def unpack(text: str) -> np.ndarray:
+    kind, data = text.split(":")
+    return np.frombuffer(base64.b64decode(data), f"<{kind}")
+
+
+def decide(method: str, n: int = 40, seed: int = 0, **params) -> tuple[Trace, Tokens]:
+    """A trace with one event of `method` on random tokens, and those tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    plain = make_trace("vanilla", grid=(5, 8), n_layers=2)
+    tokens = Tokens(
+        torch.randn(n, 4, generator=generator),
+        importance=torch.rand(n, generator=generator) / n,
+        generator=generator,
+    )
+    chosen = methods.create(method, **params)
+    event = Event("decoder", 0, chosen.reduce(tokens))
+    kept = [row[: event.reduction.n_out] for row in plain.importance[1:]]
+    return (
+        replace(
+            plain,
+            method=method,
+            params=asdict(chosen),
+            events=[event],
+            importance=[tokens.importance, *kept],
+            attention=[],
+        ),
+        tokens,
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([0, 255], "u1"),
+        ([-1, 3], "i1"),
+        ([-1, 576], "i2"),
+        ([65_536], "u4"),
+        ([0.1], "f4"),
+        ([], "u1"),
+    ],
+)
+def test_arrays_take_the_smallest_type_and_come_back(values, kind):
+    text = packed(np.array(values, float if kind == "f4" else int))
+    assert text.split(":")[0] == kind
+    assert unpack(text) == pytest.approx(np.array(values))
+
+
+@pytest.mark.parametrize("method", ["libra", "fastv", "prumerge", "turbo", "illava", "evit"])
+def test_stages_are_the_composed_maps(method):
+    trace = make_trace(method, **SMALL)
+    (shown,) = inspector.view({"it": trace})["traces"]
+    assert [stage["name"] for stage in shown["stages"]] == trace.stages
+    for i, stage in enumerate(shown["stages"]):
+        lineage = trace.lineage(i)
+        dense = np.zeros((lineage.n_out, lineage.n_in))
+        np.add.at(
+            dense,
+            (unpack(stage["target"]), unpack(stage["source"])),
+            unpack(stage["weight"]),
+        )
+        assert dense == pytest.approx(lineage.dense().numpy(), abs=1e-6)
+        assert unpack(stage["fate"]).tolist() == lineage.fate().tolist()
+        assert unpack(stage["group"]).tolist() == lineage.group().tolist()
+        assert unpack(stage["slot"]).tolist() == lineage.slot.tolist()
+        assert stage["compensation"] == lineage.compensation
+
+
+def test_decisions_carry_evidence_and_the_weight_of_each_token(libra):
+    (shown,) = inspector.view({"it": libra})["traces"]
+    for event, decision in zip(libra.events, shown["decisions"], strict=True):
+        reduction = event.reduction
+        for name, fact in reduction.evidence.items():
+            stored = unpack(decision["evidence"][name])
+            assert np.array_equal(stored, fact.numpy(), equal_nan=fact.is_floating_point())
+        heaviest = reduction.dense().max(0).values
+        assert unpack(decision["weight"]) == pytest.approx(heaviest.numpy(), abs=1e-6)
+    assert [d["spare"] for d in shown["decisions"]] == [
+        None,
+        *(event.reduction.compensation for event in libra.events[:-1]),
+    ]
+
+
+def test_an_answer_without_events_still_shows_importance(vanilla):
+    (shown,) = inspector.view({"it": vanilla})["traces"]
+    (decision,) = shown["decisions"]
+    assert unpack(decision["evidence"]["importance"]) == pytest.approx(
+        vanilla.importance[-1].numpy()
+    )
+    assert set(unpack(decision["fate"]).tolist()) == {Fate.KEPT}
+    assert decision["rule"] == "" and decision["whatIf"] == {} and shown["tour"] == []
+
+
+def test_answers_without_attention_rows_can_be_shown(libra):
+    untraced = replace(libra, importance=[], attention=[])
+    (shown,) = inspector.view({"it": untraced})["traces"]
+    assert shown["attention"]["words"] == [] and shown["attention"]["layers"] == []
+
+
+def test_attention_rows_come_back_to_three_digits(libra):
+    (shown,) = inspector.view({"it": libra})["traces"]
+    attention = shown["attention"]
+    assert attention["layers"] == list(range(8))
+    ends = np.cumsum(attention["lengths"])[:-1]
+    for word, text in enumerate(attention["words"]):
+        rows = np.split(unpack(text).astype(np.float64) / ATTENTION_SCALE, ends)
+        for layer, row in enumerate(rows):
+            assert row == pytest.approx(libra.attention[word][layer].numpy(), rel=1e-3, abs=1e-9)
+
+
+def test_long_answers_of_deep_models_keep_fewer_layers(libra):
+    long = replace(
+        libra,
+        attention=[[torch.rand(576) for _ in range(40)] for _ in range(100)],
+        importance=[torch.rand(576) for _ in range(40)],
+        counts=[576] * 40,
+        words=libra.words * 25,
+    )
+    (shown,) = inspector.view({"it": long})["traces"]
+    layers = shown["attention"]["layers"]
+    assert 2 <= len(layers) < 40 and layers[0] == 0 and layers[-1] == 39
+    assert sum(shown["attention"]["lengths"]) * 100 <= MAX_ATTENTION
+
+
+def test_equal_pictures_are_stored_once(libra, fastv):
+    other = make_trace("fastv", layers=(1,), pictures=[photo(300, 200)], **SMALL)
+    data = inspector.view({"a": libra, "b": fastv, "c": other})
+    assert [trace["pictures"] for trace in data["traces"]] == [[0], [0], [1]]
+    assert [(p["width"], p["height"]) for p in data["pictures"]] == [(512, 600), (300, 200)]
+
+
+def test_nothing_to_show_is_an_error():
+    with pytest.raises(InputError, match="at least one trace"):
+        inspector.view({})
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "expected"),
+    [
+        ("libra", {}, "interval"),
+        ("libra", {"identify": "topk"}, "top"),
+        ("fastv", {}, "top"),
+        ("evit", {}, "top"),
+        ("turbo", {}, "redundancy"),
+        ("random", {}, ""),
+        ("vanilla", {}, ""),
+    ],
+)
+def test_the_rule_is_found_in_the_decision_itself(method, params, expected):
+    trace, _ = decide(method, **params)
+    assert rule(trace.events[0], None) == expected
+
+
+def test_a_forged_ranking_is_not_called_one():
+    trace, _ = decide("fastv")
+    event = trace.events[0]
+    worst = event.reduction.evidence["importance"].sort().indices[:20].sort().values
+    forged = Reduction.select(worst, 40, event.reduction.evidence)
+    assert rule(replace(event, reduction=forged), None) == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "keep", "rest", "more"),
+    [
+        ("libra", {}, 20, None, {"tau", "negative", "eta"}),
+        ("libra", {"merge": "prune"}, 20, Fate.DROPPED, set()),
+        ("libra", {"merge": "negative"}, 20, Fate.COMPENSATED, set()),
+        ("libra", {"merge": "positive"}, 20, None, {"eta"}),
+        ("libra", {"compensation": "none"}, 20, None, {"tau", "negative", "eta"}),
+        ("fastv", {"ratio": 0.75}, 10, Fate.DROPPED, set()),
+        ("evit", {}, 28, Fate.COMPENSATED, set()),
+    ],
+)
+def test_what_can_be_decided_again(method, params, keep, rest, more):
+    trace, tokens = decide(method, **params)
+    can = what_if(trace, trace.events[0], None)
+    assert can["keep"] == {"kept": keep, "of": 40, "rest": rest}
+    assert set(can) - {"keep"} == more
+    if "eta" in more:
+        assert can["eta"] == pytest.approx(float(tokens.importance.mean()))
+    if "negative" in more:
+        lost = Fate.DROPPED if params.get("compensation") == "none" else Fate.COMPENSATED
+        assert can["negative"] == lost
+
+
+@pytest.mark.parametrize("method", ["turbo", "random", "vanilla", "divprune"])
+def test_other_decisions_cannot_be_taken_again(method):
+    trace, _ = decide(method)
+    assert what_if(trace, trace.events[0], None) == {}
+
+
+def test_the_earlier_compensation_token_is_not_counted(libra):
+    can = what_if(libra, libra.events[1], libra.events[0].reduction.compensation)
+    kept = libra.events[0].reduction.n_out - 1
+    assert can["keep"]["of"] == kept and can["keep"]["kept"] == kept // 2
+
+
+@pytest.mark.parametrize("method", ["fastv", "libra"])
+def test_a_tour_shows_what_it_says(method):
+    trace = make_trace(method, layers=(1, 3, 5) if method == "libra" else (1,))
+    steps = tour(trace)
+    assert 5 <= len(steps) <= 8
+    for step in steps:
+        assert step["overlay"] in OVERLAYS and 0 <= step["stage"] <= len(trace.events)
+        assert step["patch"] is None or 0 <= step["patch"] < len(trace.layout)
+    first = trace.events[0].reduction
+    importance, fate = first.evidence["importance"], first.fate()
+    if method == "fastv":
+        best, edge, worst = (step["patch"] for step in steps if step["patch"] is not None)
+        kept = importance[fate == Fate.KEPT]
+        assert best == importance.argmax() and worst == importance.argmin()
+        assert fate[edge] == Fate.KEPT and importance[edge] == kept.min()
+        assert f"the {len(kept)} most attended" in steps[3]["text"]
+    else:
+        merged, root, lost, survivor = (s["patch"] for s in steps if s["patch"] is not None)
+        assert fate[merged] == Fate.MERGED and first.slot[first.group()[merged]] == root
+        assert fate[lost] == Fate.COMPENSATED
+        assert trace.lineage(3).fate()[survivor] == Fate.KEPT
+
+
+def test_methods_without_a_written_tour_have_none():
+    assert tour(make_trace("turbo", layers=(1,), **SMALL)) == []
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A file as a teacher would make it: a full-size answer beside the plain model's."""
+    path = tmp_path_factory.mktemp("export") / "answer.html"
+    words = "a woman in a dark uniform with four rows of ribbons stands before a flag and looks on"
+    trace = make_trace("libra", layers=(7, 15, 23), n_layers=32, answer=words)
+    plain = make_trace("vanilla", n_layers=32, answer=words)
+    trace = replace(trace, question="</script><b>Who?</b>")
+    inspector.export_html(trace, plain, path=path)
+    return path
+
+
+def test_a_file_is_small_and_names_no_other_place(exported):
+    text = exported.read_text("utf-8")
+    assert exported.stat().st_size < 3 * 2**20
+    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", text)
+    assert "default-src 'none'" in text and "import(" not in text and "fetch(" not in text
+
+
+def test_a_file_survives_any_question(exported):
+    text = exported.read_text("utf-8")
+    assert "<title>&lt;/script&gt;&lt;b&gt;Who?&lt;/b&gt;</title>" in text
+    body = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    data = json.loads(body[1])
+    assert data["traces"][0]["question"] == "</script><b>Who?</b>"
+    assert [t["name"] for t in data["traces"]] == ["Libra-Merging", "Vanilla (no compression)"]
+
+
+def test_answers_of_one_method_get_names_of_their_own(libra):
+    data = re.search(r'id="data">(.*?)</script>', document({"x": libra}), re.S)[1]
+    assert json.loads(data)["ask"] is False
+    names = list(inspector.export._named([libra, libra, libra]))
+    assert names == ["Libra-Merging", "Libra-Merging · 2", "Libra-Merging · 3"]
+
+
+def test_the_page_can_take_the_parts():
+    parts = inspector.component()
+    for name in ("html_template", "css_template"):
+        # Gradio evaluates both as Handlebars and as a JavaScript template.
+        assert not re.search(r"`|\$\{|\{\{|\\", parts[name])
+    for event in EVENTS:  # Gradio makes a listener of every event that the script names in quotes
+        assert re.search(rf"""["']{event}["']""", parts["js_on_load"])
+
+
+def test_every_module_is_part_of_the_script():
+    assert {path.name for path in STATIC.glob("*.js")} == set(inspector.export.SCRIPTS)
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        make_trace("libra", grid=(1, 1), n_layers=6),
+        make_trace("fastv", layers=(1,), pictures=[photo(200, 90), photo(90, 200)], grid=(4, 4)),
+        replace(make_trace("vanilla", **SMALL), answer="", words=[], attention=[]),
+    ],
+    ids=["one token", "two pictures", "no words"],
+)
+def test_odd_answers_can_be_shown(trace):
+    assert json.loads(json.dumps(inspector.view({"it": trace})))["traces"][0]["n"] == len(
+        trace.layout
+    )
+
+
+def test_words_are_stored_with_their_rivals(libra):
+    words = [Word(" näh", 0.5, [(" näh", 0.5), ("\n", 0.25)])]
+    (shown,) = inspector.view({"it": replace(libra, words=words, attention=libra.attention[:1])})[
+        "traces"
+    ]
+    assert json.loads(json.dumps(shown["words"])) == [
+        {"text": " näh", "probability": 0.5, "top": [[" näh", 0.5], ["\n", 0.25]]}
+    ]
