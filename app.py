@@ -33,6 +33,7 @@ LAUNCH = {
     "theme": theme.theme(),
     "css_paths": theme.STYLE,
     "head": theme.HEAD,
+    "favicon_path": theme.ICON,
     "footer_links": [],
     "run_history": False,
     "enable_monitoring": False,

@@ -1,12 +1,11 @@
 """The Learn tab: the idea, the methods, the terms, and what the model at hand knows."""
 
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 
 from libra import methods, models
-from page import diagrams, knowledge, texts
+from page import diagrams, engine, knowledge, plan, texts
 
 
 def build(model: str) -> None:
@@ -44,7 +43,7 @@ def other_models(model: str) -> str:
         f"{escape(entry.reason) or 'this machine has room for it'}"
         f"<code>MODEL={escape(entry.source)} make demo</code></li>"
         for entry in models.catalog()
-        if model not in (entry.name, entry.source) and not Path(entry.source).is_dir()
+        if entry.name != engine.EMBEDDED and model not in (entry.name, entry.source)
     )
     return f"<p>{texts.OTHER_MODELS}</p><ul class='models'>{rows}</ul>"
 
@@ -54,15 +53,18 @@ def _section(title: str, body: str) -> str:
 
 
 def _methods() -> str:
-    articles = "".join(map(_method, methods.names()))
-    return f"<p>{texts.DIAGRAM}</p>{articles}"
+    groups = "".join(
+        f'<h3 class="group">{texts.GROUPS[key]}</h3>{"".join(map(_method, names))}'
+        for key, names in plan.grouped().items()
+    )
+    return f"<p>{texts.DIAGRAM}</p>{groups}"
 
 
 def _method(name: str) -> str:
     method = methods.get(name)
     source = f"<cite>{escape(method.paper)}</cite>" if method.kind != "none" else ""
     return (
-        f'<article class="method"><div><h3>{escape(method.title)}</h3>'
+        f'<article class="method"><div><h4>{escape(method.title)}</h4>'
         f"<p>{escape(method.summary)}</p>{source}</div>{diagrams.diagram(name)}</article>"
     )
 

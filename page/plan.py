@@ -47,8 +47,13 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
 
 def method_choices() -> list[tuple[str, str]]:
     """(label, name) of every method, group by group."""
-    known = sorted(methods.names(), key=lambda name: texts.GROUPS.index(group(name)))
-    return [(method_label(name), name) for name in known]
+    return [(method_label(name), name) for names in grouped().values() for name in names]
+
+
+def grouped() -> dict[str, list[str]]:
+    """The names of the methods by their key of `texts.GROUPS`, in its order."""
+    groups = {key: [name for name in methods.names() if group(name) == key] for key in texts.GROUPS}
+    return {key: names for key, names in groups.items() if names}
 
 
 def method_label(method: str) -> str:

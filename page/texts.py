@@ -105,8 +105,14 @@ CHARTS = (
     ),
 )
 
-# How the method list is grouped, in its order: where a method acts, else what it does.
-GROUPS = ("none", "prune", "merge", "connector", "encoder")
+# How the methods are grouped, in this order: where one acts, else what it does.
+GROUPS = {
+    "none": "No compression",
+    "prune": "Dropping tokens in the language model",
+    "merge": "Merging tokens in the language model",
+    "connector": "Between the vision encoder and the language model",
+    "encoder": "Inside the vision encoder",
+}
 
 IDEA = """<p>A vision-language model cuts a picture into patches and turns each into a
 <b>visual token</b>. Its language model reads them like words, hundreds for one picture, in every

@@ -7,6 +7,7 @@ from gradio.themes.utils.colors import Color
 from gradio.themes.utils.fonts import LocalFont
 
 STYLE = Path(__file__).with_name("style.css")
+ICON = Path(__file__).with_name("favicon.svg")
 
 # One accent, one neutral. Text on them meets AA (4.5:1) in both themes.
 INDIGO = Color(
