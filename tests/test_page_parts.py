@@ -1,0 +1,167 @@
+"""The parts of the page that need no browser: settings, numbers, knowledge, diagrams, errors."""
+
+import json
+
+import gradio as gr
+import pytest
+
+from libra import methods
+from libra.errors import InputError
+from libra.trace import Trace
+from page import diagrams, examples, knowledge, panels, plan, readouts, texts, views
+from page.errors import explained
+from page.shown import Shown
+from tests.conftest import N_VISUAL, QUESTION, make_image
+
+
+@pytest.fixture(scope="module")
+def trace(lvlm) -> Trace:
+    request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 3}
+    return lvlm.answer(**request, layers=(1, 3)).trace
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"), [("", None), ("  ", None), ("3", (3,)), ("1, 3,5", (1, 3, 5))]
+)
+def test_layers_are_read_from_text(text, layers):
+    assert plan.parse_layers(text) == layers
+
+
+@pytest.mark.parametrize("text", ["one", "1;3", "1,,3", "1.5"])
+def test_other_texts_are_no_layers(text):
+    with pytest.raises(InputError, match="whole numbers"):
+        plan.parse_layers(text)
+
+
+def test_empty_settings_keep_the_defaults_of_the_method():
+    request = plan.request("p.png", "q", "libra", {"tau": 0.5, "eta": None, "keep": ""})
+    assert request == {"images": ["p.png"], "question": "q", "method": "libra", "tau": 0.5}
+
+
+def test_every_method_is_offered_in_exactly_one_group():
+    assert sorted(name for _, name in plan.method_choices()) == sorted(methods.names())
+
+
+def test_every_parameter_is_set_by_the_slider_or_by_a_control_of_its_own():
+    for name in methods.names():
+        own = {p.name for p in plan.own_parameters(name)}
+        slider = {"ratio"} if plan.slides(name) else set()
+        assert own | slider == {p.name for p in methods.parameters(name)}
+        assert not own & slider
+
+
+def test_a_stage_shows_the_attention_that_decides_the_next(trace):
+    assert [views.deciding_layer(trace, stage) for stage in range(3)] == [1, 3, 7]
+
+
+def test_stages_are_labelled_with_their_tokens(trace):
+    labels = [label for label, _ in views.stage_choices(trace)]
+    assert labels == [f"Before · {N_VISUAL}", "After layer 1 · 8", "After layer 3 · 4"]
+
+
+@pytest.mark.parametrize("overlay", texts.OVERLAYS)
+def test_every_overlay_draws_every_stage(trace, overlay):
+    pictures = [views.picture(trace, overlay, stage, legend=False) for stage in range(3)]
+    assert len({picture.size for picture in pictures}) == 1
+    assert pictures[1].tobytes() != pictures[2].tobytes()
+    assert all(views.caption(trace, overlay, stage) for stage in range(3))
+
+
+def test_numbers_have_units():
+    assert readouts.flops(2.08e9) == "2.08 GFLOPs"
+    assert readouts.size(9_440_000) == "9.44 MB"
+    assert (readouts.seconds(0.061), readouts.seconds(1.239)) == ("61 ms", "1.24 s")
+    shares = (0, 0.0002, 0.0312, 0.47, 1)
+    assert [*map(readouts.percent, shares)] == ["0 %", "< 0.1 %", "3.1 %", "47 %", "100 %"]
+
+
+def test_compensation_tokens_are_not_counted_as_kept(trace):
+    assert trace.events[0].reduction.n_out == N_VISUAL // 2 + 1
+    assert readouts.staircase(trace) == f"{N_VISUAL} › {N_VISUAL // 2} › {N_VISUAL // 4}"
+
+
+def test_words_of_the_answer_cannot_inject_markup(trace):
+    evil = "<img src=x onerror=alert(1)>"
+    spoiled = Trace(**{**vars(trace), "question": evil})
+    spoiled.words = [type(trace.words[0])(evil, 0.5, [(evil, 0.5)])]
+    for fragment in (panels.answer(spoiled), panels.card(spoiled, evil)):
+        assert "<img" not in fragment
+    assert "<img" not in panels.streaming(evil, evil, evil)
+
+
+@pytest.fixture
+def scenes(tmp_path) -> knowledge.Knowledge:
+    things = [{"word": "cat", "plural": "cats"}, {"word": "polar bear", "plural": "polar bears"}]
+    (tmp_path / "objects.json").write_text(json.dumps(things))
+    return knowledge.of(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Is there a cat in the image?",
+        "how many polar bears are there",
+        "Is the cat to the left or to the right of the polar bear?",
+        "Is the polar bear above or below the cat?",
+        "What is in the bottom right corner?",
+        "What is above the cat?",
+        "Describe the image.",
+    ],
+)
+def test_questions_of_the_trained_forms_are_covered(scenes, question):
+    assert scenes.covers(question)
+
+
+@pytest.mark.parametrize(
+    "question", ["Is there a dog in the image?", "Why is the cat sad?", "Describe the cat."]
+)
+def test_other_questions_are_not_covered(scenes, question):
+    assert not scenes.covers(question)
+
+
+def test_a_model_of_the_open_world_may_be_asked_anything(tmp_path):
+    assert knowledge.of(str(tmp_path / "large")).covers("Why is the cat sad?")
+
+
+def test_example_questions_on_the_learn_tab_match_their_own_forms():
+    words = ("cat", "car", "tree", "ball")
+    known = knowledge.Knowledge("", words, ("dogs",))
+    assert all(known.covers(example) for _, example, _, _ in texts.QUESTION_FORMS)
+
+
+@pytest.mark.parametrize("name", ["vanilla", "fastv", "libra"])
+def test_a_diagram_has_the_edges_of_the_map_that_the_method_makes(name):
+    tokens, _ = diagrams.toy()
+    reduction = methods.create(name).reduce(tokens)
+    drawing = diagrams.diagram(name)
+    assert drawing.count("<line") == len(reduction.source)
+    assert drawing.count('class="token') == reduction.n_in + reduction.n_out
+
+
+def test_examples_without_their_picture_are_left_out(tmp_path):
+    assert examples.load(tmp_path) == []
+    entry = {"question": "q", "title": "t", "alt": "a", "credit": "c"}
+    entries = [{"image": "there.png", **entry}, {"image": "gone.png", **entry}]
+    (tmp_path / "examples.json").write_text(json.dumps(entries))
+    make_image().save(tmp_path / "there.png")
+    (found,) = examples.load(tmp_path)
+    assert found.image.name == "there.png" and found.trace() is None
+    shown = examples.first_shown([found])
+    assert shown.trace is None and shown.picture == str(tmp_path / "there.png")
+
+
+def test_a_new_trace_keeps_the_stage_if_it_has_it(trace, lvlm):
+    plain = lvlm.answer(
+        images=[make_image()], question=QUESTION, method="vanilla", max_new_tokens=1
+    ).trace
+    shown = Shown(trace, stage=2, word=1)
+    shown.show(trace)
+    assert (shown.stage, shown.word) == (2, 0)
+    shown.show(plain)
+    assert shown.stage == 0
+
+
+def test_errors_are_shown_as_text_not_as_markup():
+    with pytest.raises(gr.Error) as error, explained():
+        raise InputError("<b>cat</b>.png is 'empty'")
+    assert error.value.message == "&lt;b&gt;cat&lt;/b&gt;.png is 'empty'"
