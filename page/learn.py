@@ -54,7 +54,7 @@ def _section(title: str, body: str) -> str:
 
 def _methods() -> str:
     groups = "".join(
-        f'<h3 class="group">{texts.GROUPS[key]}</h3>{"".join(map(_method, names))}'
+        f'<h3 class="method-group">{texts.GROUPS[key]}</h3>{"".join(map(_method, names))}'
         for key, names in plan.grouped().items()
     )
     return f"<p>{texts.DIAGRAM}</p>{groups}"
