@@ -13,7 +13,6 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 
-from libra.errors import InputError
 from page import (
     api,
     ask,
@@ -129,14 +128,14 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
 
 
 def main() -> int:
-    """Serve the page; 2 and one line if the model cannot be loaded."""
+    """Serve the page; 2 and one line if the model or the port cannot be had."""
+    host, port = os.environ.get("HOST"), os.environ.get("PORT", "")
     try:
         page = build()
-    except InputError as error:
+        page.launch(server_name=host, server_port=int(port) if port else None, **LAUNCH)
+    except (OSError, ValueError) as error:  # an InputError is a ValueError
         print(error, file=sys.stderr)
         return 2
-    host, port = os.environ.get("HOST"), os.environ.get("PORT")
-    page.launch(server_name=host, server_port=int(port) if port else None, **LAUNCH)
     return 0
 
 

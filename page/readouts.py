@@ -105,8 +105,8 @@ def flops(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """`2.4 MB`"""
-    return _scaled(value, 1000, ("B", "kB", "MB", "GB"))
+    """`2.4 MiB`"""
+    return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB"))
 
 
 def seconds(value: float) -> str:

@@ -69,7 +69,7 @@ def test_every_overlay_draws_every_stage(trace, overlay):
 
 def test_numbers_have_units():
     assert readouts.flops(2.08e9) == "2.08 GFLOPs"
-    assert readouts.size(9_440_000) == "9.44 MB"
+    assert readouts.size(9.5 * 2**20) == "9.5 MiB"
     assert (readouts.seconds(0.061), readouts.seconds(1.239)) == ("61 ms", "1.24 s")
     shares = (0, 0.0002, 0.0312, 0.47, 1)
     assert [*map(readouts.percent, shares)] == ["0 %", "< 0.1 %", "3.1 %", "47 %", "100 %"]
