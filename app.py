@@ -13,6 +13,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 
+from libra.errors import InputError
 from page import (
     api,
     ask,
@@ -131,6 +132,8 @@ def main() -> int:
     """Serve the page; 2 and one line if the model or the port cannot be had."""
     host, port = os.environ.get("HOST"), os.environ.get("PORT", "")
     try:
+        if port and not port.isdigit():
+            raise InputError(f"PORT must be a number, not {port!r}.")
         page = build()
         page.launch(server_name=host, server_port=int(port) if port else None, **LAUNCH)
     except (OSError, ValueError) as error:  # an InputError is a ValueError

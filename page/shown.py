@@ -7,7 +7,7 @@ from libra.trace import Trace
 
 @dataclass
 class Shown:
-    """What one visitor looks at: kept in the session, changed in place.
+    """What one visitor looks at: kept for the visit, changed in place.
 
     A question that is being answered shares it with the controls that are used meanwhile.
     """
