@@ -7,7 +7,8 @@ Five stages, each quick where learning from pixels alone is slow:
   pictures the same on whole pictures
   joint    everything together
 The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
-keeps a checkpoint and a JSONL log in its run folder and resumes from there.
+keeps a checkpoint and a JSONL log in its run folder and resumes from there. The last one may be
+shared by several processes: `torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -55,8 +57,9 @@ STAGES = {
     "pixels": Settings(steps=3500, batch=32, rate=1.5e-3, decay=0.3),
     "pictures": Settings(steps=900, batch=8, rate=8e-4, decay=0.6),
     "joint": Settings(
-        steps=1400,
-        batch=8,
+        steps=1100,
+        batch=4,  # in each of two processes
+        visible=192,
         rate=6e-4,
         asked=24,
         budget=352,
@@ -271,6 +274,7 @@ class Run:
             torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
         ]
         self.step, self.sums, self.began = 0, {}, time.time()
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
         if settings.compiled:
             for name, module in modules["model"].named_modules():
                 if name.rpartition(".")[0].endswith(".layers"):
@@ -302,6 +306,8 @@ class Run:
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if dist.is_initialized():
+            self._average_gradients()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -309,17 +315,27 @@ class Run:
         for key, value in logs.items():
             total, n = self.sums.get(key, (0.0, 0))
             self.sums[key] = (total + value, n + 1)
-        if self.step % 50 == 0:
+        if self.step % 50 == 0 and self.rank == 0:
             row = {k: round(total / n, 4) for k, (total, n) in self.sums.items()}
             row = {"step": self.step, "seconds": round(time.time() - self.began), **row}
             with self.log_path.open("a") as log:
                 log.write(json.dumps(row) + "\n")
             self.sums = {}
-        if self.step % 500 == 0:
+        if self.step % 250 == 0:
             self.save()
+
+    def _average_gradients(self) -> None:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for own, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            own.copy_(mean.view_as(own))
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
+        if self.rank != 0:
+            return
         state = {key: module.state_dict() for key, module in self.modules.items()}
         state |= {"step": self.step, "optimisers": [o.state_dict() for o in self.optimisers]}
         torch.save(state, self.path.with_suffix(".part"))
@@ -464,19 +480,23 @@ def train_joint(folder: Path, settings: Settings) -> None:
     saved = torch.load(folder / "pictures.pt", weights_only=True)
     criterion.load_state_dict(saved["criterion"])
     run = Run(folder, "joint", settings, {"model": model, "criterion": criterion})
-    rng = np.random.default_rng(2 * 10**6 + run.step)
+    rng = np.random.default_rng([2 * 10**6, run.rank, run.step])
     mix = weights(settings)
-    where = torch.arange(N_PATCHES).expand(settings.batch, -1)
-    for _ in run.steps():
+    everywhere = torch.arange(N_PATCHES).expand(settings.batch, -1)
+    for step in run.steps():
         batch = [scenes.compose(rng, most=int(rng.integers(5, 10))) for _ in range(settings.batch)]
         pictures, labels = zip(*(scenes.draw(scene, rng) for scene in batch), strict=True)
         packed = pack(batch, settings, rng, mix)
+        labels = tiny.stack(labels)
+        part = step < 0.7 * settings.steps  # a part is quicker, and enough until the end
+        where = _visible(labels, settings.visible, rng) if part else everywhere
         with torch.autocast("cpu", torch.bfloat16):
-            features, cls = tower(model, normalise(pictures), last=settings.batch // 4)
+            features, cls = tower(model, normalise(pictures), last=1)
             projected = model.model.multi_modal_projector(features)
-            hidden = decode(model, projected, where, packed)
+            index = where[..., None].expand(-1, -1, projected.shape[-1])
+            hidden = decode(model, projected.gather(1, index), where, packed)
             loss, right = answer_loss(model, hidden, packed)
-        dense, logs = criterion(projected, tiny.stack(labels), where, cls)
+        dense, logs = criterion(projected, labels, everywhere, cls)
         logs |= {"loss": float(loss.detach())} | kind_logs(packed, right)
         run.update(loss + 0.5 * dense, logs)
 
@@ -514,6 +534,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if dist.is_torchelastic_launched():
+        dist.init_process_group("gloo")
     for stage in [options.stage] if options.stage else RUNNERS:
         settings = replace(STAGES[stage], compiled=options.compile)
         if options.steps:
