@@ -1,5 +1,8 @@
 """Shared fixtures: a micro LLaVA with random weights, in memory and as a folder on disk."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +25,14 @@ N_VISUAL = (IMAGE_SIZE // PATCH) ** 2
 N_LAYERS = 8
 N_ENCODER_LAYERS = 5
 WORDS = "is there a cat dog in the image ? what how many left right yes no one two of".split()
+
+
+def pytest_configure() -> None:
+    """Where the browser tests must run (`LIBRA_REQUIRE_BROWSER`), stop if they cannot."""
+    if os.environ.get("LIBRA_REQUIRE_BROWSER") and shutil.which("chromium") is None:
+        raise pytest.UsageError("no Chromium found: install it with `apt-get install -y chromium`")
+
+
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "<user>", "<assistant>"]
 QUESTION = "is there a cat in the image ?"
 TEMPLATE = (
