@@ -25,7 +25,11 @@ format: $(VENV)/develop  ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 train: $(VENV)/develop  ## train the embedded model from scratch and write assets/tiny-llava
-	$(BIN)/python -m tiny.train --export assets/tiny-llava
+	for stage in symbols deeper pixels pictures; do \
+		$(BIN)/python -m tiny.train --stage $$stage || exit 1; \
+	done
+	$(BIN)/torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1
+	$(BIN)/python -m tiny.train --stage joint --export assets/tiny-llava
 
 evaluate: $(VENV)/develop  ## measure the embedded model and write its card
 	$(BIN)/python -m tiny.evaluate --card assets/tiny-llava/README.md

@@ -178,7 +178,7 @@ def image_processor() -> CLIPImageProcessorPil:
 def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
     """Write fp16 weights, tokenizer, chat template and processor for `from_pretrained`."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.half().save_pretrained(folder, max_shard_size="14MB")
+    model.half().save_pretrained(folder, max_shard_size="9MB")
     model.float()
     LlavaProcessor(
         image_processor=image_processor(),

@@ -57,8 +57,9 @@ STAGES = {
     "pixels": Settings(steps=3500, batch=32, rate=1.5e-3, decay=0.3),
     "pictures": Settings(steps=900, batch=8, rate=8e-4, decay=0.6),
     "joint": Settings(
-        steps=1100,
+        steps=1250,
         batch=4,  # in each of two processes
+        decay=0.6,
         visible=192,
         rate=6e-4,
         asked=24,
@@ -407,7 +408,7 @@ def train_pixels(folder: Path, settings: Settings) -> None:
     """Tower and projector, on windows of pictures crowded with objects."""
     model = tiny.build(2)
     criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
-    rng = np.random.default_rng(10**6)
+    rng = np.random.default_rng([10**6, _done(folder, "pixels")])
 
     def draw(step: int):
         easy = max(0.2, 1 - 2 * step / settings.steps)  # colours first, then robustness
@@ -423,7 +424,7 @@ def train_pictures(folder: Path, settings: Settings) -> None:
     saved = torch.load(folder / "pixels.pt", weights_only=True)
     model.load_state_dict(saved["model"])
     criterion.load_state_dict(saved["criterion"])
-    rng = np.random.default_rng(3 * 10**6)
+    rng = np.random.default_rng([3 * 10**6, _done(folder, "pictures")])
     places = torch.arange(N_PATCHES).expand(settings.batch, -1)
 
     def draw(_step: int):
@@ -433,6 +434,12 @@ def train_pictures(folder: Path, settings: Settings) -> None:
         return normalise(pictures), tiny.stack(labels), places
 
     _write_codes(model, criterion, "pictures", folder, settings, draw)
+
+
+def _done(folder: Path, stage: str) -> int:
+    """Steps of an earlier run of a stage: a resumed one must not draw the same scenes again."""
+    path = folder / f"{stage}.pt"
+    return torch.load(path, weights_only=True)["step"] if path.exists() else 0
 
 
 def _write_codes(model, criterion, stage: str, folder: Path, settings: Settings, draw) -> None:
@@ -488,7 +495,7 @@ def train_joint(folder: Path, settings: Settings) -> None:
         pictures, labels = zip(*(scenes.draw(scene, rng) for scene in batch), strict=True)
         packed = pack(batch, settings, rng, mix)
         labels = tiny.stack(labels)
-        part = step < 0.7 * settings.steps  # a part is quicker, and enough until the end
+        part = step < 0.8 * settings.steps  # a part is quicker, and enough until the end
         where = _visible(labels, settings.visible, rng) if part else everywhere
         with torch.autocast("cpu", torch.bfloat16):
             features, cls = tower(model, normalise(pictures), last=1)
