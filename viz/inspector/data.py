@@ -78,7 +78,9 @@ def looks() -> dict:
         "heat": packed(heat_colours().round().astype(np.uint8)),
         "sides": [colour.BLUE, colour.ORANGE],
         "series": colour.SERIES,
+        "palette": colour.OKABE_ITO,
         "mark": colour.VERMILION,
+        "hit": colour.GREEN,
         "ink": colour.INK,
     }
 

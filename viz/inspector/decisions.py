@@ -16,8 +16,8 @@ def measure(trace: Trace, event: Event) -> tuple[str, Tensor | None]:
     if "received" in facts:
         return "attention received from the other patches", facts["received"]
     if event.site != "decoder":
-        where = "after the encoder" if event.site == "connector" else f"layer {event.layer}"
-        return f"attention in the encoder, {where}", facts.get("importance")
+        layer = "" if event.site == "connector" else f", layer {event.layer}"
+        return f"attention in the encoder{layer}", facts.get("importance")
     row = trace.importance[event.layer] if trace.importance else None
     label = f"attention of the last prompt token, layer {event.layer}"
     return label, facts.get("importance", row)

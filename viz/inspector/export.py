@@ -29,6 +29,7 @@ SCRIPTS = (
     "selection.js",
     "quiz.js",
     "tour.js",
+    "views.js",
     "pointing.js",
     "inspector.js",
 )

@@ -16,7 +16,8 @@ def tour(trace: Trace) -> list[dict]:
     """The written tour of the trace's method; empty where there is none or nothing happened."""
     write, needed = TOURS.get(trace.method, (None, ""))
     facts = trace.events[0].reduction.evidence if trace.events else {}
-    return write(trace) if needed in facts and trace.importance else []
+    told = needed in facts and not facts[needed].isnan().all()
+    return write(trace) if told and trace.importance else []
 
 
 def _fastv(trace: Trace) -> list[dict]:
@@ -79,8 +80,12 @@ def _libra(trace: Trace) -> list[dict]:
     fate = first.fate().numpy()
     intervals = int((fate == Fate.KEPT).sum())
     layer, tau = trace.events[0].layer, trace.params.get("tau", 0.7)
-    merged, lost = _strongest(first, fate, Fate.MERGED), _strongest(first, fate, Fate.COMPENSATED)
-    root = int(first.slot[first.group()[merged]]) if merged is not None else None
+    group = first.group().numpy()
+    merges = fate == Fate.MERGED
+    largest = int(np.bincount(group[merges]).argmax()) if merges.any() else -1
+    root = int(first.slot[largest])
+    merged = _strongest(first, merges & (group == largest))
+    lost = _strongest(first, fate == Fate.COMPENSATED)
     survivor = int(trace.lineage(last).slot[0])
     steps = [
         _step(
@@ -153,10 +158,10 @@ TOURS: dict[str, tuple[Callable[[Trace], list[dict]], str]] = {
 }
 
 
-def _strongest(reduction: Reduction, fate: np.ndarray, which: Fate) -> int | None:
-    """The token of one fate that mattered most; None where there is none."""
+def _strongest(reduction: Reduction, which: np.ndarray) -> int | None:
+    """The most important token among `which`, bool [n_in]; None where there is none."""
     importance = reduction.evidence["importance"].numpy()
-    there = np.flatnonzero((fate == which) & ~np.isnan(importance))
+    there = np.flatnonzero(which & ~np.isnan(importance))
     return int(there[importance[there].argmax()]) if len(there) else None
 
 

@@ -1,8 +1,14 @@
 // Arrays arrive as "type:base64", where type is a letter and a number of bytes.
 
 const ARRAYS = {
-  u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i1: Int8Array, i2: Int16Array, i4: Int32Array,
-  f2: Uint16Array, f4: Float32Array,
+  u1: Uint8Array,
+  u2: Uint16Array,
+  u4: Uint32Array,
+  i1: Int8Array,
+  i2: Int16Array,
+  i4: Int32Array,
+  f2: Uint16Array,
+  f4: Float32Array,
 };
 const ATTENTION_SCALE = 2 ** 14; // stored attention is a multiple of its inverse
 
@@ -18,7 +24,8 @@ function unpackAttention(text) {
 }
 
 const HALVES = Float32Array.from({ length: 0x8000 }, (_, bits) => {
-  const exponent = bits >> 10, fraction = (bits & 1023) / 1024;
+  const exponent = bits >> 10;
+  const fraction = (bits & 1023) / 1024;
   const value = exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction;
   return value / ATTENTION_SCALE;
 });

@@ -5,8 +5,12 @@
 function themeOf(element) {
   const style = getComputedStyle(element);
   return {
-    ink: style.color, panel: style.backgroundColor, line: style.borderTopColor,
-    accent: style.caretColor, quiet: style.outlineColor, font: style.fontFamily,
+    ink: style.color,
+    panel: style.backgroundColor,
+    line: style.borderTopColor,
+    accent: style.caretColor,
+    quiet: style.outlineColor,
+    font: style.fontFamily,
   };
 }
 
@@ -15,7 +19,10 @@ class Looks {
     Object.assign(this, raw);
     this.heat = unpack(raw.heat);
     // Not a fate: the token is not a target, and only a run could tell more.
-    this.fates = [...raw.fates, { name: "not kept", tint: raw.ink, strength: 0.55, hatch: null, outlined: false }];
+    this.fates = [
+      ...raw.fates,
+      { name: "not kept", tint: raw.ink, strength: 0.55, hatch: null, outlined: false },
+    ];
   }
 
   heatColour(level) {
@@ -24,7 +31,8 @@ class Looks {
   }
 
   heatGradient() {
-    return `linear-gradient(to right, ${[0, 0.2, 0.4, 0.6, 0.8, 1].map((v) => this.heatColour(v))})`;
+    const stops = [0, 0.2, 0.4, 0.6, 0.8, 1].map((level) => this.heatColour(level));
+    return `linear-gradient(to right, ${stops})`;
   }
 
   // A CSS background for the legend's sample of a fate.
@@ -34,15 +42,18 @@ class Looks {
     const base = `color-mix(in srgb, ${tint} ${100 * strength}%, #969696)`;
     if (!hatch) return base;
     const angle = hatch[0] === "/" ? -45 : 45;
-    return `repeating-linear-gradient(${angle}deg, transparent 0 3px, ${hatch[1]} 3px 5px), ${base}`;
+    const lines = `transparent 0 3px, ${hatch[1]} 3px 5px`;
+    return `repeating-linear-gradient(${angle}deg, ${lines}), ${base}`;
   }
 }
 
-const colourAt = (colours, i) => `rgb(${colours[3 * i]} ${colours[3 * i + 1]} ${colours[3 * i + 2]})`;
+const colourAt = (colours, i) =>
+  `rgb(${colours[3 * i]} ${colours[3 * i + 1]} ${colours[3 * i + 2]})`;
 
 // Diagonal lines as a pattern: "/" rising or "\" falling.
 function hatchPattern(ctx, direction, colour, scale) {
-  const tile = document.createElement("canvas"), side = Math.round(7 * scale);
+  const tile = document.createElement("canvas");
+  const side = Math.round(7 * scale);
   tile.width = tile.height = side;
   const pen = tile.getContext("2d");
   pen.strokeStyle = colour;

@@ -2,16 +2,22 @@
 
 const FATES = ["dropped", "kept", "merged", "compensated", "not kept"];
 
-// ".0021", "1.2e-6", "12"
+// ".0021", "1.2·10⁻⁶", "12"
 function short(value) {
   if (value === 0) return "0";
-  if (Math.abs(value) < 1e-4) return value.toExponential(1);
+  if (Math.abs(value) < 1e-4) {
+    const [digits, exponent] = value.toExponential(1).split("e");
+    return `${digits}·10${exponent.replace(/./g, (c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)])}`;
+  }
   if (Math.abs(value) >= 99.5) return value.toFixed(0);
-  return Number(value.toPrecision(2)).toString().replace(/^(-?)0\./, "$1.");
+  return Number(value.toPrecision(2))
+    .toString()
+    .replace(/^(-?)0\./, "$1.");
 }
 
 const similar = (value) => value.toFixed(2).replace(/^(-?)0\./, "$1.");
-const percent = (share) => (share >= 0.0005 || share === 0 ? `${+(100 * share).toPrecision(3)} %` : "< 0.05 %");
+const percent = (share) =>
+  share >= 0.0005 || share === 0 ? `${+(100 * share).toPrecision(3)} %` : "< 0.05 %";
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : word.endsWith("ch") ? "es" : "s"}`;
 const token = (root) => (root === COMPENSATION ? "the compensation token" : `patch ${root}`);
 
@@ -26,7 +32,8 @@ function place(trace, patch) {
 
 // Rank of a token among those that were decided about, from 1; and how many they are.
 function rankOf(decision, t) {
-  const score = ranking(decision), counted = countedTokens(decision);
+  const score = ranking(decision);
+  const counted = countedTokens(decision);
   const above = counted.filter((o) => score[o] > score[t] || (score[o] === score[t] && o < t));
   return { rank: above.length + 1, of: counted.length };
 }
@@ -34,7 +41,8 @@ function rankOf(decision, t) {
 // The interval of a token: its number, its size, and its most important token.
 function intervalOf(decision, t) {
   const { interval, importance } = decision.evidence;
-  let size = 0, winner = -1;
+  let size = 0;
+  let winner = -1;
   interval.forEach((number, o) => {
     if (number !== interval[t]) return;
     size++;
@@ -56,21 +64,26 @@ function why(decision, patch, params) {
   const score = ranking(decision);
   const forced = score && decision.rule && Number.isNaN(score[t]);
   const reasons = { interval: byInterval, top: byRank, redundancy: byRedundancy };
-  const reason = forced ? () => `decided beforehand: ${outcome(decision, t)}` : reasons[decision.rule] ?? outcome;
+  const reason = forced
+    ? () => `decided beforehand: ${outcome(decision, t)}`
+    : (reasons[decision.rule] ?? outcome);
   const sentence = subject + reason(decision, t, params) + ".";
   return sentence[0].toUpperCase() + sentence.slice(1);
 }
 
 // "kept, and took in 5 others", "merged into patch 170 with weight .12", ...
 function outcome(decision, t) {
-  const into = decision.into[t], weight = decision.weight[t];
+  const into = decision.into[t];
+  const weight = decision.weight[t];
   switch (decision.fate[t]) {
     case Fate.KEPT: {
       const others = decision.into.reduce((sum, r) => sum + (r === into), 0) - 1;
       return others ? `kept, and took in ${plural(others, "other")}` : "kept as it is";
     }
-    case Fate.MERGED:
-      return `merged into ${token(into)}${Number.isNaN(weight) ? "" : ` with weight ${short(weight)}`}`;
+    case Fate.MERGED: {
+      const share = Number.isNaN(weight) ? "" : ` with weight ${short(weight)}`;
+      return `merged into ${token(into)}${share}`;
+    }
     case Fate.COMPENSATED:
       return "sent to the compensation token";
     case Fate.DROPPED:
@@ -94,8 +107,10 @@ function byInterval(decision, t) {
   const beaten = `${own}, beaten by ${token(rootOf[winner])} (${short(importance[winner])})`;
   if (!similarity) return `${beaten}, so it was ${outcome(decision, t)}`;
   const merged = decision.fate[t] === Fate.MERGED;
-  const limit = decision.tau === undefined ? "" : ` is ${merged ? "" : "not "}above tau ${similar(decision.tau)}`;
-  const likeness = `best similarity ${similar(similarity[t])}${merged ? "" : `, to ${token(rootOf[best[t]])},`}`;
+  const side = merged ? "above" : "not above";
+  const limit = decision.tau === undefined ? "" : ` is ${side} tau ${similar(decision.tau)}`;
+  const whom = merged ? "" : `, to ${token(rootOf[best[t]])},`; // else the outcome names it
+  const likeness = `best similarity ${similar(similarity[t])}${whom}`;
   const end = {
     [Fate.MERGED]: outcome(decision, t),
     [Fate.COMPENSATED]: "joined the compensation token",
@@ -105,71 +120,108 @@ function byInterval(decision, t) {
 }
 
 function byRank(decision, t) {
-  const score = ranking(decision), { rank, of } = rankOf(decision, t);
+  const score = ranking(decision);
+  const { rank, of } = rankOf(decision, t);
   const last = countedTokens(decision)
     .filter((o) => decision.fate[o] === Fate.KEPT)
     .reduce((least, o) => Math.min(least, score[o]), Infinity);
   const own = `importance ${short(score[t])} ranks ${rank} of ${of}`;
-  return decision.fate[t] === Fate.KEPT
-    ? `${own}; the best ${decision.kept} stay, so it was ${outcome(decision, t)}`
-    : `${own}; only the best ${decision.kept} stay (the last has ${short(last)}), so it was ${outcome(decision, t)}`;
+  const limit =
+    decision.fate[t] === Fate.KEPT
+      ? `the best ${decision.kept} stay`
+      : `only the best ${decision.kept} stay (the last has ${short(last)})`;
+  return `${own}; ${limit}, so it was ${outcome(decision, t)}`;
 }
 
 function byRedundancy(decision, t, params) {
-  const { importance, redundancy } = decision.evidence, factor = params.weight ?? 6;
+  const { importance, redundancy } = decision.evidence;
+  const factor = params.weight ?? 6;
   const degree = redundancy.map((r, o) => r - factor * importance[o]);
-  const above = degree.reduce((sum, d, o) => sum + (d > degree[t] || (d === degree[t] && o < t)), 0);
+  const above = degree.reduce(
+    (sum, d, o) => sum + (d > degree[t] || (d === degree[t] && o < t)),
+    0,
+  );
   const gone = decision.fate.reduce((sum, f) => sum + (f !== Fate.KEPT), 0);
-  const own = `redundancy ${similar(redundancy[t])} less ${short(factor)} × importance ${short(importance[t])} is ${similar(degree[t])}, rank ${above + 1} of ${degree.length}`;
-  return `${own}; the ${gone} most redundant go, so it was ${outcome(decision, t)}`;
+  const less = `${short(factor)} × importance ${short(importance[t])}`;
+  const own = `redundancy ${similar(redundancy[t])} less ${less} is ${similar(degree[t])}`;
+  const rank = `rank ${above + 1} of ${degree.length}`;
+  return `${own}, ${rank}; the first ${gone} go, so it was ${outcome(decision, t)}`;
 }
 
 // Everything the card says about a patch at a stage.
 function describe(trace, stage, situation, decision, patch) {
-  const root = situation.root[patch], fate = situation.fate[patch];
-  const facts = [], t = tokenBefore(decision, patch), { evidence } = decision;
-  const add = (label, value) => facts.push({ label, value });
-  const known = (name) => t >= 0 && evidence[name] && !Number.isNaN(evidence[name][t]);
-  if (known("importance")) {
-    const { rank, of } = rankOf(decision, t);
-    add("Importance", `${short(evidence.importance[t])} · rank ${rank} of ${of}`);
-  }
-  if (known("interval") && evidence.interval[t] >= 0) {
-    const { number, winner } = intervalOf(decision, t);
-    const who = winner === t ? "it wins" : `won by ${token(decision.before.rootOf[winner])} (${short(evidence.importance[winner])})`;
-    add("Interval", `${number} · ${who}`);
-  }
-  if (known("redundancy")) add("Redundancy", similar(evidence.redundancy[t]));
-  if (known("similarity") && evidence.best_target[t] !== t) {
-    const limit = decision.tau === undefined ? "" : `, tau ${similar(decision.tau)}`;
-    add("Best target", `${token(decision.before.rootOf[evidence.best_target[t]])} · similarity ${similar(evidence.similarity[t])}${limit}`);
-  }
-  if (stage > 0 && root !== GONE) {
-    const weight = situation.weight(patch), size = situation.size(root);
-    if (size > 1 && !Number.isNaN(weight)) add("Weight", `${short(weight)} in a token of ${plural(size, "patch")}`);
-    if (situation.tokens[patch] > 1) add("Part of", plural(situation.tokens[patch], "token"));
-  }
-  const before = "Before compression every patch is its own token. ";
-  const reason = why(decision, patch, trace.params);
   return {
     title: `Patch ${patch}`,
     place: place(trace, patch),
-    fate: stage > 0 ? fate : Fate.KEPT,
-    root,
-    why: stage > 0 ? reason : trace.last > 0 ? `${before}Next: ${reason[0].toLowerCase()}${reason.slice(1)}` : "Without compression every patch keeps its own token.",
-    facts,
-    path: path(trace, patch),
+    fate: stage > 0 ? situation.fate[patch] : Fate.KEPT,
+    why: whyAt(trace, stage, decision, patch),
+    facts: [
+      ...evidenceOf(decision, tokenBefore(decision, patch)),
+      ...(stage > 0 ? sharesOf(situation, patch) : []),
+    ],
+    path: pathOf(trace, patch),
   };
 }
 
+function whyAt(trace, stage, decision, patch) {
+  if (trace.last === 0) return "Without compression every patch keeps its own token.";
+  const reason = why(decision, patch, trace.params);
+  if (stage > 0) return reason;
+  const next = reason[0].toLowerCase() + reason.slice(1);
+  return `Before compression every patch is its own token. Next: ${next}`;
+}
+
+// What a decision knew about one of its tokens, as { label, value }.
+function evidenceOf(decision, t) {
+  const { evidence, before, spare, tau } = decision;
+  const { importance, interval, redundancy, similarity, best_target: best } = evidence;
+  const known = (fact) => t >= 0 && fact !== undefined && !Number.isNaN(fact[t]);
+  const facts = [];
+  if (known(importance)) {
+    const { rank, of } = rankOf(decision, t);
+    const ranked = t === spare ? "" : ` · rank ${rank} of ${of}`;
+    facts.push({ label: "Importance", value: short(importance[t]) + ranked });
+  }
+  if (known(interval) && interval[t] >= 0) {
+    const { number, winner } = intervalOf(decision, t);
+    const winning = `won by ${token(before.rootOf[winner])} (${short(importance[winner])})`;
+    facts.push({ label: "Interval", value: `${number} · ${winner === t ? "it wins" : winning}` });
+  }
+  if (known(redundancy)) facts.push({ label: "Redundancy", value: similar(redundancy[t]) });
+  if (known(similarity) && best[t] !== t) {
+    const limit = tau === undefined ? "" : `, tau ${similar(tau)}`;
+    const likeness = `similarity ${similar(similarity[t])}${limit}`;
+    facts.push({ label: "Best target", value: `${token(before.rootOf[best[t]])} · ${likeness}` });
+  }
+  return facts;
+}
+
+// How much a patch weighs in its token, and in how many tokens it is, as { label, value }.
+function sharesOf(situation, patch) {
+  const root = situation.root[patch];
+  if (root === GONE) return [];
+  const weight = situation.weight(patch);
+  const size = situation.size(root);
+  const parts = situation.tokens[patch];
+  const facts = [];
+  if (size > 1 && !Number.isNaN(weight))
+    facts.push({
+      label: "Weight",
+      value: `${short(weight)} in a token of ${plural(size, "patch")}`,
+    });
+  if (parts > 1) facts.push({ label: "Part of", value: plural(parts, "token") });
+  return facts;
+}
+
 // What became of a patch, stage by stage, until it is gone.
-function path(trace, patch) {
+function pathOf(trace, patch) {
   const steps = [];
-  for (let s = 1; s <= trace.last; s++) {
-    const { root, fate, name } = trace.stages[s];
-    const where = root[patch] === GONE ? "gone" : root[patch] === patch ? "its own token" : token(root[patch]);
-    steps.push({ stage: s, name, where, fate: fate[patch] });
-    if (root[patch] === GONE) break;
+  for (let stage = 1; stage <= trace.last; stage++) {
+    const { root, fate, name } = trace.stages[stage];
+    const at = root[patch];
+    const where = at === GONE ? "gone" : at === patch ? "its own token" : token(at);
+    steps.push({ stage, name, where, fate: fate[patch] });
+    if (at === GONE) break;
   }
   return steps;
 }

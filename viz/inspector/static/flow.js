@@ -1,7 +1,8 @@
 // The flow: between two stages every token moves to the token it becomes part of. Dropped tokens
 // fade where they stand; the compensation token gathers in the lower right corner.
 
-const MOVE = 1300, REST = 700; // milliseconds
+const MOVE = 1300; // milliseconds of one move, and of the rest before it
+const REST = 700;
 
 class Flow {
   // go(stage) shows a stage; done() is told the end.
@@ -47,15 +48,19 @@ class Flow {
   }
 
   drawBetween(stage, time) {
-    const { picture } = this, { trace, base } = picture;
-    const from = trace.stages[stage], to = trace.stages[stage + 1];
-    const ctx = picture.pen(picture.canvas), corner = this.corner();
+    const { picture } = this;
+    const { trace, base } = picture;
+    const from = trace.stages[stage];
+    const to = trace.stages[stage + 1];
+    const ctx = picture.pen(picture.canvas);
+    const corner = this.corner();
     ctx.globalAlpha = 0.16;
     ctx.drawImage(base, 0, 0, picture.width, picture.height);
     const at = (root) => (root === COMPENSATION ? corner : picture.centre(root));
     for (const root of from.rootOf) {
       const next = root === COMPENSATION ? to.root[from.members(root).patches[0]] : to.root[root];
-      const [x0, y0] = at(root), [x1, y1] = next === GONE ? [x0, y0] : at(next);
+      const [x0, y0] = at(root);
+      const [x1, y1] = next === GONE ? [x0, y0] : at(next);
       const stays = next === root;
       const shrink = stays ? 1 : 1 - 0.55 * time;
       ctx.globalAlpha = stays ? 1 : next === GONE ? 1 - time : 1 - 0.75 * time * time;
@@ -75,11 +80,22 @@ class Flow {
     if (root === COMPENSATION) return;
     const [left, top, w, h] = this.picture.box(root);
     if (!w) return;
-    ctx.drawImage(base, left * scale, top * scale, w * scale, h * scale, x - (w * size) / 2, y - (h * size) / 2, w * size, h * size);
+    ctx.drawImage(
+      base,
+      left * scale,
+      top * scale,
+      w * scale,
+      h * scale,
+      x - (w * size) / 2,
+      y - (h * size) / 2,
+      w * size,
+      h * size,
+    );
   }
 
   bin(ctx, [x, y], size) {
-    const look = this.picture.looks.fates[Fate.COMPENSATED], side = 32 * size;
+    const look = this.picture.looks.fates[Fate.COMPENSATED];
+    const side = 32 * size;
     ctx.fillStyle = look.tint;
     ctx.fillRect(x - side / 2, y - side / 2, side, side);
     ctx.fillStyle = hatchPattern(ctx, ...look.hatch, this.picture.scale);

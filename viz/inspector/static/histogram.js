@@ -20,14 +20,16 @@ class Histogram {
     this.canvas.style.height = `${height}px`;
   }
 
-  // values[t], fates[t] of the tokens; NaN is not counted. `low`, `high`: bounds, else the data's.
-  load(values, fates, low, high) {
-    const there = [...values.keys()].filter((t) => !Number.isNaN(values[t]) && (!this.log || values[t] > 0));
-    const known = there.map((t) => values[t]);
-    this.low = low ?? Math.min(...known);
-    this.high = high ?? Math.max(...known);
-    if (!(this.high > this.low)) this.high = this.low ? this.low * 1.01 : 1;
-    this.values = values;
+  // values[t] and fates[t] of the tokens; NaN is not counted. `tau`, if given, is a line. Without
+  // any value the panel of the chart is hidden.
+  show(values, fates, looks, tau) {
+    const counted = (t) => !Number.isNaN(values[t]) && (!this.log || values[t] > 0);
+    const there = values ? [...values.keys()].filter(counted) : [];
+    this.hidden = there.length === 0;
+    this.canvas.closest(".panel").hidden = this.hidden;
+    if (this.hidden) return;
+    Object.assign(this, { values, looks, tau });
+    this.bounds(there.map((t) => values[t]));
     this.tokens = Array.from({ length: BINS }, () => []);
     this.stacks = Array.from({ length: BINS }, () => [0, 0, 0, 0, 0]);
     for (const t of there) {
@@ -36,7 +38,15 @@ class Histogram {
       this.stacks[bin][fates[t]]++;
     }
     this.most = Math.max(1, ...this.tokens.map((tokens) => tokens.length));
-    this.empty = there.length === 0;
+    this.paint();
+  }
+
+  // The ends of the axis: the data's on a logarithmic one, else at least 0 to 1.
+  bounds(values) {
+    const ends = this.log ? values : [0, 1, ...values];
+    this.low = ends.reduce((a, b) => Math.min(a, b));
+    this.high = ends.reduce((a, b) => Math.max(a, b));
+    if (this.low === this.high) [this.low, this.high] = [this.low / 2, this.high * 2];
   }
 
   // Where a value lies between low and high, 0 to 1.
@@ -47,7 +57,9 @@ class Histogram {
 
   valueAt(x) {
     const share = (x - MARGIN.left) / (this.width - MARGIN.left - MARGIN.right);
-    return this.log ? this.low * (this.high / this.low) ** share : this.low + share * (this.high - this.low);
+    return this.log
+      ? this.low * (this.high / this.low) ** share
+      : this.low + share * (this.high - this.low);
   }
 
   binOf(value) {
@@ -58,10 +70,14 @@ class Histogram {
     return MARGIN.left + this.share(value) * (this.width - MARGIN.left - MARGIN.right);
   }
 
-  // The tokens of the bar at x.
-  at(x) {
+  // The patches behind the bar at x: the same array for as long as it is the same bar.
+  patchesAt(x, stage) {
     const share = (x - MARGIN.left) / (this.width - MARGIN.left - MARGIN.right);
-    return share < 0 || share >= 1 ? [] : this.tokens[Math.floor(share * BINS)];
+    const tokens = share < 0 || share >= 1 ? [] : this.tokens[Math.floor(share * BINS)];
+    if (tokens !== this.bar)
+      this.barPatches = tokens.map((t) => stage.rootOf[t]).filter((root) => root >= 0);
+    this.bar = tokens;
+    return this.barPatches;
   }
 
   pen(canvas) {
@@ -71,10 +87,13 @@ class Histogram {
     return ctx;
   }
 
-  paint(looks) {
-    const ctx = this.pen(this.painted), theme = themeOf(this.canvas);
-    Object.assign(this, { looks, theme });
-    const floor = this.height - MARGIN.bottom, room = floor - MARGIN.top;
+  paint() {
+    const ctx = this.pen(this.painted);
+    const theme = themeOf(this.canvas);
+    const { looks } = this;
+    this.theme = theme;
+    const floor = this.height - MARGIN.bottom;
+    const room = floor - MARGIN.top;
     const wide = (this.width - MARGIN.left - MARGIN.right) / BINS;
     ctx.fillStyle = theme.line;
     ctx.fillRect(0, floor, this.width, 1);
@@ -82,9 +101,11 @@ class Histogram {
       let y = floor;
       for (const fate of STACK) {
         if (!stack[fate]) continue;
-        const high = (room * stack[fate]) / this.most, look = looks.fates[fate];
+        const high = (room * stack[fate]) / this.most;
+        const look = looks.fates[fate];
         const box = [MARGIN.left + bin * wide, y - high, Math.max(1, wide - 0.75), high];
-        ctx.fillStyle = fate === Fate.KEPT ? theme.accent : fate === Fate.DROPPED ? theme.quiet : look.tint;
+        ctx.fillStyle =
+          fate === Fate.KEPT ? theme.accent : fate === Fate.DROPPED ? theme.quiet : look.tint;
         ctx.fillRect(...box);
         if (look.hatch) {
           ctx.fillStyle = hatchPattern(ctx, ...look.hatch, this.scale);
@@ -102,10 +123,12 @@ class Histogram {
   }
 
   // Copy the bars; draw tau, the token `held`, and ticks for the lit tokens.
-  draw({ held, tau, lit }) {
-    this.tau = tau;
+  draw({ held, lit }) {
+    if (this.hidden) return;
+    const { tau } = this;
     const value = held < 0 ? NaN : this.values[held];
-    const ctx = this.pen(this.canvas), { theme, looks } = this;
+    const ctx = this.pen(this.canvas);
+    const { theme, looks } = this;
     ctx.drawImage(this.painted, 0, 0, this.width, this.height);
     const floor = this.height - MARGIN.bottom;
     ctx.fillStyle = theme.ink;

@@ -12,8 +12,12 @@ const OVERLAYS = {
     label: "Groups",
     paint: (ctx, picture, { situation, mode }) => paintGroups(ctx, picture, situation, mode),
     legend(now) {
-      const { root } = now.situation, groups = new Set(root.filter((r) => now.situation.isGroup(r)));
-      return [{ text: `${plural(groups.size, "group")} of several patches` }, ...fateSamples(now, [3, 0, 4])];
+      const { root } = now.situation;
+      const groups = new Set(root.filter((r) => now.situation.isGroup(r)));
+      return [
+        { text: `${plural(groups.size, "group")} of several patches` },
+        ...fateSamples(now, [3, 0, 4]),
+      ];
     },
     caption: stageCaption,
   },
@@ -26,23 +30,29 @@ const OVERLAYS = {
     },
     legend: ({ looks, decision }) => heatScale(looks, decision.evidence.importance),
     caption: ({ decision, stage }) =>
-      `${capital(decision.measure)}: ${stage ? "what this stage was decided by" : "what the first step will be decided by"}.`,
+      `${capital(decision.measure)}: ${stage ? "it led to this stage" : "the first step goes by it"}.`,
   },
   attention: {
     label: "Attention",
     grey: true,
     can: ({ attention }) => attention,
-    paint: (ctx, picture, { attention: { row, stage } }) => paintHeat(ctx, picture, atRoots(stage, row), heatTop(row)),
+    paint: (ctx, picture, { attention: { row, stage } }) =>
+      paintHeat(ctx, picture, atRoots(stage, row), heatTop(row)),
     legend: ({ looks, attention }) => heatScale(looks, attention.row),
-    caption({ trace, attention: { row, layer, word } }) {
-      const said = wordText(trace.words[word]?.text ?? ""), total = row.reduce((a, b) => a + b, 0);
-      return `Layer ${layer}, while the model produced “${said}”. All visual tokens together take ${percent(total)} of its attention.`;
+    caption({ trace, attention: { row, stage, layer, word } }) {
+      const said = wordText(trace.words[word]?.text ?? "");
+      const total = row.reduce((a, b) => a + b, 0);
+      const extra = stage.tokenOf[COMPENSATION + 2];
+      const lens = extra < 0 ? "" : `, the compensation token ${percent(row[extra])}`;
+      const takes = `All visual tokens together take ${percent(total)} of its attention${lens}.`;
+      return `Layer ${layer}, while the model produced “${said}”. ${takes}`;
     },
   },
   agreement: {
     label: "Agreement",
     can: ({ other }) => other,
-    paint: (ctx, picture, now) => paintAgreement(ctx, picture, agreement(now.situation, now.theirs).side),
+    paint: (ctx, picture, now) =>
+      paintAgreement(ctx, picture, agreement(now.situation, now.theirs).side),
     legend({ trace, other, situation, theirs, looks }) {
       const { onlyMine, onlyTheirs, both, iou } = agreement(situation, theirs);
       return [
@@ -60,21 +70,33 @@ const OVERLAYS = {
 // For the quiz: nothing gives an answer away.
 const PLAIN = { label: "Picture", paint() {}, legend: () => [], caption: () => "" };
 
-const keptSample = ({ situation }) => ({ sample: "transparent", look: "outlined", text: `kept ${situation.counts[Fate.KEPT]}` });
+const keptSample = ({ situation }) => ({
+  sample: "transparent",
+  look: "outlined",
+  text: `kept ${situation.counts[Fate.KEPT]}`,
+});
 
 const fateSamples = ({ situation: { counts }, looks }, fates) =>
-  fates.filter((f) => counts[f]).map((f) => ({ sample: looks.sample(f), text: `${FATES[f]} ${counts[f]}` }));
+  fates
+    .filter((f) => counts[f])
+    .map((f) => ({ sample: looks.sample(f), text: `${FATES[f]} ${counts[f]}` }));
 
 const heatScale = (looks, row) => [
-  { sample: looks.heatGradient(), look: "wide", text: `0 to ${percent(heatTop(row))} of the attention, per token` },
+  {
+    sample: looks.heatGradient(),
+    look: "wide",
+    text: `0 to ${percent(heatTop(row))} of the attention, per token`,
+  },
 ];
 
 function stageCaption({ trace, stage, situation, changed }) {
-  const { counts } = situation, { name, nTokens, compensated } = trace.stages[stage];
+  const { counts } = situation;
+  const { name, nTokens, compensated } = trace.stages[stage];
   if (changed) return `What if: ${counts[Fate.KEPT]} tokens would stand for ${trace.n} patches.`;
   if (stage === 0) return `Before compression: one token for each of ${trace.n} patches.`;
   const extra = compensated ? " and the compensation token" : "";
-  return `${capital(name)}, ${plural(nTokens - compensated, "token")}${extra} stand for ${trace.n} patches.`;
+  const tokens = plural(nTokens - compensated, "token");
+  return `${capital(name)}, ${tokens}${extra} stand for ${trace.n} patches.`;
 }
 
 const HEAT = 0.78; // how far a heat map covers the picture
@@ -91,17 +113,19 @@ function paintFate(ctx, picture, situation) {
   });
 }
 
-// Which patches became one token: in their mean colour, or in one that touching groups do not share.
+// Which patches became one token: in their mean colour, or in one that touching groups do not
+// share.
 function paintGroups(ctx, picture, situation, mode) {
-  const { trace } = picture, { root, fate } = situation;
+  const { trace } = picture;
+  const { root, fate } = situation;
   const grouped = (p) => situation.isGroup(root[p]);
   const lost = (p) => root[p] < 0 || fate[p] === Fate.UNDECIDED;
-  const colours = mode === "mean" ? meanColours(trace.colour, situation) : trace.groupColour;
+  const means = meanColours(trace.colour, situation);
   if (mode === "label") picture.paintGrey(ctx, grouped);
   for (let p = 0; p < trace.n; p++) {
     if (!grouped(p) || lost(p)) continue;
     ctx.globalAlpha = mode === "mean" ? 1 : 0.7;
-    ctx.fillStyle = colourAt(colours, root[p]);
+    ctx.fillStyle = mode === "mean" ? colourAt(means, root[p]) : labelColour(picture, root[p]);
     ctx.fillRect(...picture.box(p));
   }
   ctx.globalAlpha = 1;
@@ -113,8 +137,15 @@ function paintGroups(ctx, picture, situation, mode) {
   picture.borders(ctx, (p) => (lost(p) ? -10 - fate[p] : root[p]));
 }
 
+// The colour that a group's root has at every stage. A what-if can make groups that no stage has.
+function labelColour({ trace: { groupColour }, looks: { palette } }, root) {
+  const known = groupColour.subarray(3 * root, 3 * root + 3).some((c) => c > 0);
+  return known ? colourAt(groupColour, root) : palette[root % palette.length];
+}
+
 function meanColours(colour, situation) {
-  const sums = new Float32Array(colour.length), count = new Uint32Array(situation.n);
+  const sums = new Float32Array(colour.length);
+  const count = new Uint32Array(situation.n);
   situation.root.forEach((r, p) => {
     if (r < 0) return;
     count[r]++;
@@ -137,8 +168,11 @@ function paintHeat(ctx, picture, values, top) {
 }
 
 function heatTop(row) {
-  const sorted = Float32Array.from(row).filter((v) => !Number.isNaN(v)).sort();
-  const at = WITHIN * (sorted.length - 1), low = Math.floor(at);
+  const sorted = Float32Array.from(row)
+    .filter((v) => !Number.isNaN(v))
+    .sort();
+  const at = WITHIN * (sorted.length - 1);
+  const low = Math.floor(at);
   const high = Math.min(low + 1, sorted.length - 1);
   return sorted.length ? sorted[low] + (at - low) * (sorted[high] - sorted[low]) || 1 : 1;
 }
@@ -150,13 +184,22 @@ function agreement(mine, theirs) {
   const counts = [0, 0, 0, 0];
   for (const s of side) counts[s]++;
   const [, onlyMine, onlyTheirs, both] = counts;
-  return { side, onlyMine, onlyTheirs, both, iou: both / Math.max(1, onlyMine + onlyTheirs + both) };
+  return {
+    side,
+    onlyMine,
+    onlyTheirs,
+    both,
+    iou: both / Math.max(1, onlyMine + onlyTheirs + both),
+  };
 }
 
 function paintAgreement(ctx, picture, side) {
   const { looks, panel, scale } = picture;
   picture.fill(ctx, panel, 0.7, (p) => side[p] === 0);
-  [["/", 1], ["\\", 2]].forEach(([direction, value]) => {
+  [
+    ["/", 1],
+    ["\\", 2],
+  ].forEach(([direction, value]) => {
     picture.fill(ctx, looks.sides[value - 1], 0.65, (p) => side[p] === value);
     picture.fill(ctx, hatchPattern(ctx, direction, "#fff", scale), 0.6, (p) => side[p] === value);
   });

@@ -6,7 +6,9 @@ let groupsOfChoices = 0; // radio buttons need a name of their own on the page
 class Choice {
   constructor(element, pick) {
     Object.assign(this, { element, pick, name: `inspector-choice-${groupsOfChoices++}` });
-    element.addEventListener("change", (event) => pick(this.options[Number(event.target.value)].value));
+    element.addEventListener("change", (event) =>
+      pick(this.options[Number(event.target.value)].value),
+    );
   }
 
   show(options, value) {
@@ -16,13 +18,30 @@ class Choice {
       this.key = key;
       this.element.replaceChildren(
         ...options.map((option, i) => {
-          const input = node("input", { type: "radio", name: this.name, value: i, disabled: !!option.disabled });
-          return node("label", { title: option.title ?? "" }, input, node("span", {}, option.label, ...(option.note ? [node("small", {}, option.note)] : [])));
+          const input = node("input", {
+            type: "radio",
+            name: this.name,
+            value: i,
+            disabled: !!option.disabled,
+          });
+          return node(
+            "label",
+            { title: option.title ?? "" },
+            input,
+            node(
+              "span",
+              {},
+              option.label,
+              ...(option.note ? [node("small", {}, option.note)] : []),
+            ),
+          );
         }),
       );
     }
     this.element.hidden = options.length === 0;
-    this.element.querySelectorAll("input").forEach((input, i) => (input.checked = options[i].value === value));
+    this.element
+      .querySelectorAll("input")
+      .forEach((input, i) => (input.checked = options[i].value === value));
   }
 }
 
@@ -30,7 +49,9 @@ class Choice {
 function node(name, properties = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(properties))
-    key.includes("-") || key === "style" ? element.setAttribute(key, value) : (element[key] = value);
+    key.includes("-") || key === "style"
+      ? element.setAttribute(key, value)
+      : (element[key] = value);
   element.append(...children);
   return element;
 }
@@ -56,15 +77,23 @@ class AnswerPanel {
   }
 
   show(trace, other, word, attending) {
-    const { element } = this, find = (name) => element.querySelector(name);
+    const { element } = this;
+    const find = (name) => element.querySelector(name);
     const parting = other ? firstDifference(trace, other) : -1;
     find(".question").textContent = trace.question;
     find(".words").replaceChildren(
       ...trace.words.map(({ text, probability }, i) =>
-        node("button", {
-          type: "button", value: i, className: i === parting ? "parts" : "",
-          title: `${percent(probability)} sure`, "aria-pressed": String(attending && i === word),
-        }, wordText(text)),
+        node(
+          "button",
+          {
+            type: "button",
+            value: i,
+            className: i === parting ? "parts" : "",
+            title: `${percent(probability)} sure`,
+            "aria-pressed": String(attending && i === word),
+          },
+          wordText(text),
+        ),
       ),
     );
     const note = find(".parting");
@@ -74,21 +103,36 @@ class AnswerPanel {
     const lists = [[trace, trace.words[place]]];
     if (other && place === parting) lists.push([other, other.words[place]]);
     find(".rivals").replaceChildren(
-      ...lists.filter(([, w]) => w).map(([{ name }, w]) => this.rivals(lists.length > 1 ? name : "", w)),
+      ...lists
+        .filter(([, w]) => w)
+        .map(([{ name }, w]) => this.rivals(lists.length > 1 ? name : "", w)),
     );
   }
 
   parts(trace, other, parting) {
     if (parting < 0) return `${other.name} gives the same answer.`;
-    const said = (t) => (t.words[parting] ? `“${wordText(t.words[parting].text)}”` : "nothing more");
-    return `The answers part at word ${parting + 1}: ${trace.name} says ${said(trace)}, ${other.name} ${said(other)}.`;
+    const said = (t) =>
+      t.words[parting] ? `“${wordText(t.words[parting].text)}”` : "nothing more";
+    const both = `${trace.name} says ${said(trace)}, ${other.name} ${said(other)}`;
+    return `The answers part at word ${parting + 1}: ${both}.`;
   }
 
   rivals(title, word) {
     const rows = word.top.map(([text, p]) =>
-      node("li", {}, node("span", {}, wordText(text)), node("i", { style: `--share:${p}` }), node("b", {}, percent(p))),
+      node(
+        "li",
+        {},
+        node("span", {}, wordText(text)),
+        node("i", { style: `--share:${p}` }),
+        node("b", {}, percent(p)),
+      ),
     );
-    return node("div", {}, node("h5", {}, title || "The chosen word, and what else the model weighed there"), node("ol", {}, ...rows));
+    return node(
+      "div",
+      {},
+      node("h5", {}, title || "The chosen word, and what else the model weighed there"),
+      node("ol", {}, ...rows),
+    );
   }
 }
 
@@ -107,7 +151,9 @@ class Card {
 
   // description: what `describe` says, or null; `secret`: a quiz is on.
   show(description, looks, secret) {
-    const { element } = this, find = (name) => element.querySelector(name);
+    this.description = description;
+    const { element } = this;
+    const find = (name) => element.querySelector(name);
     element.classList.toggle("empty", !description);
     find("h3").textContent = description?.title ?? "";
     find(".place").textContent = description?.place ?? "";
@@ -117,11 +163,21 @@ class Card {
     chip.hidden = !description;
     if (description) chip.style.setProperty("--sample", looks.sample(description.fate));
     find("dl").replaceChildren(
-      ...(description?.facts ?? []).map(({ label, value }) => node("div", {}, node("dt", {}, label), node("dd", {}, value))),
+      ...(description?.facts ?? []).map(({ label, value }) =>
+        node("div", {}, node("dt", {}, label), node("dd", {}, value)),
+      ),
     );
     find(".path").replaceChildren(
       ...(description?.path ?? []).map(({ stage, name, where, fate }) =>
-        node("li", {}, node("button", { type: "button", value: stage, className: FATES[fate] }, `${name}: ${where}`)),
+        node(
+          "li",
+          {},
+          node(
+            "button",
+            { type: "button", value: stage, className: FATES[fate] },
+            `${name}: ${where}`,
+          ),
+        ),
       ),
     );
   }
@@ -133,7 +189,12 @@ const capital = (text) => text[0].toUpperCase() + text.slice(1);
 function showLegend(element, entries) {
   element.replaceChildren(
     ...entries.map(({ sample, text, look = "" }) =>
-      node("li", {}, ...(sample ? [node("i", { className: look, style: `background:${sample}` })] : []), text),
+      node(
+        "li",
+        {},
+        ...(sample ? [node("i", { className: look, style: `background:${sample}` })] : []),
+        text,
+      ),
     ),
   );
 }

@@ -16,13 +16,15 @@ class PatchMap {
 
   // Rectangles of all patches, on whole device pixels, and the patch behind each CSS pixel.
   measure() {
-    const { trace, frames, scale, width } = this, { n } = trace;
+    const { trace, frames, scale, width } = this;
+    const { n } = trace;
     this.rect = new Float32Array(4 * n);
     this.patchAtPixel = new Int32Array(width * this.height).fill(-1);
     const snap = (v) => Math.round(v * scale + 1e-3) / scale;
     for (let p = 0; p < n; p++) {
       if (trace.row[p] < 0) continue;
-      const frame = frames[trace.image[p]], box = trace.box.subarray(4 * p, 4 * p + 4);
+      const frame = frames[trace.image[p]];
+      const box = trace.box.subarray(4 * p, 4 * p + 4);
       const x0 = snap(frame.x + Math.max(0, box[0]) * frame.width);
       const y0 = snap(frame.y + Math.max(0, box[1]) * frame.height);
       const x1 = snap(frame.x + Math.min(1, box[2]) * frame.width);
@@ -62,7 +64,9 @@ class PatchMap {
 
   // The patch at a point of the canvas in CSS pixels, or -1.
   patchAt(x, y) {
-    const column = Math.floor(x), line = Math.floor(y), { width, height } = this;
+    const column = Math.floor(x);
+    const line = Math.floor(y);
+    const { width, height } = this;
     const inside = column >= 0 && line >= 0 && column < width && line < height;
     return inside ? this.patchAtPixel[line * width + column] : -1;
   }
@@ -77,7 +81,12 @@ class PatchMap {
   }
 
   within(x0, y0, x1, y1) {
-    const [left, right, top, bottom] = [Math.min(x0, x1), Math.max(x0, x1), Math.min(y0, y1), Math.max(y0, y1)];
+    const [left, right, top, bottom] = [
+      Math.min(x0, x1),
+      Math.max(x0, x1),
+      Math.min(y0, y1),
+      Math.max(y0, y1),
+    ];
     const patches = [];
     for (let p = 0; p < this.trace.n; p++) {
       const [x, y, w, h] = this.box(p);
@@ -89,11 +98,13 @@ class PatchMap {
   // The nearest patch in a direction: how the arrow keys move.
   neighbour(p, dx, dy) {
     const [x, y] = this.centre(p);
-    let best = p, least = Infinity;
+    let best = p;
+    let least = Infinity;
     for (let q = 0; q < this.trace.n; q++) {
       if (q === p || this.trace.row[q] < 0) continue;
       const [u, v] = this.centre(q);
-      const along = (u - x) * dx + (v - y) * dy, across = Math.abs((u - x) * dy) + Math.abs((v - y) * dx);
+      const along = (u - x) * dx + (v - y) * dy;
+      const across = Math.abs((u - x) * dy) + Math.abs((v - y) * dx);
       if (along < 1 || across > along) continue;
       const distance = along + 4 * across;
       if (distance < least) [best, least] = [q, distance];
@@ -107,7 +118,8 @@ function mosaic(images, width, maxHeight) {
   const columns = images.length < 4 ? images.length : Math.ceil(Math.sqrt(images.length));
   const rows = [];
   for (let i = 0; i < images.length; i += columns) rows.push(images.slice(i, i + columns));
-  const tallest = (row) => Math.max(...row.map((image) => image.naturalHeight / image.naturalWidth));
+  const tallest = (row) =>
+    Math.max(...row.map((image) => image.naturalHeight / image.naturalWidth));
   const heights = rows.reduce((sum, row) => sum + tallest(row), 0);
   const widest = (width - GAP * (columns - 1)) / columns;
   const cell = Math.min(widest, (maxHeight - GAP * (rows.length - 1)) / heights);

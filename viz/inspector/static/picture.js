@@ -27,7 +27,8 @@ class Picture extends PatchMap {
   }
 
   paintBase(images) {
-    const ctx = this.pen(this.base), { panel } = themeOf(this.canvas);
+    const ctx = this.pen(this.base);
+    const { panel } = themeOf(this.canvas);
     this.panel = panel;
     this.frames.forEach((frame, i) => {
       const { x, y, width, height } = frame;
@@ -57,7 +58,12 @@ class Picture extends PatchMap {
     for (let p = 0; p < this.trace.n; p++) {
       const [x, y, w, h] = this.box(p);
       if (this.trace.image[p] !== image || !w) continue;
-      [x0, y0, x1, y1] = [Math.min(x0, x), Math.min(y0, y), Math.max(x1, x + w), Math.max(y1, y + h)];
+      [x0, y0, x1, y1] = [
+        Math.min(x0, x),
+        Math.min(y0, y),
+        Math.max(x1, x + w),
+        Math.max(y1, y + h),
+      ];
     }
     return x1 > x0 ? [x0, y0, x1 - x0, y1 - y0] : null;
   }
@@ -78,20 +84,20 @@ class Picture extends PatchMap {
     overlay.paint(ctx, this, now);
   }
 
-  // Draw what is painted: some patches lit and all others shaded, chosen ones marked, and the way
-  // from the patch in hand to its root.
-  draw({ lit, root, pointed, locked, chosen }) {
-    const ctx = this.pen(this.canvas), { looks } = this;
+  // Draw what is painted: some patches lit and all others shaded, sets of patches marked, and the
+  // way from the patch in hand to its root. marks: [{ patches, colour }].
+  draw({ lit, root, pointed, locked, marks }) {
+    const ctx = this.pen(this.canvas);
+    const { looks } = this;
     ctx.drawImage(this.painted, 0, 0, this.width, this.height);
     if (lit?.length) {
       if (this.lights) this.light(ctx, lit);
       this.outline(ctx, lit, "#fff", 1.5);
     }
-    if (chosen.size) {
-      const patches = [...chosen];
+    for (const { patches, colour } of marks) {
       ctx.fillStyle = "rgb(255 255 255 / 25%)";
       for (const p of patches) ctx.fillRect(...this.box(p));
-      this.outline(ctx, patches, looks.sides[1], 3);
+      this.outline(ctx, patches, colour, 3);
     }
     if (pointed < 0) return;
     if (root >= 0 && root !== pointed) {
@@ -110,13 +116,17 @@ class Picture extends PatchMap {
 
   // One patch out of a canvas of the same size.
   copy(ctx, canvas, p) {
-    const { scale } = this, [x, y, w, h] = this.box(p);
+    const { scale } = this;
+    const [x, y, w, h] = this.box(p);
     if (w) ctx.drawImage(canvas, x * scale, y * scale, w * scale, h * scale, x, y, w, h);
   }
 
   arrow(ctx, from, to) {
-    const [x0, y0] = this.centre(from), [x1, y1] = this.centre(to);
-    const angle = Math.atan2(y1 - y0, x1 - x0), head = 9, path = new Path2D();
+    const [x0, y0] = this.centre(from);
+    const [x1, y1] = this.centre(to);
+    const angle = Math.atan2(y1 - y0, x1 - x0);
+    const head = 9;
+    const path = new Path2D();
     path.moveTo(x0, y0);
     path.lineTo(x1, y1);
     for (const turn of [-0.45, 0.45]) {
@@ -128,7 +138,8 @@ class Picture extends PatchMap {
 
   // The border around a set of patches.
   outline(ctx, patches, colour, width) {
-    const inside = new Set(patches), path = new Path2D();
+    const inside = new Set(patches);
+    const path = new Path2D();
     for (const p of patches) {
       const [x, y, w, h] = this.box(p);
       if (!w) continue;
@@ -151,7 +162,8 @@ class Picture extends PatchMap {
     for (let p = 0; p < this.trace.n; p++) {
       const [x, y, w, h] = this.box(p);
       if (!w) continue;
-      const right = this.right[p], below = this.below[p];
+      const right = this.right[p];
+      const below = this.below[p];
       if (right >= 0 && label(p) !== label(right)) {
         path.moveTo(x + w, y);
         path.lineTo(x + w, y + h);
@@ -180,7 +192,8 @@ class Picture extends PatchMap {
   // Frames inside the patches for which `which` holds: bright with a dark edge.
   frameAll(ctx, which) {
     const fine = this.side < 12;
-    const path = new Path2D(), inner = new Path2D();
+    const path = new Path2D();
+    const inner = new Path2D();
     for (let p = 0; p < this.trace.n; p++) {
       const [x, y, w, h] = this.box(p);
       if (!w || !which(p)) continue;

@@ -35,12 +35,14 @@ function toggle(actions, patch) {
 }
 
 function followPicture(picture, actions) {
-  const { canvas } = picture, { state, update, pick, speak, hand, guessing, trace, flow } = actions;
+  const { canvas } = picture;
+  const { state, update, pick, speak, hand, guessing, trace, flow } = actions;
   let stroke = null; // { from, patches }: a selection in the making
   const under = (event) => picture.patchAt(...position(canvas, event));
 
   function draw(event) {
-    const [x, y] = position(canvas, event), brush = state.tool === "brush";
+    const [x, y] = position(canvas, event);
+    const brush = state.tool === "brush";
     const touched = brush ? picture.near(x, y) : picture.within(...stroke.from, x, y);
     const patches = new Set([...stroke.patches, ...touched]);
     if (brush) stroke.patches = patches;
@@ -50,7 +52,7 @@ function followPicture(picture, actions) {
   canvas.addEventListener("pointerdown", (event) => {
     const patch = under(event);
     if (event.button !== 0 || flow.playing) return;
-    if (state.tool !== "explore") {
+    if (state.tool !== "point") {
       canvas.setPointerCapture(event.pointerId);
       const more = adds(event) || guessing() || state.tool === "brush";
       stroke = { from: position(canvas, event), patches: more ? chosen(actions) : [] };
@@ -74,12 +76,16 @@ function followPicture(picture, actions) {
   canvas.addEventListener("pointercancel", () => (stroke = null));
 
   canvas.addEventListener("keydown", (event) => {
-    const patch = hand(), { row, last } = trace(), { key } = event;
+    const patch = hand();
+    const { row, last } = trace();
+    const { key } = event;
     if (ARROWS[key]) {
-      const next = patch < 0 ? row.findIndex((r) => r >= 0) : picture.neighbour(patch, ...ARROWS[key]);
+      const next =
+        patch < 0 ? row.findIndex((r) => r >= 0) : picture.neighbour(patch, ...ARROWS[key]);
       update({ hover: next, lock: state.lock < 0 ? -1 : next });
       speak();
-    } else if (key === "Enter" && patch >= 0) guessing() ? toggle(actions, patch) : hold(actions, patch);
+    } else if (key === "Enter" && patch >= 0)
+      guessing() ? toggle(actions, patch) : hold(actions, patch);
     else if (key === "Escape") {
       pick({ lock: -1, hover: -1 });
       speak();
@@ -92,24 +98,48 @@ function followPicture(picture, actions) {
   });
 }
 
+// The strip: a bar is its patch; the compensation token lights all that it holds.
 function followStrip(strip, actions) {
-  const { canvas } = strip, { state, pick } = actions;
-  canvas.addEventListener("pointermove", (event) => point(actions, strip.at(...position(canvas, event)).patch));
+  const { canvas } = strip;
+  const { state, pick } = actions;
+  let held = null; // { row, patches }: what the compensation token holds
+  canvas.addEventListener("pointermove", (event) => {
+    const { root, stage } = strip.at(...position(canvas, event));
+    if (root !== COMPENSATION) return point(actions, root);
+    const row = strip.rows[stage];
+    if (held?.row !== row) held = { row, patches: row.members(root).patches };
+    point(actions, -1, held.patches);
+  });
   canvas.addEventListener("pointerleave", () => point(actions, -1));
   canvas.addEventListener("click", (event) => {
-    const { patch, stage } = strip.at(...position(canvas, event));
-    if (patch < 0 || actions.guessing()) return;
-    if (stage !== state.stage) pick({ stage, lock: patch });
-    else hold(actions, patch);
+    const { root, stage } = strip.at(...position(canvas, event));
+    if (root < 0) return;
+    if (stage !== state.stage) pick({ stage, lock: root });
+    else hold(actions, root);
   });
 }
 
-// Pointing at a bar lights its tokens; the line of tau can be dragged.
-function followChart(chart, actions) {
-  const { canvas } = chart, { state, update, current } = actions;
-  let dragging = false, bar = [];
+// A histogram: a bar lights its tokens.
+function followImportance(chart, actions) {
+  const { canvas } = chart;
+  canvas.addEventListener("pointermove", (event) => pointAtBar(chart, actions, event));
+  canvas.addEventListener("pointerleave", () => point(actions, -1));
+}
 
-  const nearTau = (x) => state.stage > 0 && chart.tau !== undefined && Math.abs(chart.x(chart.tau) - x) < 12;
+function pointAtBar(chart, actions, event) {
+  const [x] = position(chart.canvas, event);
+  point(actions, -1, chart.patchesAt(x, actions.current().decision.before));
+}
+
+// The histogram with tau, which can be dragged where it decides anything.
+function followSimilarity(chart, actions) {
+  const { canvas } = chart;
+  const { state, update } = actions;
+  let dragging = false;
+
+  function nearTau(x) {
+    return state.stage > 0 && chart.tau !== undefined && Math.abs(chart.x(chart.tau) - x) < 12;
+  }
   function drag(x) {
     const tau = Math.min(1, Math.max(chart.low, chart.valueAt(x)));
     update({ whatIf: { ...state.whatIf, keep: undefined, tau: Math.round(100 * tau) / 100 } });
@@ -125,15 +155,9 @@ function followChart(chart, actions) {
     const [x] = position(canvas, event);
     if (dragging) return drag(x);
     canvas.style.cursor = nearTau(x) ? "ew-resize" : "";
-    if (actions.guessing() || bar === chart.at(x)) return;
-    bar = chart.at(x);
-    const { rootOf } = current().decision.before;
-    point(actions, -1, bar.map((token) => rootOf[token]).filter((root) => root >= 0));
+    pointAtBar(chart, actions, event);
   });
-  canvas.addEventListener("pointerup", () => (dragging = false));
-  canvas.addEventListener("pointercancel", () => (dragging = false));
-  canvas.addEventListener("pointerleave", () => {
-    bar = [];
-    point(actions, -1);
-  });
+  for (const end of ["pointerup", "pointercancel"])
+    canvas.addEventListener(end, () => (dragging = false));
+  canvas.addEventListener("pointerleave", () => dragging || point(actions, -1));
 }

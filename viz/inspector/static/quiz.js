@@ -14,19 +14,34 @@ class Quiz {
     const { element } = this;
     element.hidden = !quiz;
     if (!quiz) return;
-    const left = quiz.goal - quiz.picks.size, reveal = element.querySelector(".reveal");
+    const left = quiz.goal - quiz.picks.size;
+    const choose = `Choose ${quiz.goal}: ${left ? `${left} left` : "done, reveal"}.`;
+    const reveal = element.querySelector(".reveal");
     reveal.disabled = quiz.picks.size === 0;
     reveal.hidden = quiz.revealed;
     element.querySelector(".again").hidden = !quiz.revealed;
     element.querySelector(".text").textContent = quiz.revealed
       ? verdict(quiz.picks, trace)
-      : `“${trace.question}” Which patches does ${trace.name} keep to the end? Choose ${quiz.goal}: ${left ? `${left} left.` : "done. Reveal!"}`;
+      : `“${trace.question}” Which patches does ${trace.name} keep to the end? ${choose}`;
   }
 }
 
 const newQuiz = (trace) => ({
-  picks: new Set(), revealed: false, goal: Math.min(GUESSES, trace.stages[trace.last].counts[Fate.KEPT]),
+  picks: new Set(),
+  revealed: false,
+  goal: Math.min(GUESSES, trace.stages[trace.last].counts[Fate.KEPT]),
 });
+
+// The guesses as marks on the picture; once revealed, hits apart from misses.
+function guesses({ picks, revealed }, trace, looks) {
+  const { fate } = trace.stages[trace.last];
+  const kept = (p) => fate[p] === Fate.KEPT;
+  if (!revealed) return [{ patches: [...picks], colour: looks.sides[1] }];
+  return [
+    { patches: [...picks].filter((p) => !kept(p)), colour: looks.sides[1] },
+    { patches: [...picks].filter(kept), colour: looks.hit },
+  ];
+}
 
 // Hits, and what blind guessing would have got.
 function score(picks, trace) {
@@ -38,6 +53,12 @@ function score(picks, trace) {
 
 function verdict(picks, trace) {
   const { hits, of, chance } = score(picks, trace);
-  const judged = hits > 1.5 * chance ? "Well seen." : hits >= chance ? "A little better than chance." : "Not where one would look.";
-  return `${hits} of your ${of} survive; blind guessing would get ${chance.toFixed(1)}. ${judged} Outlined patches were kept.`;
+  const luck = `blind guessing would get ${chance.toFixed(1)}`;
+  const judged =
+    hits > 1.5 * chance
+      ? "Well seen."
+      : hits >= chance
+        ? "A little better than chance."
+        : "Not where one would look.";
+  return `${hits} of your ${of} survive; ${luck}. ${judged} Green: hit, orange: miss.`;
 }

@@ -1,5 +1,9 @@
 // Selected patches: how many of them are still there at each layer, per answer; and asking again.
 
+const HOW_TO_SELECT =
+  "Hold Ctrl or Shift and click, press Space, or use Box or Brush to mark an object. " +
+  "Then read how much of it survives each layer";
+
 class SelectionPanel {
   constructor(element, { clear, ask }) {
     this.element = element;
@@ -10,13 +14,15 @@ class SelectionPanel {
 
   // selected: a set of patches; traces: the answer shown, then others about the same picture.
   show(selected, traces, canAsk, looks) {
-    const { element } = this, find = (name) => element.querySelector(name);
-    const n = selected.size, [trace] = traces;
+    const { element } = this;
+    const find = (name) => element.querySelector(name);
+    const n = selected.size;
+    const [trace] = traces;
     element.classList.toggle("none", n === 0);
+    const asking = canAsk ? ", and ask again with or without it" : "";
     find(".note").textContent = n
       ? `${plural(n, "patch")} of ${trace.n}. Share of them that still has a token of its own:`
-      : "Hold Ctrl or Shift and click, press Space, or use the rectangle or the brush to mark an object. Then read how much of it survives each layer" +
-        (canAsk ? ", and ask again with or without it." : ".");
+      : `${HOW_TO_SELECT}${asking}.`;
     for (const name of ["keep", "drop", "only"]) find(`.${name}`).hidden = !canAsk;
     if (!n) {
       find(".evidence").replaceChildren();
@@ -25,41 +31,69 @@ class SelectionPanel {
     }
     const shares = traces.map((t) => aliveByLayer(t, selected));
     drawShares(find(".evidence"), traces, shares, looks.series);
-    const head = node("tr", {}, node("th", {}, ""), node("th", {}, "first layer"), node("th", {}, "last layer"));
-    const rows = traces.map((t, i) =>
-      node("tr", { className: t === trace ? "current" : "" },
-        node("th", { scope: "row" }, node("i", { style: `background:${looks.series[i % looks.series.length]}` }), t.name),
-        node("td", {}, percent(shares[i].at(0))), node("td", {}, percent(shares[i].at(-1)))),
-    );
+    const row = (...cells) => node("tr", {}, ...cells);
+    const head = row(node("th"), node("th", {}, "first layer"), node("th", {}, "at the end"));
+    const rows = traces.map(({ name }, i) => {
+      const line = node("i", { style: `background:${looks.series[i % looks.series.length]}` });
+      const [first, end] = [shares[i].at(0), shares[i].at(-1)];
+      return row(
+        node("th", { scope: "row" }, line, name),
+        node("td", {}, percent(first)),
+        node("td", {}, percent(end)),
+      );
+    });
     find(".shares").replaceChildren(node("thead", {}, head), node("tbody", {}, ...rows));
   }
 }
 
-// The share of some patches that keeps a token of its own, for each decoder layer and after the last.
+// The share of some patches that keeps a token of its own: at each decoder layer, and at the end.
 function aliveByLayer(trace, patches) {
   const alive = trace.stages.map(({ fate }) => {
     let kept = 0;
     for (const p of patches) kept += fate[p] === Fate.KEPT;
     return kept / patches.size;
   });
-  return [...trace.stageAt.map((s) => alive[s]), alive[trace.last]];
+  return [...trace.stageAt.map((stage) => alive[stage]), alive[trace.last]];
 }
+
+const CHART = { width: 320, height: 120, left: 44, right: 8, top: 8, bottom: 20 };
+const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
 
 // A stepped line per answer over the layers.
 function drawShares(svg, traces, shares, colours) {
-  const [width, height, left, bottom] = [320, 120, 34, 20];
-  const steps = Math.max(...shares.map((s) => s.length)) - 1;
-  const x = (layer) => left + (layer / Math.max(1, steps)) * (width - left - 8);
-  const y = (share) => 8 + (1 - share) * (height - bottom - 8);
+  const { width, height, left, right, top, bottom } = CHART;
+  const steps = Math.max(1, ...shares.map((share) => share.length - 1));
+  const x = (layer) => left + (layer / steps) * (width - left - right);
+  const y = (share) => top + (1 - share) * (height - bottom - top);
+  const grid = [0, 0.5, 1].flatMap((share) => [
+    shape("line", { x1: left, x2: width - right, y1: y(share), y2: y(share) }),
+    shape("text", { x: left - 6, y: y(share) + 4, "text-anchor": "end" }, `${100 * share}%`),
+  ]);
+  const axis = [
+    shape("text", { x: left, y: height - 4 }, "layer 0"),
+    shape("text", { x: width - right, y: height - 4, "text-anchor": "end" }, "end"),
+  ];
   const lines = shares.map((share, i) => {
     // Each layer from its left edge to its right; a little apart, so that equal lines all show.
-    const points = share.slice(0, -1).map((s, l) => `${x(l)},${y(s) + 1.5 * i} ${x(l + 1)},${y(s) + 1.5 * i}`);
-    points.push(`${x(steps)},${y(share.at(-1)) + 1.5 * i}`);
-    const dash = ["", "6 3", "2 3", "8 3 2 3"][i % 4];
-    return `<polyline points="${points.join(" ")}" stroke="${colours[i % colours.length]}" stroke-dasharray="${dash}" />`;
+    const level = (s) => y(s) + 1.5 * i;
+    const points = share.flatMap((s, layer) => [
+      `${x(layer)},${level(s)}`,
+      `${x(Math.min(steps, layer + 1))},${level(s)}`,
+    ]);
+    const stroke = colours[i % colours.length];
+    const dash = DASHES[i % DASHES.length];
+    return shape("polyline", { points: points.join(" "), stroke, "stroke-dasharray": dash });
   });
-  const grid = [0, 0.5, 1].map((s) => `<line x1="${left}" x2="${width - 8}" y1="${y(s)}" y2="${y(s)}" /><text x="${left - 6}" y="${y(s) + 4}" text-anchor="end">${100 * s}%</text>`);
+  const ends = traces.map(({ name }, i) => `${name}: ${percent(shares[i].at(-1))} at the end`);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  svg.setAttribute("aria-label", traces.map((t, i) => `${t.name}: ${percent(shares[i].at(-1))} after the last layer`).join("; "));
-  svg.innerHTML = `${grid.join("")}<text x="${left}" y="${height - 4}">layer 0</text><text x="${width - 8}" y="${height - 4}" text-anchor="end">end</text>${lines.join("")}`;
+  svg.setAttribute("aria-label", ends.join("; "));
+  svg.replaceChildren(...grid, ...axis, ...lines);
+}
+
+// An element of a drawing.
+function shape(name, attributes, text = "") {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.textContent = text;
+  return element;
 }

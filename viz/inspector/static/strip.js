@@ -1,7 +1,8 @@
 // The token strip: one row per stage, all patches in reading order, so that places stay. The height
 // of a bar tells the fate; lines between the rows follow the lit patches from stage to stage.
 
-const ROW = 44, BAR = 20; // CSS pixels: from row to row, and the highest bar
+const ROW = 44; // CSS pixels: from row to row, and the highest bar
+const BAR = 20;
 const LEVELS = { 0: 0.14, 1: 1, 2: 0.55, 3: 0.32, 4: 0.32 }; // of the highest bar, by fate
 const END = 26; // room at the end of a row for the compensation token
 
@@ -31,11 +32,13 @@ class Strip {
     return ctx;
   }
 
-  // Paint all rows; `situations[s]` is what stage s shows.
-  paint(situations) {
-    const ctx = this.pen(this.painted), { trace, looks, scale } = this;
+  // Paint all rows; `rows[s]` is the situation of stage s.
+  paint(rows) {
+    this.rows = rows;
+    const ctx = this.pen(this.painted);
+    const { trace, looks, scale } = this;
     const theme = (this.theme = themeOf(this.canvas));
-    situations.forEach((situation, s) => {
+    rows.forEach((situation, s) => {
       const bottom = s * ROW + BAR + 3;
       ctx.fillStyle = theme.line;
       ctx.fillRect(0, bottom, this.width - this.end, 1);
@@ -52,12 +55,16 @@ class Strip {
   }
 
   bar(ctx, p, s, fate, theme, lit = false) {
-    const bottom = s * ROW + BAR + 3, height = BAR * LEVELS[fate];
+    const bottom = s * ROW + BAR + 3;
+    const height = BAR * LEVELS[fate];
     const gap = this.step > 3 ? 0.5 : 0;
     ctx.fillStyle = lit
       ? theme.accent
-      : fate === Fate.KEPT ? colourAt(this.trace.colour, p)
-      : fate === Fate.DROPPED ? theme.quiet : this.looks.fates[fate].tint;
+      : fate === Fate.KEPT
+        ? colourAt(this.trace.colour, p)
+        : fate === Fate.DROPPED
+          ? theme.quiet
+          : this.looks.fates[fate].tint;
     const wide = lit ? Math.max(2, this.step - gap) : Math.max(0.5, this.step - gap);
     ctx.fillRect(p * this.step, bottom - height, wide, height);
   }
@@ -68,33 +75,39 @@ class Strip {
   }
 
   // Copy the rows, and draw the lit patches with their way through the stages.
-  draw({ rows: situations, stage, lit, pointed }) {
-    const ctx = this.pen(this.canvas), { theme } = this;
+  draw({ stage, lit, root, pointed }) {
+    const ctx = this.pen(this.canvas);
+    const { theme, rows } = this;
     ctx.globalAlpha = lit?.length ? 0.45 : 1;
     ctx.drawImage(this.painted, 0, 0, this.width, this.height);
     ctx.globalAlpha = 1;
     if (lit?.length) {
-      this.ways(ctx, lit, stage, situations, theme.quiet, 1, 0.6);
-      for (let s = 0; s < situations.length; s++)
-        for (const p of lit) this.bar(ctx, p, s, situations[s].fate[p], theme, true);
+      this.ways(ctx, lit, stage, { colour: theme.quiet, width: 1, alpha: 0.6, goal: root });
+      for (let s = 0; s < rows.length; s++)
+        for (const p of lit) this.bar(ctx, p, s, rows[s].fate[p], theme, true);
     }
-    if (pointed >= 0) {
-      this.ways(ctx, [pointed], situations.length - 1, situations, this.looks.mark, 2.5, 1);
-      situations.forEach((situation, s) => {
-        const x = this.x(pointed), bottom = s * ROW + BAR + 3;
-        ctx.fillStyle = this.looks.mark;
-        ctx.fillRect(x - 1.5, bottom - BAR * LEVELS[situation.fate[pointed]] - 3, 3, BAR * LEVELS[situation.fate[pointed]] + 6);
-      });
-    }
+    if (pointed < 0) return;
+    this.ways(ctx, [pointed], rows.length - 1, { colour: this.looks.mark, width: 2.5, alpha: 1 });
+    ctx.fillStyle = this.looks.mark;
+    rows.forEach(({ fate }, s) => {
+      const height = BAR * LEVELS[fate[pointed]];
+      ctx.fillRect(this.x(pointed) - 1.5, s * ROW + BAR - height, 3, height + 6);
+    });
   }
 
-  // Lines from the place of each patch's token at one stage to that at the next.
-  ways(ctx, patches, upto, situations, colour, width, alpha) {
-    const path = new Path2D(), drawn = new Set();
+  // Lines from the place of each patch's token at one stage to that at the next, up to a stage.
+  // There all lead to `goal`, if that is given: a patch can be in several tokens.
+  ways(ctx, patches, upto, { colour, width, alpha, goal = GONE }) {
+    const path = new Path2D();
+    const drawn = new Set();
+    const { rows } = this;
     for (let s = 0; s < upto; s++) {
-      const top = s * ROW + BAR + 4, bottom = (s + 1) * ROW + 3;
+      const top = s * ROW + BAR + 4;
+      const bottom = (s + 1) * ROW + 3;
       for (const p of patches) {
-        const from = situations[s].root[p], to = situations[s + 1].root[p];
+        const from = rows[s].root[p];
+        const last = s + 1 === upto && goal !== GONE;
+        const to = last ? goal : rows[s + 1].root[p];
         const key = `${s} ${from} ${to}`; // many patches share one way
         if (from === GONE || drawn.has(key)) continue;
         drawn.add(key);
@@ -117,10 +130,11 @@ class Strip {
     ctx.globalAlpha = 1;
   }
 
-  // The patch and the stage at a point, the patch -1 outside.
+  // The root and the stage at a point: a patch, the compensation token, or none.
   at(x, y) {
-    const patch = Math.floor(x / this.step);
+    const place = Math.floor(x / this.step);
     const stage = Math.min(this.trace.last, Math.max(0, Math.floor((y + (ROW - BAR) / 2) / ROW)));
-    return { patch: patch >= 0 && patch < this.trace.n ? patch : -1, stage };
+    if (place >= 0 && place < this.trace.n) return { root: place, stage };
+    return { root: place < 0 ? GONE : COMPENSATION, stage };
   }
 }

@@ -9,7 +9,8 @@ class Tour {
   }
 
   show(steps, index) {
-    const { element } = this, on = index !== null;
+    const { element } = this;
+    const on = index !== null;
     element.hidden = !on;
     if (!on) return;
     element.querySelector(".text").textContent = steps[index].text;

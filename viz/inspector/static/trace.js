@@ -2,7 +2,8 @@
 
 const Fate = { DROPPED: 0, KEPT: 1, MERGED: 2, COMPENSATED: 3, UNDECIDED: 4 };
 // A token is called by the patch whose place it takes: its root. Two roots are no patches:
-const GONE = -1, COMPENSATION = -2;
+const GONE = -1;
+const COMPENSATION = -2;
 
 // Where every patch is at one stage.
 class Situation {
@@ -31,7 +32,8 @@ class Situation {
   // The patches in the token `root`, and their weights.
   members(root) {
     if (root === GONE) return { patches: new Int32Array(0), weights: new Float32Array(0) };
-    const begin = this.start[root + 2], end = this.start[root + 3];
+    const begin = this.start[root + 2];
+    const end = this.start[root + 3];
     return { patches: this.member.subarray(begin, end), weights: this.share.subarray(begin, end) };
   }
 
@@ -56,13 +58,16 @@ function openTrace(raw) {
   for (const name of ["image", "frame", "row", "column", "box", "colour", "groupColour"])
     trace[name] = unpack(raw[name]);
   trace.stages = raw.stages.map((stage) => openStage(stage));
-  trace.decisions = raw.decisions.map((d, i) => openDecision(d, trace.stages[i], raw.stages[i + 1]));
+  trace.decisions = raw.decisions.map((d, i) =>
+    openDecision(d, trace.stages[i], raw.stages[i + 1]),
+  );
   trace.last = trace.stages.length - 1;
   return trace;
 }
 
 function openStage(raw) {
-  const slot = unpack(raw.slot), group = unpack(raw.group);
+  const slot = unpack(raw.slot);
+  const group = unpack(raw.group);
   // rootOf[o]: the root of token o.
   const rootOf = Int32Array.from(slot, (p, o) => (o === raw.compensation ? COMPENSATION : p));
   const place = (o) => (o < 0 ? GONE : rootOf[o]);
@@ -77,13 +82,18 @@ function openStage(raw) {
   const tokenOf = new Int32Array(situation.n + 2).fill(-1);
   rootOf.forEach((r, o) => (tokenOf[r + 2] = o));
   return Object.assign(situation, {
-    name: raw.name, nTokens: raw.n, compensated: raw.compensation !== null, rootOf, tokenOf,
+    name: raw.name,
+    nTokens: raw.n,
+    compensated: raw.compensation !== null,
+    rootOf,
+    tokenOf,
   });
 }
 
 // One event. Its arrays run over the tokens of the stage before; `into` names roots.
 function openDecision(raw, before, after) {
-  const group = unpack(raw.group), slot = unpack(raw.slot);
+  const group = unpack(raw.group);
+  const slot = unpack(raw.slot);
   const compensation = after ? after.compensation : null;
   const place = (o) => (o < 0 ? GONE : o === compensation ? COMPENSATION : before.rootOf[slot[o]]);
   const evidence = {};
@@ -124,7 +134,14 @@ function attentionRow(trace, word, index) {
   const { layers, lengths, words } = trace.attention;
   index = Math.min(index, layers.length - 1);
   word = Math.min(word, words.length - 1);
-  const rows = (trace.rows ??= [])[word] ??= unpackAttention(words[word]);
-  const begin = lengths.slice(0, index).reduce((a, b) => a + b, 0), layer = layers[index];
-  return { row: rows.subarray(begin, begin + lengths[index]), stage: trace.stages[trace.stageAt[layer]], index, layer, word };
+  const rows = ((trace.rows ??= [])[word] ??= unpackAttention(words[word]));
+  const begin = lengths.slice(0, index).reduce((a, b) => a + b, 0);
+  const layer = layers[index];
+  return {
+    row: rows.subarray(begin, begin + lengths[index]),
+    stage: trace.stages[trace.stageAt[layer]],
+    index,
+    layer,
+    word,
+  };
 }

@@ -4,13 +4,17 @@
 // The decision with the changes { tau, eta, keep } applied; the stored one where there are none.
 function reconsider(decision, change) {
   const can = decision.whatIf;
-  const keep = change.keep ?? can.keep?.kept, tau = change.tau ?? can.tau;
+  const keep = change.keep ?? can.keep?.kept;
+  const tau = change.tau ?? can.tau;
   const eta = change.eta ?? can.eta;
   if (keep === can.keep?.kept && tau === can.tau && eta === can.eta) return decision;
   const again = {
     ...decision,
-    fate: decision.fate.slice(), into: decision.into.slice(), weight: decision.weight.slice(),
-    tau, kept: keep,
+    fate: decision.fate.slice(),
+    into: decision.into.slice(),
+    weight: decision.weight.slice(),
+    tau,
+    kept: keep,
   };
   if (keep !== can.keep.kept) rank(again, keep);
   else if (tau !== can.tau) divide(again, tau);
@@ -20,7 +24,8 @@ function reconsider(decision, change) {
 
 // Another count: the best of all, or of each of as many intervals, stay.
 function rank(decision, keep) {
-  const counted = countedTokens(decision), score = ranking(decision);
+  const counted = countedTokens(decision);
+  const score = ranking(decision);
   const choose = decision.rule === "interval" ? bestOfIntervals : bestOfAll;
   const chosen = new Set(choose(counted, score, keep));
   const rest = decision.whatIf.keep.rest ?? Fate.UNDECIDED;
@@ -29,7 +34,9 @@ function rank(decision, keep) {
     decision.fate[token] = stays ? Fate.KEPT : rest;
     decision.into[token] = stays
       ? decision.before.rootOf[token]
-      : rest === Fate.COMPENSATED ? COMPENSATION : GONE;
+      : rest === Fate.COMPENSATED
+        ? COMPENSATION
+        : GONE;
     decision.weight[token] = stays ? 1 : NaN; // weights of others would need a run
   }
 }
@@ -45,14 +52,18 @@ function divide(decision, tau) {
     decision.fate[token] = merges ? Fate.MERGED : negative;
     decision.into[token] = merges
       ? decision.before.rootOf[best[token]]
-      : negative === Fate.COMPENSATED ? COMPENSATION : GONE;
+      : negative === Fate.COMPENSATED
+        ? COMPENSATION
+        : GONE;
   }
 }
 
 // Weights: softmax of importance / eta within each token.
 function weigh(decision, eta) {
-  const { importance } = decision.evidence, { into, weight } = decision;
-  const peak = new Map(), total = new Map();
+  const { importance } = decision.evidence;
+  const { into, weight } = decision;
+  const peak = new Map();
+  const total = new Map();
   into.forEach((root, t) => peak.set(root, Math.max(peak.get(root) ?? -Infinity, importance[t])));
   into.forEach((root, t) => {
     if (Number.isNaN(importance[t])) return; // decided beforehand: it stands alone
@@ -68,7 +79,8 @@ function weigh(decision, eta) {
 function situationAfter(decision) {
   const { before, fate: fates, into: roots, weight: weights } = decision;
   const { n, rootOf, tokenOf } = before;
-  const fate = new Uint8Array(n), root = new Int32Array(n).fill(GONE);
+  const fate = new Uint8Array(n);
+  const root = new Int32Array(n).fill(GONE);
   for (let p = 0; p < n; p++) {
     if (before.root[p] === GONE) continue;
     const token = tokenOf[before.root[p] + 2];
@@ -76,7 +88,9 @@ function situationAfter(decision) {
     const stands = fates[token] === Fate.KEPT;
     fate[p] = stands && rootOf[token] !== p ? Fate.MERGED : fates[token];
   }
-  const source = [], into = [], weight = [];
+  const source = [];
+  const into = [];
+  const weight = [];
   for (let token = 0; token < rootOf.length; token++) {
     if (roots[token] === GONE) continue;
     const held = before.members(rootOf[token]);
@@ -94,7 +108,8 @@ const ranking = (decision) => decision.evidence.received ?? decision.evidence.im
 // The tokens that the method itself decided about: not the earlier compensation token, and none
 // that was forced in or out.
 function countedTokens(decision) {
-  const score = ranking(decision), counted = [];
+  const score = ranking(decision);
+  const counted = [];
   for (let t = 0; t < score.length; t++)
     if (t !== decision.spare && !Number.isNaN(score[t])) counted.push(t);
   return counted;
@@ -104,7 +119,8 @@ function countedTokens(decision) {
 const bestOfAll = (tokens, score, k) => [...tokens].sort((a, b) => score[b] - score[a]).slice(0, k);
 
 function bestOfIntervals(tokens, score, k) {
-  const n = tokens.length, best = [];
+  const n = tokens.length;
+  const best = [];
   for (let i = 0; i < k; i++) {
     const members = tokens.slice(Math.floor((i * n) / k), Math.floor(((i + 1) * n) / k));
     best.push(members.reduce((a, b) => (score[b] > score[a] ? b : a)));

@@ -1,3 +1,6 @@
+const AGAIN = "This step decided again on the tokens that stood before it, without a model run.";
+const NOT_HELD = "A trace does not hold what this step could be decided again with.";
+
 // What if: sliders for what can be decided again on the stored tokens.
 class WhatIfPanel {
   constructor(element, change) {
@@ -7,50 +10,90 @@ class WhatIfPanel {
       const { name, read } = this.sliders.find((s) => s.name === target.name);
       const value = read(Number(target.value));
       // Another count leaves no targets to compare with, so tau and eta go back to what they were.
-      change(name === "keep" ? { keep: value } : { ...this.changed, keep: undefined, [name]: value });
+      change(
+        name === "keep" ? { keep: value } : { ...this.changed, keep: undefined, [name]: value },
+      );
     });
-    this.controls.addEventListener("click", ({ target }) => target.closest(".reset") && change({}));
+    this.controls.addEventListener("click", (event) => {
+      if (event.target.closest(".reset")) change({});
+    });
   }
 
   // now: what the inspector shows; change: what has been moved.
   show({ trace, stage, decision, situation, changed }, change) {
-    const { element } = this, can = stage > 0 ? decision.whatIf : {};
+    const find = (name) => this.element.querySelector(name);
     this.changed = change;
-    const sliders = [];
-    if (can.keep) sliders.push({ name: "keep", label: "Tokens kept", min: 1, max: can.keep.of, step: 1, at: change.keep ?? can.keep.kept, write: (v) => v, read: (v) => v, text: (v) => `${v} of ${can.keep.of}` });
-    if (can.tau !== undefined) sliders.push({ name: "tau", label: "τ", min: -1, max: 1, step: 0.01, at: change.tau ?? can.tau, write: (v) => v, read: (v) => v, text: similar });
-    if (can.eta) sliders.push({ name: "eta", label: "η", min: -3, max: 3, step: 0.1, at: change.eta ?? can.eta, write: (v) => Math.log2(v / can.eta), read: (v) => (v === 0 ? can.eta : can.eta * 2 ** v), text: short });
-    this.sliders = sliders;
-    const names = sliders.map((s) => s.name + s.max).join();
-    if (names !== this.names) {
-      this.controls.replaceChildren(
-        ...sliders.map((s) => node("label", {}, node("span", {}, s.label), node("input", { type: "range", name: s.name, min: s.min, max: s.max, step: s.step }), node("output", {}))),
-        node("button", { type: "button", className: "reset" }, "As it was"),
-      );
-      this.names = names;
+    this.sliders = stage > 0 ? slidersOf(decision.whatIf) : [];
+    this.build();
+    for (const { name, write, text, stored } of this.sliders) {
+      const value = change[name] ?? stored;
+      const label = this.controls.querySelector(`[name=${name}]`).parentElement;
+      label.querySelector("input").value = write(value);
+      label.querySelector("output").textContent = text(value);
     }
-    for (const s of sliders) {
-      const label = this.controls.querySelector(`[name=${s.name}]`).parentElement;
-      label.querySelector("input").value = s.write(s.at);
-      label.querySelector("output").textContent = s.text(s.at);
-    }
-    this.controls.hidden = sliders.length === 0;
-    this.controls.querySelector(".reset").disabled = !changed;
-    element.querySelector(".note").textContent = sliders.length
-      ? "This step decided again on the tokens that stood before it, without running the model."
-      : stage > 0 ? "A trace does not hold what this step could be decided again with." : "Choose a stage after compression.";
-    element.querySelector(".result").textContent = changed ? difference(trace.stages[stage], situation) : "";
+    this.controls.hidden = this.sliders.length === 0;
+    find(".reset").disabled = !changed;
+    find(".note").textContent =
+      this.sliders.length > 0 ? AGAIN : stage > 0 ? NOT_HELD : "Choose a stage after compression.";
+    find(".result").textContent = changed ? difference(trace.stages[stage], situation) : "";
   }
+
+  // The sliders, built anew only where they are others than before: one may be in use.
+  build() {
+    const key = this.sliders.map(({ name, max }) => name + max).join();
+    if (key === this.key) return;
+    this.key = key;
+    const rows = this.sliders.map(({ name, label, title, min, max, step }) =>
+      node(
+        "label",
+        { title },
+        node("span", {}, label),
+        node("input", { type: "range", name, min, max, step }),
+        node("output"),
+      ),
+    );
+    const reset = node("button", { type: "button", className: "reset" }, "As it was");
+    this.controls.replaceChildren(...rows, reset);
+  }
+}
+
+// A slider for each parameter; `write` and `read` turn its value into the slider's and back.
+function slidersOf({ keep, tau, eta }) {
+  const same = (value) => value;
+  const sliders = [];
+  if (keep)
+    sliders.push({
+      ...{ name: "keep", label: "Tokens kept", title: "How many tokens this step leaves" },
+      ...{ min: 1, max: keep.of, step: 1, stored: keep.kept, write: same, read: same },
+      text: (value) => `${value} of ${keep.of}`,
+    });
+  if (tau !== undefined)
+    sliders.push({
+      ...{ name: "tau", label: "τ", title: "Tokens more similar than this to a target merge" },
+      ...{ min: -1, max: 1, step: 0.01, stored: tau, write: same, read: same, text: similar },
+    });
+  if (eta)
+    sliders.push({
+      ...{ name: "eta", label: "η", title: "Temperature of the merging weights" },
+      ...{ min: -3, max: 3, step: 0.1, stored: eta, text: short },
+      write: (value) => Math.log2(value / eta),
+      read: (power) => eta * 2 ** power,
+    });
+  return sliders;
 }
 
 // "12 patches change: kept 288, merged 240 (+12), ..."
 function difference(stored, situation) {
-  const changed = situation.fate.reduce((sum, f, p) => sum + (f !== stored.fate[p] || situation.root[p] !== stored.root[p]), 0);
-  const counts = [1, 2, 3, 0, 4]
-    .filter((f) => situation.counts[f] || stored.counts[f])
-    .map((f) => {
-      const by = situation.counts[f] - stored.counts[f];
-      return `${FATES[f]} ${situation.counts[f]}${by ? ` (${by > 0 ? "+" : "−"}${Math.abs(by)})` : ""}`;
-    });
-  return `${changed ? plural(changed, "patch") + " change" : "Only weights change"}: ${counts.join(", ")}.`;
+  const differs = (p) =>
+    situation.fate[p] !== stored.fate[p] || situation.root[p] !== stored.root[p];
+  const changed = situation.fate.reduce((sum, _, p) => sum + differs(p), 0);
+  const counts = [];
+  for (const fate of [Fate.KEPT, Fate.MERGED, Fate.COMPENSATED, Fate.DROPPED, Fate.UNDECIDED]) {
+    const count = situation.counts[fate];
+    const by = count - stored.counts[fate];
+    const more = by ? ` (${by > 0 ? "+" : "−"}${Math.abs(by)})` : "";
+    if (count || by) counts.push(`${FATES[fate]} ${count}${more}`);
+  }
+  const what = changed ? `${plural(changed, "patch")} change` : "Only weights change";
+  return `${what}: ${counts.join(", ")}.`;
 }

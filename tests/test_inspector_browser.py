@@ -1,0 +1,664 @@
+"""The inspector in headless Chromium: the stand-alone file opened from disk, and inside Gradio."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from make_trace import make_trace, photo
+
+from libra import methods
+from libra.methods import Tokens
+from libra.reduction import Fate
+from libra.trace import Event, Trace
+from viz import inspector
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None,
+        reason="no Chromium found: install it with `apt-get install -y chromium`",
+    ),
+]
+PATIENCE = 60_000  # milliseconds; machines that test are often busy
+GRID = 12
+N = GRID * GRID
+PICTURE = photo(336, 336)
+
+
+@pytest.fixture(scope="module")
+def libra():
+    return make_trace("libra", grid=(GRID, GRID), pictures=[PICTURE])
+
+
+@pytest.fixture(scope="module")
+def fastv():
+    return make_trace(
+        "fastv", layers=(1,), grid=(GRID, GRID), pictures=[PICTURE], answer="a man in uniform"
+    )
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_file(chromium, tmp_path):
+    """Open the stand-alone file of some traces, without a network; any error fails the test."""
+    contexts, troubles = [], []
+
+    def open_(*traces, width=1280, height=1000, **options):
+        path = tmp_path / f"{len(contexts)}.html"
+        inspector.export_html(*traces, path=path)
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, offline=True, **options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
+        page.on(
+            "request",
+            lambda r: troubles.append(r.url) if not r.url.startswith(("file:", "data:")) else None,
+        )
+        page.goto(path.as_uri())
+        page.locator(".inspector[data-tool]").wait_for()  # drawn
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert not troubles
+
+
+def expect(locator):
+    from playwright.sync_api import expect as playwright_expect
+
+    return playwright_expect(locator)
+
+
+def run(page, body, argument=None):
+    """Evaluate a function body with `I`, the inspector, after drawing what is pending."""
+    return page.evaluate(
+        "argument => { const I = document.querySelector('.inspector').inspector;"
+        f" I.render(); {body} }}",
+        argument,
+    )
+
+
+def picture(page):
+    return page.locator("canvas.picture")
+
+
+def spot(page, patch):
+    """The middle of a patch of the 12 x 12 grid, on the canvas of a square picture."""
+    box = picture(page).bounding_box()
+    side = min(box["width"], box["height"])
+    left = (box["width"] - side) / 2
+    row, column = divmod(patch, GRID)
+    return {"x": left + (column + 0.5) * side / GRID, "y": (row + 0.5) * side / GRID}
+
+
+def situation(page):
+    """Fate and root of every patch as shown; roots: -1 gone, -2 the compensation token."""
+    return run(
+        page,
+        "const s = I.current().situation; return {fate: [...s.fate], root: [...s.root],"
+        " counts: s.counts}",
+    )
+
+
+def members(page, patch):
+    return run(
+        page,
+        "const s = I.current().situation; return [...s.members(s.root[argument]).patches].sort("
+        "(a, b) => a - b)",
+        patch,
+    )
+
+
+def roots(reduction) -> list[int]:
+    """The patch whose place each patch's token takes, as the inspector names it."""
+    group = reduction.group().tolist()
+    return [
+        -1 if g < 0 else -2 if g == reduction.compensation else int(reduction.slot[g])
+        for g in group
+    ]
+
+
+# ----- what is shown -----
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_every_stage_shows_the_composed_map(open_file, libra, stage):
+    page = open_file(libra)
+    page.locator(".stages label").nth(stage).click()
+    lineage = libra.lineage(stage)
+    shown = situation(page)
+    assert shown["fate"] == lineage.fate().tolist() and shown["root"] == roots(lineage)
+    group = lineage.group()
+    for patch in (0, 31, 77, 143):
+        same = (group == group[patch]).nonzero().flatten().tolist()
+        assert members(page, patch) == same
+
+
+def test_kept_tokens_that_share_neighbours_show_all_of_them(open_file):
+    trace = make_trace("prumerge", grid=(GRID, GRID), pictures=[PICTURE], keep=9)
+    page = open_file(trace)
+    reduction = trace.events[0].reduction
+    centre = int(reduction.slot[0])
+    assert members(page, centre) == sorted(reduction.source[reduction.target == 0].tolist())
+    parts = int((reduction.source == centre).sum())
+    assert run(page, f"return I.current().situation.tokens[{centre}]") == parts
+
+
+def test_pixels_under_the_fate_overlay(open_file):
+    bright = np.random.default_rng(0).integers(250, 256, (336, 336, 3), np.uint8)
+    trace = make_trace("fastv", layers=(1,), grid=(GRID, GRID), pictures=[bright])
+    page = open_file(trace)
+    fate = trace.lineage(1).fate().tolist()
+    kept, dropped = fate.index(Fate.KEPT), fate.index(Fate.DROPPED)
+    light, dark = (
+        run(
+            page,
+            "const c = document.querySelector('canvas.picture');"
+            " const d = c.getContext('2d').getImageData(argument.x - 5, argument.y - 5, 10, 10);"
+            " return d.data.reduce((a, b) => a + b, 0) / d.data.length",
+            spot(page, patch),
+        )
+        for patch in (kept, dropped)
+    )
+    assert light > 250 and dark < 150
+
+
+def test_pointing_lights_the_group_everywhere(open_file, libra):
+    page = open_file(libra)
+    page.locator(".stages label").nth(1).click()
+    fate = libra.lineage(1).fate()
+    patch = int((fate == Fate.MERGED).nonzero()[0])
+    picture(page).hover(position=spot(page, patch))
+    assert run(page, "return I.state.hover") == patch
+    expect(page.locator(".card h3")).to_have_text(f"Patch {patch}")
+    row, column = divmod(patch, GRID)
+    expect(page.locator(".card .place")).to_have_text(f"row {row + 1}, column {column + 1}")
+    # The strip answers to the same hover: so does the patch at its place there.
+    strip = page.locator("canvas.strip")
+    width = strip.bounding_box()["width"] - 26  # the compensation token stands at the end
+    strip.hover(position={"x": (40 + 0.5) * width / N, "y": 60})
+    assert run(page, "return I.state.hover") == 40
+    page.mouse.move(1, 1)
+    assert run(page, "return I.state.hover") == -1
+    expect(page.locator(".card h3")).to_have_text("")
+
+
+def test_a_bar_of_the_histogram_lights_its_tokens(open_file, libra):
+    page = open_file(libra)
+    page.locator(".stages label").nth(1).click()
+    chart = page.locator(".importance canvas")
+    box = chart.bounding_box()
+    x = box["width"] / 2 + 2  # inside a bar, not between two
+    chart.hover(position={"x": x, "y": box["height"] / 2})
+    lit = run(page, "return I.state.bar")
+    value = libra.events[0].reduction.evidence["importance"].double()
+    low, high = value.min(), value.max()
+    share = (value / low).log() / (high / low).log()
+    at = int((x - 6) / (int(box["width"]) - 12) * 40)
+    assert lit == ((share * 40).floor().clamp(0, 39) == at).nonzero().flatten().tolist() != []
+
+
+def test_a_click_holds_a_patch_until_it_is_freed(open_file, libra):
+    page = open_file(libra)
+    picture(page).click(position=spot(page, 30))
+    picture(page).hover(position=spot(page, 100))
+    assert run(page, "return I.state.lock") == 30
+    expect(page.locator(".card h3")).to_have_text("Patch 30")
+    expect(page.locator(".spoken")).to_contain_text("Held.")
+    picture(page).click(position=spot(page, 30))
+    expect(page.locator(".card h3")).to_have_text("Patch 30")  # still under the pointer
+    assert run(page, "return I.state.lock") == -1
+
+
+def test_the_keyboard_moves_holds_frees_and_selects(open_file, libra):
+    page = open_file(libra)
+    picture(page).focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    assert run(page, "return I.state.hover") == GRID + 2  # the first press enters at patch 0
+    expect(page.locator(".spoken")).to_contain_text(f"Patch {GRID + 2}, row 2, column 3")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowLeft")
+    assert run(page, "return [I.state.lock, I.state.hover]") == [GRID + 1, GRID + 1]
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")  # there is nothing above the first row
+    assert run(page, "return I.state.lock") == 1
+    page.keyboard.press("Space")
+    assert run(page, "return [...I.state.selected]") == [1]
+    page.keyboard.press("Comma")
+    assert run(page, "return I.state.stage") == 2
+    page.keyboard.press("Escape")
+    assert run(page, "return [I.state.lock, I.state.hover]") == [-1, -1]
+
+
+def test_a_tap_holds_a_patch_and_scrolling_does_not(open_file, libra):
+    page = open_file(libra, width=390, height=844, has_touch=True, is_mobile=True)
+    picture(page).tap(position=spot(page, 17))
+    assert run(page, "return I.state.lock") == 17
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 390
+
+
+# ----- why -----
+
+
+def facts(page):
+    labels, values = page.locator(".card dt"), page.locator(".card dd")
+    return dict(zip(labels.all_inner_texts(), values.all_inner_texts(), strict=True))
+
+
+def short(value: float) -> str:
+    return f"{float(f'{value:.2g}'):.6f}".rstrip("0").replace("0.", ".", 1)
+
+
+def test_the_card_tells_why_libra_merged_or_compensated(open_file, libra):
+    page = open_file(libra)
+    page.locator(".stages label").nth(1).click()
+    reduction = libra.events[0].reduction
+    fact, fate = reduction.evidence, reduction.fate()
+    for which, words in ((Fate.MERGED, "merged into"), (Fate.COMPENSATED, "joined the")):
+        patch = int((fate == which).nonzero()[3])
+        picture(page).click(position=spot(page, patch))
+        interval = int(fact["interval"][patch])
+        inside = (fact["interval"] == interval).nonzero().flatten()
+        winner = int(inside[fact["importance"][inside].argmax()])
+        best, likeness = int(fact["best_target"][patch]), float(fact["similarity"][patch])
+        why = page.locator(".card .why").inner_text()
+        assert why.startswith(
+            f"Interval {interval}: importance {short(float(fact['importance'][patch]))}, beaten by "
+            f"patch {winner} ({short(float(fact['importance'][winner]))}); best similarity "
+            f"{likeness:.2f}".replace("0.", ".", 1)
+        )
+        assert words in why and ("is not above" in why) == (which == Fate.COMPENSATED)
+        rank = int((fact["importance"] > fact["importance"][patch]).sum()) + 1
+        shown = facts(page)
+        assert shown["Importance"].endswith(f"rank {rank} of {N}")
+        assert shown["Best target"].startswith(f"patch {best} ·")
+        weight = float(reduction.dense()[:, patch].max())
+        size = int((reduction.group() == reduction.group()[patch]).sum())
+        assert shown["Weight"] == f"{short(weight)} in a token of {size} patches"
+
+
+def test_the_card_tells_why_fastv_dropped(open_file, fastv):
+    page = open_file(fastv)
+    importance = fastv.events[0].reduction.evidence["importance"]
+    worst, best = int(importance.argmin()), int(importance.argmax())
+    picture(page).click(position=spot(page, worst))
+    expect(page.locator(".card .why")).to_contain_text(f"ranks {N} of {N}; only the best {N // 2}")
+    expect(page.locator(".card .fate")).to_have_text("dropped")
+    expect(page.locator(".path li")).to_have_text(["after layer 1: gone"])
+    picture(page).click(position=spot(page, best))
+    expect(page.locator(".card .why")).to_contain_text(f"ranks 1 of {N}")
+    expect(page.locator(".card .fate")).to_have_text("kept")
+
+
+def test_later_stages_speak_of_the_token_that_holds_the_patch(open_file, libra):
+    page = open_file(libra)
+    page.locator(".stages label").nth(2).click()
+    before = roots(libra.lineage(1))
+    patch = next(p for p, root in enumerate(before) if root >= 0 and root != p)
+    picture(page).click(position=spot(page, patch))
+    expect(page.locator(".card .why")).to_contain_text(f"Its token, at patch {before[patch]}:")
+    lost = before.index(-2)
+    picture(page).click(position=spot(page, lost))
+    expect(page.locator(".card .why")).to_have_text(
+        "It was in the compensation token before, and stays in it."
+    )
+
+
+# ----- words -----
+
+
+def test_a_word_shows_its_attention_in_every_layer(open_file, libra):
+    page = open_file(libra)
+    page.locator(".words button").nth(2).click()
+    expect(page.locator(".overlays input:checked + span")).to_have_text("Attention")
+    layers = page.locator(".layer input")
+    for layer in (0, 5):
+        layers.fill(str(layer))
+        expect(page.locator(".caption")).to_contain_text(f"Layer {layer}, while the model produced")
+        row = run(page, "return [...I.current().attention.row]")
+        assert row == pytest.approx(libra.attention[2][layer].tolist(), rel=1e-3, abs=1e-8)
+    total = float(libra.attention[2][5].sum())
+    expect(page.locator(".caption")).to_contain_text(f"{100 * total:.3g} %")
+
+
+def test_the_word_where_two_answers_part_shows_both_lists(open_file, libra, fastv):
+    page = open_file(libra, fastv)
+    expect(page.locator(".words .parts")).to_have_text("woman")
+    expect(page.locator(".parting")).to_have_text(
+        "The answers part at word 2: Libra-Merging says “woman”, FastV “man”."
+    )
+    expect(page.locator(".rivals h5")).to_have_text(["Libra-Merging", "FastV"])
+    expect(page.locator(".rivals li:first-child span")).to_have_text(["woman", "man"])
+    page.locator(".words button").nth(0).click()
+    expect(page.locator(".rivals h5")).to_have_count(1)
+
+
+# ----- what if -----
+
+
+def decided(**params) -> tuple[Trace, Tokens]:
+    """An answer whose only event Libra-Merging decided on tokens that come with it."""
+    generator = torch.Generator().manual_seed(1)
+    plain = make_trace("vanilla", grid=(GRID, GRID), pictures=[PICTURE], n_layers=2)
+    tokens = Tokens(
+        torch.randn(N, 8, generator=generator),
+        importance=torch.rand(N, generator=generator) ** 3 / N,
+    )
+    method = methods.create("libra", **params)
+    event = Event("decoder", 0, method.reduce(tokens))
+    importance = [tokens.importance, plain.importance[1][: event.reduction.n_out]]
+    return (
+        replace(
+            plain,
+            method="libra",
+            params=asdict(method),
+            events=[event],
+            importance=importance,
+            attention=[importance for _ in plain.words],
+        ),
+        tokens,
+    )
+
+
+def matches(page, reduction):
+    shown = situation(page)
+    weights = run(
+        page,
+        "const s = I.current().situation;"
+        " return Array.from(s.root, (r, p) => r === -1 ? 0 : s.weight(p))",
+    )
+    assert shown["fate"] == reduction.fate().tolist() and shown["root"] == roots(reduction)
+    assert weights == pytest.approx(reduction.dense().max(0).values.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("params", [{"tau": 0.2}, {"tau": 0.75}, {"tau": -1.0}, {"eta": 0.002}])
+def test_tau_and_eta_are_decided_again_as_the_method_would(open_file, params):
+    trace, tokens = decided(tau=0.7)
+    page = open_file(trace)
+    run(page, "I.update({whatIf: argument})", params)
+    again = methods.create("libra", **{"tau": 0.7, **params}).reduce(tokens)
+    assert roots(again) != roots(trace.events[0].reduction) or "eta" in params
+    matches(page, again)
+    page.get_by_role("button", name="As it was").click()
+    matches(page, trace.events[0].reduction)
+
+
+@pytest.mark.parametrize("keep", [1, 20, 71, 100, 144])
+def test_another_count_elects_the_targets_that_the_method_would(open_file, keep):
+    trace, tokens = decided()
+    page = open_file(trace)
+    page.locator(".whatif input[name=keep]").fill(str(keep))
+    again = methods.create("libra", keep=keep).reduce(tokens).fate() == Fate.KEPT
+    shown = np.array(situation(page)["fate"])
+    assert (shown == Fate.KEPT).tolist() == again.tolist()
+    assert set(shown) <= {Fate.KEPT, 4}, "where the others go, only a run can tell"
+
+
+def test_another_count_of_fastv_is_complete(open_file, fastv):
+    page = open_file(fastv)
+    page.locator(".whatif input[name=keep]").fill("30")
+    importance = fastv.events[0].reduction.evidence["importance"]
+    best = set(importance.topk(30).indices.tolist())
+    expected = [Fate.KEPT if p in best else Fate.DROPPED for p in range(N)]
+    assert situation(page)["fate"] == expected
+    expect(page.locator(".whatif .result")).to_contain_text("kept 30 (−42)")
+
+
+def test_tau_can_be_dragged_in_its_histogram(open_file):
+    trace, tokens = decided(tau=0.7)
+    page = open_file(trace)
+    chart = page.locator(".similarity canvas")
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    low = min(0.0, float(trace.events[0].reduction.evidence["similarity"].min()))
+
+    def x(tau):
+        return box["x"] + 6 + (tau - low) / (1 - low) * (int(box["width"]) - 12)
+
+    page.mouse.move(x(0.7), box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(x(0.5), box["y"] + 40, steps=4)
+    page.mouse.up()
+    tau = run(page, "return I.state.whatIf.tau")
+    assert tau == pytest.approx(0.5, abs=0.011)
+    matches(page, methods.create("libra", tau=tau).reduce(tokens))
+
+
+def test_a_what_if_ends_with_its_stage(open_file, libra):
+    page = open_file(libra)
+    run(page, "I.update({whatIf: {tau: 0.1}})")
+    page.locator(".stages label").nth(1).click()
+    assert situation(page)["root"] == roots(libra.lineage(1))
+
+
+# ----- selection, agreement, quiz, tour -----
+
+
+def test_a_box_and_a_brush_select_and_clicks_toggle(open_file, libra):
+    page = open_file(libra)
+    page.locator(".tools label").nth(1).click()
+    box = picture(page).bounding_box()
+
+    def go(patch):
+        place = spot(page, patch)
+        page.mouse.move(box["x"] + place["x"], box["y"] + place["y"])
+
+    go(2 * GRID + 3)
+    page.mouse.down()
+    go(4 * GRID + 5)
+    page.mouse.up()
+    square = [r * GRID + c for r in (2, 3, 4) for c in (3, 4, 5)]
+    assert sorted(run(page, "return [...I.state.selected]")) == square
+    page.locator(".tools label").nth(2).click()
+    go(100)
+    page.mouse.down()
+    go(101)
+    page.mouse.up()
+    assert set(run(page, "return [...I.state.selected]")) >= {*square, 100, 101}
+    page.locator(".tools label").nth(0).click()
+    picture(page).click(position=spot(page, square[0]), modifiers=["Control"])
+    assert square[0] not in run(page, "return [...I.state.selected]")
+    expect(page.locator(".selection .keep")).to_be_hidden()  # nobody could answer here
+    page.get_by_role("button", name="Clear").click()
+    assert run(page, "return I.state.selected.size") == 0
+
+
+def test_the_evidence_box_counts_what_is_alive_in_each_layer(open_file, libra, fastv):
+    page = open_file(libra, fastv)
+    patches = [r * GRID + c for r in (4, 5, 6) for c in (4, 5, 6, 7)]
+    run(page, "I.update({selected: new Set(argument)})", patches)
+    rows = page.locator(".shares tbody tr")
+    for row, trace in enumerate((libra, fastv)):
+        alive = (trace.lineage(len(trace.events)).fate()[patches] == Fate.KEPT).float().mean()
+        expect(rows.nth(row).locator("td")).to_have_text(["100 %", f"{100 * float(alive):.3g} %"])
+    # Drawn after the layer that compressed: layers 0 and 1 still process everything.
+    points = page.locator(".evidence polyline").nth(1).get_attribute("points").split()
+    heights = [float(point.split(",")[1]) for point in points]
+    assert len(set(heights[:4])) == 1 and len(set(heights[4:])) == 1
+    assert heights[4] > heights[3]
+
+
+def test_agreement_counts_who_keeps_what(open_file, libra, fastv):
+    page = open_file(libra, fastv)
+    page.locator(".overlays label", has_text="Agreement").click()
+    a, b = (t.lineage(len(t.events)).fate() == Fate.KEPT for t in (libra, fastv))
+    both, either = int((a & b).sum()), int((a | b).sum())
+    expect(page.locator(".legend li")).to_have_text(
+        [
+            f"only Libra-Merging {int((a & ~b).sum())}",
+            f"only FastV {int((b & ~a).sum())}",
+            f"both {both}",
+            f"IoU {both / either:.2f}",
+        ]
+    )
+    page.locator(".stages label").nth(1).click()
+    a = libra.lineage(1).fate() == Fate.KEPT
+    expect(page.locator(".legend li").last).to_have_text(
+        f"IoU {int((a & b).sum()) / int((a | b).sum()):.2f}"
+    )
+
+
+def test_answers_about_other_pictures_are_not_compared(open_file, libra):
+    other = make_trace("fastv", layers=(1,), grid=(6, 6), pictures=[PICTURE])
+    page = open_file(libra, other)
+    expect(page.locator(".overlays label")).to_have_text(
+        ["Fate", "Groups", "Importance", "Attention"]
+    )
+    expect(page.locator(".parting")).to_be_hidden()
+
+
+def test_the_quiz_hides_the_answer_and_scores_the_guesses(open_file, fastv):
+    page = open_file(fastv)
+    kept = (fastv.lineage(1).fate() == Fate.KEPT).tolist()
+    page.get_by_role("button", name="Quiz").click()
+    for hidden in (".timeline", ".panels", ".overlays", ".legend li"):
+        expect(page.locator(hidden).first).to_be_hidden()
+    picks = [kept.index(True), kept.index(False), kept.index(False, kept.index(False) + 1)]
+    for patch in picks:
+        picture(page).click(position=spot(page, patch))
+    expect(page.locator(".card h3")).to_have_text("")
+    expect(page.locator(".quiz .text")).to_contain_text("Choose 12: 9 left.")
+    page.get_by_role("button", name="Reveal").click()
+    chance = 3 * sum(kept) / N
+    expect(page.locator(".quiz .text")).to_contain_text(
+        f"1 of your 3 survive; blind guessing would get {chance:.1f}."
+    )
+    expect(page.locator(".timeline")).to_be_visible()
+
+
+@pytest.mark.parametrize("method", ["libra", "fastv"])
+def test_a_tour_leads_through_its_steps(open_file, method, libra, fastv):
+    trace = {"libra": libra, "fastv": fastv}[method]
+    steps = inspector.view({"it": trace})["traces"][0]["tour"]
+    page = open_file(trace)
+    page.get_by_role("button", name="Guided tour").click()
+    for i, step in enumerate(steps):
+        expect(page.locator(".guide .text")).to_have_text(step["text"])
+        shown = run(page, "return [I.state.stage, I.state.overlay, I.state.lock]")
+        assert shown == [step["stage"], step["overlay"], step["patch"] or -1]
+        page.locator(".guide .next").click()
+        expect(page.locator(".guide")).to_be_visible(visible=i < len(steps) - 1)
+
+
+def test_play_runs_through_the_stages_and_stops(open_file, libra):
+    page = open_file(libra)
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_timeout(900)
+    assert run(page, "return I.state.stage") < 3
+    expect(page.get_by_role("button", name="Play")).to_be_visible()  # it ends by itself
+    assert run(page, "return I.state.stage") == 3
+
+
+# ----- surroundings -----
+
+
+def test_colours_follow_the_scheme_and_a_class(open_file, libra):
+    background = "getComputedStyle(document.querySelector('.card')).backgroundColor"
+    light = open_file(libra, color_scheme="light")
+    dark = open_file(libra, color_scheme="dark")
+    assert light.evaluate(background) == "rgb(255, 255, 255)"
+    assert dark.evaluate(background) == "rgb(27, 27, 26)"
+    light.evaluate("document.body.classList.add('dark')")
+    assert light.evaluate(background) == "rgb(27, 27, 26)"
+
+
+def test_hovering_is_fast_with_three_thousand_tokens(open_file):
+    pictures = [photo(112, 112 + i) for i in range(20)]
+    page = open_file(make_trace("libra", grid=(12, 12), pictures=pictures))
+    times = run(
+        page,
+        "const times = []; const {n} = I.current().trace;"
+        " for (let i = 0; i < 40; i++) { I.state.hover = (i * 53) % n;"
+        " const begin = performance.now(); I.render(); times.push(performance.now() - begin); }"
+        " return times.sort((a, b) => a - b)",
+    )
+    assert times[20] < 16, f"{times[20]} ms per frame"
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        make_trace("libra", grid=(1, 1), pictures=[PICTURE], n_layers=6),
+        replace(make_trace("libra", grid=(4, 4)), importance=[], attention=[]),
+        replace(make_trace("vanilla", grid=(4, 4)), answer="", words=[], attention=[]),
+        make_trace("random", grid=(6, 6), pictures=[photo(300, 90), photo(90, 300)]),
+        make_trace("illava", grid=(6, 6)),
+    ],
+    ids=["one token", "no rows", "no words", "two pictures", "encoder"],
+)
+def test_odd_answers_open_without_an_error(open_file, trace):
+    page = open_file(trace)
+    for overlay in page.locator(".overlays label").all():
+        overlay.click()
+    page.keyboard.press("Tab")
+    picture(page).focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".card h3")).to_have_text("Patch 0")
+
+
+def test_gradio_shows_it_and_hears_it(chromium, libra, fastv):
+    import gradio as gr
+
+    with gr.Blocks() as demo:
+        value = inspector.view({"Libra-Merging": libra}, ask=True)
+        view = gr.HTML(value, **inspector.component())
+        heard = gr.Textbox(elem_id="heard")
+        other = gr.Button("Other")
+        other.click(lambda: inspector.view({"FastV": fastv}, ask=True), None, view)
+        for name in ("keep", "drop", "only"):
+
+            def tell(event: gr.EventData, name=name):
+                return json.dumps([name, event.patches])
+
+            getattr(view, name)(tell, None, heard)
+
+        def see(event: gr.EventData):
+            return json.dumps([event.trace, event.stage, event.overlay, event.word, event.patch])
+
+        view.select(see, None, heard)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True)
+    try:
+        page = chromium.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(PATIENCE)
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.locator(".inspector[data-tool]").wait_for()
+        picture(page).click(position=spot(page, 8), modifiers=["Control"])
+        picture(page).click(position=spot(page, 5), modifiers=["Control"])
+        heard = page.locator("#heard textarea")
+        for label, name in (("Keep these", "keep"), ("Drop these", "drop"), ("Drop all", "only")):
+            page.get_by_role("button", name=label).click()
+            expect(heard).to_have_value(json.dumps([name, [5, 8]]))
+        page.locator(".words button").nth(1).click()
+        expect(heard).to_have_value(json.dumps(["Libra-Merging", 3, "attention", 1, -1]))
+        page.get_by_role("button", name="Other").click()
+        expect(page.locator(".stages label")).to_have_count(2)
+        assert run(page, "return I.current().trace.name") == "FastV"
+        assert not errors
+        page.close()
+    finally:
+        demo.close()

@@ -1,0 +1,151 @@
+// All views of one inspector, and what they show. `now` is what there is to see (see `look` in
+// inspector.js), `state` how the visitor looks at it.
+
+const TOOLS = [
+  { value: "point", label: "Point", title: "Point and click; with Ctrl or Shift a click selects" },
+  { value: "box", label: "Box", title: "Drag a rectangle to select patches" },
+  { value: "brush", label: "Brush", title: "Paint over patches to select them" },
+];
+const MODES = [
+  { value: "mean", label: "Mean colour" },
+  { value: "label", label: "Labels" },
+];
+const MAX_HEIGHT = 720; // of the picture, in CSS pixels
+const CHART_HEIGHT = 130;
+
+class Views {
+  // act: what the views do when they are used, { update, pick, switchTo, ask, visit, startQuiz }.
+  constructor(root, state, act) {
+    Object.assign(this, { root, state });
+    const find = (this.find = (selector) => root.querySelector(selector));
+    const { update, pick } = act;
+    this.picture = new Picture(find("canvas.picture"));
+    this.strip = new Strip(find("canvas.strip"));
+    this.importance = new Histogram(find(".importance canvas"), { log: true, format: short });
+    this.similarity = new Histogram(find(".similarity canvas"), { log: false, format: similar });
+    this.card = new Card(find(".card"), (stage) => pick({ stage }));
+    this.answer = new AnswerPanel(find(".answer"), (word) => pick({ word, overlay: "attention" }));
+    this.traces = new Choice(find(".answers"), act.switchTo);
+    this.overlays = new Choice(find(".overlays"), (overlay) => pick({ overlay }));
+    this.tools = new Choice(find(".tools"), (tool) => update({ tool }));
+    this.modes = new Choice(find(".modes"), (mode) => update({ mode }));
+    this.stages = new Choice(find(".stages"), (stage) => pick({ stage }));
+    this.beside = new Choice(find(".beside .choice"), (beside) => pick({ beside }));
+    this.whatIf = new WhatIfPanel(find(".whatif"), (whatIf) => update({ whatIf }));
+    this.selection = new SelectionPanel(find(".selection"), {
+      clear: () => update({ selected: new Set() }),
+      ask: act.ask,
+    });
+    this.quiz = new Quiz(find(".quiz"), {
+      reveal: () =>
+        pick({ quiz: { ...state.quiz, revealed: true }, stage: Infinity, overlay: "fate" }),
+      again: act.startQuiz,
+      close: () => update({ quiz: null }),
+    });
+    this.tour = new Tour(find(".guide"), {
+      move: (by) => act.visit(state.tour + by),
+      close: () => update({ tour: null, lock: -1 }),
+    });
+    this.charts = [this.importance, this.similarity];
+  }
+
+  get width() {
+    return Math.floor(this.find(".frame").clientWidth);
+  }
+
+  // Take the room there is, for the pictures of a trace.
+  layout(trace, { images, looks }) {
+    const high = Math.max(300, Math.min(MAX_HEIGHT, 0.78 * innerHeight));
+    this.picture.layout(trace, images, looks, this.width, high);
+    this.strip.layout(trace, looks, Math.floor(this.find(".stripbox").clientWidth));
+    for (const chart of this.charts) {
+      chart.canvas.closest(".panel").hidden = false; // only what is shown has a width
+      chart.layout(Math.floor(chart.canvas.clientWidth), CHART_HEIGHT);
+    }
+  }
+
+  // All that stays while the pointer moves: what is painted, and the text around it.
+  show(now) {
+    const { picture, strip, state } = this;
+    const { trace, stage, situation, overlay, guessing } = now;
+    this.root.dataset.tool = state.tool;
+    this.root.toggleAttribute("data-guessing", guessing);
+    this.choose(now); // first: what it hides leaves its room to others
+    picture.paint(overlay, now);
+    strip.paint(trace.stages.map((stored, s) => (s === stage ? situation : stored)));
+    this.showCharts(now);
+    showLegend(this.find(".legend"), overlay.legend(now));
+    this.find(".caption").textContent = overlay.caption(now);
+    this.answer.show(trace, now.other, state.word, overlay === OVERLAYS.attention);
+    this.selection.show(state.selected, [trace, ...now.others], now.ask, now.looks);
+    this.whatIf.show(now, state.whatIf);
+    this.quiz.show(state.quiz, trace);
+    this.tour.show(trace.tour, state.tour);
+  }
+
+  // The choices that there are, and which is on.
+  choose({ trace, traces, others, overlay, overlays, attention }) {
+    const { find, state } = this;
+    const names = (list) => list.map(({ name }, value) => ({ value, label: name }));
+    this.traces.show(traces.length > 1 ? names(traces) : [], state.trace);
+    this.beside.show(names(others), state.beside);
+    find(".beside").hidden = others.length < 2;
+    const possible = overlays.map(([value, { label }]) => ({ value, label }));
+    this.overlays.show(possible, possible.find(({ value }) => OVERLAYS[value] === overlay)?.value);
+    this.tools.show(TOOLS, state.tool);
+    this.modes.show(overlay === OVERLAYS.groups ? MODES : [], state.mode);
+    const stages = trace.stages.map(({ name, nTokens, compensated }, value) => {
+      const note = compensated ? `${nTokens - 1} + 1` : `${nTokens}`;
+      return { value, label: capital(name), note };
+    });
+    this.stages.show(stages, state.stage);
+    find(".layer").hidden = overlay !== OVERLAYS.attention;
+    if (attention) {
+      const input = find(".layer input");
+      input.max = trace.attention.layers.length - 1;
+      input.value = attention.index;
+      find(".layer output").textContent = attention.layer;
+    }
+    find(".tour-button").hidden = trace.tour.length === 0;
+    find(".quiz-button").hidden = find(".playback").hidden = trace.last === 0;
+    find(".play").textContent = state.playing ? "Stop" : "Play";
+  }
+
+  showCharts({ decision, looks }) {
+    const { evidence, fate, tau, measure } = decision;
+    const others = evidence.similarity?.map((value, t) => (fate[t] === Fate.KEPT ? NaN : value));
+    this.importance.show(evidence.importance, fate, looks);
+    this.similarity.show(others, fate, looks, tau);
+    this.find(".importance .note").textContent = `${capital(measure)}; logarithmic.`;
+    const drag = tau === undefined ? "" : " Drag τ: right of it they merge.";
+    this.find(".similarity .note").textContent = `Of the tokens that are no targets.${drag}`;
+  }
+
+  // What follows the pointer: the lit patches, their ways, the markers and the card.
+  draw(now, hand, moving) {
+    const { state } = this;
+    const { trace, stage, decision, situation, looks, guessing } = now;
+    const patch = guessing ? -1 : hand;
+    const root = patch < 0 ? GONE : situation.root[patch];
+    const lit = patch < 0 ? state.bar : root === GONE ? [patch] : situation.members(root).patches;
+    const marks = state.quiz
+      ? guesses(state.quiz, trace, looks)
+      : [{ patches: [...state.selected], colour: looks.sides[1] }];
+    if (!moving) this.picture.draw({ lit, root, pointed: hand, locked: state.lock >= 0, marks });
+    this.strip.draw({ stage, lit, root, pointed: patch });
+    const tokens = new Set(patch < 0 ? [] : Array.from(lit, (p) => tokenBefore(decision, p)));
+    tokens.delete(-1);
+    for (const chart of this.charts)
+      chart.draw({ held: patch < 0 ? -1 : tokenBefore(decision, patch), lit: tokens });
+    const description = patch < 0 ? null : describe(trace, stage, situation, decision, patch);
+    this.card.show(description, looks, guessing);
+  }
+
+  // Tell a screen reader a text, or what the card says.
+  speak(text) {
+    const { title, place, fate, why } = this.card.description ?? {};
+    const held = this.state.lock >= 0 ? " Held." : "";
+    const card = title ? `${title}, ${place}: ${FATES[fate]}. ${why}${held}` : "No patch.";
+    this.find(".spoken").textContent = text ?? card;
+  }
+}
