@@ -19,11 +19,14 @@ def toy() -> tuple[Tokens, list[int]]:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.eye(4)[kinds] + 0.15 * torch.randn(N, 4, generator=generator)
     importance = torch.tensor(attention) / (4 * sum(attention))
+    words = hidden @ torch.eye(4)[[1, 3]].T  # a question with a word for two of the kinds
     tokens = Tokens(
         hidden=hidden,
         importance=importance,
         keys=hidden,
         received=importance,
+        text_similarity=words,
+        text_attention=words.softmax(0),
         layout=TokenLayout.square_crop(1, 1, (4, 4)),
         generator=generator,
     )
