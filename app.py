@@ -39,14 +39,14 @@ LAUNCH = {
     "enable_monitoring": False,
     "max_file_size": "20mb",
 }
-SLOT = {"concurrency_id": "model", "concurrency_limit": engine.SLOTS}
 PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK = {"queue": False, **PRIVATE}
-CHECKED = {"concurrency_limit": None, **PRIVATE}  # only queued events show their errors
+CHECKED = {"concurrency_id": "files", "concurrency_limit": 2, **PRIVATE}  # queued: errors show
 
 
 def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Blocks:
     """The page with one model loaded, and the first example of a folder already on it."""
+    slot = {"concurrency_id": "model", "concurrency_limit": setting("LIBRA_SLOTS", 1)}
     prepared = examples.load(folder)
     first = examples.first_shown(prepared)
     with gr.Blocks(
@@ -68,49 +68,67 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
                     answer = ask.build_answer(first)
             a = ask.AskTab(**pictures, **answer)
             with gr.Tab("Compare", id="compare") as compare_tab:
-                pair = compare.build(first)
+                several = compare.build()
             with gr.Tab("Figures", id="figures") as figures_tab:
                 gallery = figures.build()
             with gr.Tab("Efficiency", id="efficiency") as efficiency_tab:
                 charts = efficiency.build()
             with gr.Tab("Learn", id="learn"):
                 learn.build(model)
-        api.build(model, **SLOT)
-        visit = Visit(c, a, pair, prepared)
+        api.build(model, **slot)
+        visit = Visit(c, a, several, prepared)
+        looks, results = [shown, *several.looks], [several.status, *several.outputs]
 
         # Asking: the answer streams, then vanilla is measured; Stop frees the slot.
-        asks = [c.ask.click, c.question.submit, a.compare.click, pair.run.click]
-        buttons = [c.ask, c.stop, pair.run, pair.stop]
-        a.compare.click(lambda: gr.Tabs(selected="compare"), None, tabs, **QUICK)
-        gr.on(asks, None, None, buttons, js=panels.SHOW_STOP)
-        running = gr.on(
+        asks = [c.ask.click, c.question.submit]
+        asking = gr.on(
             asks,
             visit.ask,
             [shown, *c.inputs],
-            [*a.outputs, pair.right],
+            a.outputs,
             preprocess=False,
             show_progress="minimal",
             show_progress_on=a.answer,
             api_visibility="private",
-            **SLOT,
+            **slot,
         )
-        running.success(None, None, buttons, js=panels.SHOW_ASK)
-        running.failure(None, None, buttons, js=panels.SHOW_ASK)
-        running.success(pair.draw, [shown, pair.overlay, pair.stage], pair.outputs, **QUICK)
-        running.failure(visit.restore, shown, [a.answer, pair.right], **QUICK)
-        gr.on([c.stop.click, pair.stop.click], None, cancels=running)
+        asking.failure(visit.restore, shown, a.answer, **QUICK)
+
+        # Comparing: one method after the other, in the same slot.
+        comparing = several.run.click(
+            visit.compare,
+            [shown, several.chosen, several.ratio, *several.looks, *c.inputs],
+            results,
+            preprocess=False,
+            show_progress="minimal",
+            show_progress_on=several.status,
+            api_visibility="private",
+            **slot,
+        )
+        comparing.success(visit.compared, looks, results, **QUICK)
+        comparing.failure(visit.settle, looks, results, **QUICK)
+
+        buttons = [c.ask, c.stop, several.run, several.stop]
+        gr.on([*asks, several.run.click], None, None, buttons, js=panels.SHOW_STOP)
+        for running in (asking, comparing):
+            running.success(None, None, buttons, js=panels.SHOW_ASK)
+            running.failure(None, None, buttons, js=panels.SHOW_ASK)
+        gr.on([c.stop.click, several.stop.click], None, cancels=[asking, comparing])
 
         # Looking: stage, overlay and word move every picture of their tab.
         a.stage.input(visit.pick_stage, [shown, a.stage], a.outputs, **QUICK)
         a.overlays.select(visit.pick_overlay, shown, a.outputs, **QUICK)
         a.answer.select(visit.pick_word, shown, a.outputs, **QUICK)
         gr.on(
-            [pair.overlay.input, pair.stage.input, compare_tab.select],
-            pair.draw,
-            [shown, pair.overlay, pair.stage],
-            pair.outputs,
+            [several.overlay.input, several.position.input, compare_tab.select],
+            several.draw,
+            looks,
+            several.outputs,
             **QUICK,
         )
+        a.compare.click(
+            compare.include, [several.chosen, c.method], [tabs, several.chosen], **QUICK
+        ).then(several.draw, looks, several.outputs, **QUICK)
         figures_tab.select(figures.draw, shown, gallery, **QUICK)
         efficiency_tab.select(efficiency.draw, shown, charts, **QUICK)
 
@@ -125,18 +143,25 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         c.method.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
         c.model.input(c.show_model, [c.method, c.model], [c.knows, *c.of_method], **QUICK)
         c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)
-    return page.queue(max_size=engine.QUEUE)
+    return page.queue(max_size=setting("LIBRA_QUEUE", 20))
+
+
+def setting(variable: str, default: int | None) -> int | None:
+    """A number of the environment, small enough for a port."""
+    text = os.environ.get(variable)
+    if not text:
+        return default
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise InputError(f"{variable} must be a whole number from 1 to 65535, not {text!r}.")
+    return int(text)
 
 
 def main() -> int:
     """Serve the page; 2 and one line if the model or the port cannot be had."""
-    host, port = os.environ.get("HOST"), os.environ.get("PORT", "")
     try:
-        if port and not port.isdigit():
-            raise InputError(f"PORT must be a number, not {port!r}.")
-        page = build()
-        page.launch(server_name=host, server_port=int(port) if port else None, **LAUNCH)
-    except (OSError, ValueError) as error:  # an InputError is a ValueError
+        port = setting("PORT", None)
+        build().launch(server_name=os.environ.get("HOST"), server_port=port, **LAUNCH)
+    except (OSError, InputError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

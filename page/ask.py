@@ -1,6 +1,7 @@
 """The Ask tab: the picture under its overlays, the answer, the numbers."""
 
 from dataclasses import dataclass
+from html import escape
 
 import gradio as gr
 
@@ -139,7 +140,7 @@ def picture_file(shown: Shown) -> str:
 
 def caption(shown: Shown) -> str:
     """Legend and explanation of the large picture, below it."""
-    return f'{legend(*_at(shown))}<p class="caption">{views.caption(*_at(shown))}</p>'
+    return f'{legend(*_at(shown))}<p class="caption">{escape(views.caption(*_at(shown)))}</p>'
 
 
 def overlays(shown: Shown) -> str:

@@ -1,105 +1,173 @@
-"""The Compare tab: the same question with and without compression."""
+"""The Compare tab: one question under several methods, side by side and in step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gradio as gr
+from PIL import Image
 
-import viz
-from page import legends, panels, texts, views
-from page.readouts import comparison
-from page.shown import Shown
+from libra import methods
+from libra.trace import Trace
+from page import comparison, panels, picker, readouts, texts, views
+from page.shown import Result, Shown
+
+DEFAULT = ["vanilla", "fastv", "libra"]
+OWN = "own"
+RATIOS = [("Own", OWN), ("50 %", 1 / 2), ("67 %", 2 / 3), ("80 %", 4 / 5)]  # those of the papers
+OVERLAYS = [(label, key) for key, (label, _) in texts.OVERLAYS.items() if key != "word"]
 
 
 @dataclass(frozen=True)
 class CompareTab:
     """Components of the tab."""
 
+    chosen: gr.HTML
+    ratio: gr.Radio
     run: gr.Button
     stop: gr.Button
-    left: gr.HTML
-    right: gr.HTML
-    numbers: gr.HTML
+    status: gr.HTML
     overlay: gr.Radio
-    stage: gr.Radio
+    position: gr.Radio
+    cards: Sequence[gr.HTML]
     slider: gr.ImageSlider
     legend: gr.HTML
+    table: gr.HTML
+    save_table: gr.DownloadButton
+    save_pictures: gr.DownloadButton
+
+    @property
+    def looks(self) -> list[gr.components.Component]:
+        """What `draw` has to know besides what is shown."""
+        return [self.overlay, self.position]
 
     @property
     def outputs(self) -> list[gr.components.Component]:
         """What `draw` fills."""
-        return [self.left, self.right, self.numbers, self.stage, self.slider, self.legend]
+        files = [self.save_table, self.save_pictures]
+        return [self.position, *self.cards, self.slider, self.legend, self.table, *files]
 
-    def draw(self, shown: Shown, overlay: str, stage: int) -> dict:
-        """Both answers, their numbers and pictures; the stage is kept if the trace has it."""
-        trace, vanilla = shown.trace, shown.vanilla
-        choices = views.stage_choices(trace)
-        stage = min(stage, len(choices) - 1)
+    def draw(self, shown: Shown, overlay: str, position: int) -> dict:
+        """The whole comparison, with all pictures at one position.
+
+        Each picture is on the card of its method; those of two methods share a slider.
+        """
+        results, traces = list(shown.compared.values()), shown.traces
+        choices = comparison.positions(traces)
+        if position not in [value for _, value in choices]:
+            position = comparison.LAST
+        drawn, legend = comparison.pictures(traces, overlay, position)
+        captions = comparison.captions(traces, position)
+        slides = len(results) == len(traces) == 2
+        paint = {
+            trace.method: ("" if slides else views.data_url(picture), caption)
+            for trace, picture, caption in zip(traces, drawn, captions, strict=True)
+        }
+        reference = comparison.reference(results)
+        cards = [panels.card(r, reference, *paint.get(r.method, ())) for r in results]
         return {
-            self.left: panels.card(vanilla, "Vanilla"),
-            self.right: panels.card(trace, panels.side_title(trace), other=vanilla),
-            self.numbers: comparison(trace, vanilla),
-            self.stage: gr.Radio(choices, value=stage),
-            **self._draw_pair(shown, overlay, stage),
+            self.position: gr.Radio(choices, value=position),
+            **self._show_cards(cards),
+            self.slider: gr.ImageSlider(_files(traces, drawn) if slides else None, visible=slides),
+            self.legend: panels.below(legend, overlay, traces if slides else ()),
+            self.table: readouts.comparison(results),
+            self.save_table: _file(traces and views.save_table(traces)),
+            self.save_pictures: _file(traces and comparison.sheet(traces, drawn, captions)),
         }
 
-    def _draw_pair(self, shown: Shown, overlay: str, stage: int) -> dict:
-        """The two pictures under the slider, heat maps of one layer on one colour scale."""
-        trace, vanilla = shown.trace, shown.vanilla
-        if trace is None or vanilla is None:
-            return {self.slider: None, self.legend: ""}
-        layer = views.deciding_layer(trace, stage)
-        vmax = viz.heat_scale(viz.attention_row(each, layer) for each in (trace, vanilla))
-        options = {"layer": layer, "vmax": vmax, "legend": False}
-        left = views.picture(vanilla, overlay, 0, **options)
-        right = views.picture(trace, overlay, stage, **options)
-        scale = legends.scale(vmax, f"<li>layer {layer}</li>")
-        explanation = texts.OVERLAYS[overlay][1]
+    def start(self, results: Sequence[Result]) -> dict:
+        """A comparison begins: a place for every method, in which its answer will appear."""
+        cards = [panels.card(result) for result in results]
         return {
-            self.slider: (
-                views.save_png(left, views.file_name(vanilla, overlay)),
-                views.save_png(right, views.file_name(trace, overlay)),
-            ),
-            self.legend: f"{scale if overlay in texts.HEAT else ''}"
-            f'<p class="caption">{texts.SLIDER} {explanation}</p>',
+            **self._show_cards(cards),
+            self.slider: gr.ImageSlider(visible=False),
+            self.status: panels.progress(0, len(results), results[0].method),
         }
 
+    def go_on(self, results: Sequence[Result], result: Result, overlay: str, position: int) -> dict:
+        """The answer of one method has grown, or is complete and gets its picture."""
+        i = [each.method for each in results].index(result.method)
+        if not result.complete:
+            status = panels.progress(i, len(results), result.method)
+            return {self.cards[i]: panels.card(result), self.status: status}
+        paint, trace = (), result.trace
+        if trace is not None:
+            (picture,), _ = comparison.pictures([trace], overlay, position)
+            paint = (views.data_url(picture), *comparison.captions([trace], position))
+        following = results[i + 1].method if i + 1 < len(results) else ""
+        return {
+            self.cards[i]: panels.card(result, comparison.reference(results), *paint),
+            self.table: readouts.comparison(results),
+            self.status: panels.progress(i + 1, len(results), following),
+        }
 
-def build(shown: Shown) -> CompareTab:
+    def _show_cards(self, cards: Sequence[str]) -> dict:
+        """The first places hold the cards; the others do not show."""
+        free = len(self.cards) - len(cards)
+        shown = [gr.HTML(card, visible=True) for card in cards] + [gr.HTML(visible=False)] * free
+        return dict(zip(self.cards, shown, strict=True))
+
+
+def include(chosen: Sequence[str], method: str) -> tuple[gr.Tabs, list[str]]:
+    """Go to the tab, with the method that is set on the Ask tab among the chosen ones."""
+    return gr.Tabs(selected="compare"), list(dict.fromkeys([*chosen, method]))
+
+
+def _files(traces: Sequence[Trace], drawn: Sequence[Image.Image]) -> tuple[str, ...]:
+    """The pictures of a slider as files."""
+    return tuple(
+        views.save_png(picture, views.file_name(trace, "compared"))
+        for trace, picture in zip(traces, drawn, strict=True)
+    )
+
+
+def _file(path: str | None) -> gr.DownloadButton:
+    """A button that saves a file, if there is one."""
+    return gr.DownloadButton(value=path or None, interactive=bool(path))
+
+
+def build() -> CompareTab:
     """Place the components."""
-    with gr.Row(elem_classes="toolbar"):
-        gr.HTML(f'<p class="lead">{texts.COMPARE}</p>')
-        run = gr.Button("Ask both", variant="primary", elem_id="compare-run", scale=0)
-        stop = gr.Button("Stop", visible=False, elem_id="compare-stop", scale=0)
-    with gr.Row(equal_height=True):
-        left = gr.HTML(panels.card(None, "Vanilla"), elem_id="left")
-        right = gr.HTML(panels.card(None, "Compressed"), elem_id="right")
-    with gr.Row(elem_id="pair"):
-        with gr.Column(scale=3):
-            slider = gr.ImageSlider(
-                show_label=False,
-                format="png",
-                interactive=False,
-                buttons=["download", "fullscreen"],
-                elem_id="slider",
-                max_height=620,
-            )
-            legend = gr.HTML(elem_id="pair-legend")
-        with gr.Column(scale=2):
-            overlay = gr.Radio(
-                [(label, key) for key, (label, _) in texts.OVERLAYS.items()],
-                value="merged",
-                label="Overlay",
-                info=texts.OVERLAY_HELP,
-                elem_classes="segments",
-                elem_id="compare-overlay",
-            )
-            stage = gr.Radio(
-                views.stage_choices(shown.trace),
-                value=shown.stage,
-                label="Stage",
-                info=texts.STAGE_HELP,
-                elem_classes="segments",
-                elem_id="compare-stage",
-            )
-            numbers = gr.HTML(elem_id="numbers")
-    return CompareTab(run, stop, left, right, numbers, overlay, stage, slider, legend)
+    gr.HTML(f'<p class="lead">{texts.COMPARE}</p>')
+    with gr.Row(elem_id="compare-controls"):
+        parts = {
+            "chosen": picker.build("Methods", texts.METHODS_HELP, DEFAULT, "compare-methods"),
+            "ratio": _segments(RATIOS, OWN, "Ratio", texts.COMPARE_RATIO_HELP, "compare-ratio"),
+        }
+        with gr.Column(elem_id="compare-buttons", min_width=120):
+            parts["run"] = gr.Button("Compare", variant="primary", elem_id="compare-run")
+            parts["stop"] = gr.Button("Stop", visible=False, elem_id="compare-stop")
+    parts["status"] = gr.HTML(panels.note(""), elem_id="compare-status")
+    with gr.Row(elem_id="compare-looks"):
+        overlay = _segments(OVERLAYS, "groups", "Overlay", texts.OVERLAY_HELP, "compare-overlay")
+        position = _segments(
+            comparison.positions([]), comparison.LAST, "Stage", texts.POSITION_HELP, "compare-stage"
+        )
+    with gr.Row(elem_id="cards"):
+        cards = [gr.HTML(visible=False, js_on_load=None) for _ in methods.names()]
+    slider = gr.ImageSlider(
+        visible=False,
+        show_label=False,
+        format="png",
+        interactive=False,
+        buttons=["download", "fullscreen"],
+        elem_id="slider",
+        max_height=620,
+    )
+    parts |= {"overlay": overlay, "position": position, "cards": cards, "slider": slider}
+    parts["legend"] = gr.HTML(elem_id="compare-legend")
+    parts["table"] = gr.HTML(elem_id="numbers")
+    with gr.Row(elem_id="compare-files"):
+        parts["save_table"] = gr.DownloadButton(
+            "Save table (CSV)", interactive=False, size="sm", elem_id="save-table"
+        )
+        parts["save_pictures"] = gr.DownloadButton(
+            "Save pictures (PNG)", interactive=False, size="sm", elem_id="save-pictures"
+        )
+    return CompareTab(**parts)
+
+
+def _segments(choices: Sequence, value, label: str, info: str, elem_id: str) -> gr.Radio:
+    """A choice of which all options show."""
+    return gr.Radio(
+        choices, value=value, label=label, info=info, elem_classes="segments", elem_id=elem_id
+    )

@@ -8,7 +8,7 @@ import gradio as gr
 
 from libra import methods
 from libra.trace import Trace
-from page import engine, panels, plan, texts
+from page import engine, panels, picker, plan, texts
 from page.examples import Example
 
 
@@ -22,7 +22,7 @@ class Controls:
     knows: gr.HTML
     ask: gr.Button
     stop: gr.Button
-    method: gr.Dropdown
+    method: gr.HTML
     about: gr.HTML
     ratio: gr.Slider
     layers: gr.CheckboxGroup
@@ -137,13 +137,7 @@ def build(model: str, examples: Sequence[Example], method: str = "libra") -> Con
         "knows": gr.HTML(panels.knows(model)),
         "ask": gr.Button("Ask", variant="primary", elem_id="ask-button"),
         "stop": gr.Button("Stop", visible=False, elem_id="stop-button"),
-        "method": gr.Dropdown(
-            plan.method_choices(),
-            value=method,
-            label="Method",
-            info=texts.METHOD_HELP,
-            elem_id="method",
-        ),
+        "method": picker.build("Method", texts.METHOD_HELP, method, "method"),
         "about": gr.HTML(panels.about_method(method)),
     }
     parts |= build_settings(model, method)

@@ -3,7 +3,7 @@
 import gradio as gr
 
 import viz
-from page import panels, texts, views
+from page import plan, texts, views
 from page.readouts import per_layer
 from page.shown import Shown
 
@@ -29,12 +29,9 @@ def build() -> list[gr.components.Component]:
 
 
 def draw(shown: Shown) -> list:
-    """Charts and table of the current answer, beside vanilla's where that was measured."""
-    trace, vanilla = shown.trace, shown.vanilla
-    if trace is None:
+    """Charts and table of the answers that are compared: at first the last one, and vanilla's."""
+    if not shown.traces:
         return [gr.skip()] * 3
-    title = panels.title(trace.method)
-    traces = ({"Vanilla": vanilla} if vanilla else {}) | {title: trace}
+    traces = {plan.title(trace.method): trace for trace in shown.traces}
     charts = (viz.staircase(traces), viz.cost_bars(traces))
-    names = (views.file_name(trace, "staircase"), views.file_name(trace, "cost"))
-    return [*map(views.save_figure, charts, names), per_layer(trace)]
+    return [*map(views.save_figure, charts, ("staircase", "cost")), per_layer(shown.traces)]

@@ -1,12 +1,20 @@
 """The page's side of the engine: which models are loaded, and one question after the other."""
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
+from threading import Lock
+
+from PIL import Image
 
 import libra
+from libra.errors import InputError
+from libra.request import load_pictures
 from libra.trace import Trace
+from page import texts
+from page.shown import Result
 
 try:
     from spaces import GPU  # lends a GPU per call on ZeroGPU, does nothing elsewhere
@@ -19,8 +27,8 @@ except ImportError:
 
 EMBEDDED = "tiny-llava"
 MODEL = os.environ.get("MODEL") or EMBEDDED
-SLOTS = int(os.environ.get("LIBRA_SLOTS", "1"))  # questions computed at the same time
-QUEUE = int(os.environ.get("LIBRA_QUEUE", "20"))  # questions that may wait
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,22 @@ class Progress:
     vanilla: Trace | None = None
 
 
-@cache
+_loading = Lock()
+
+
 def load(name: str) -> libra.LVLM:
-    """The model of that name, loaded once."""
-    return libra.load(name)
+    """The model of that name, loaded once and warmed up: first runs are slow, and are measured."""
+    with _loading:  # two visitors who choose it at once wait for the same one
+        return _loaded(name)
+
+
+@lru_cache(maxsize=2)  # as many as `choices` offers
+def _loaded(name: str) -> libra.LVLM:
+    lvlm = libra.load(name)
+    if "SPACES_ZERO_GPU" not in os.environ:  # there, the GPU is lent to questions alone
+        blank = Image.new("RGB", (64, 64))
+        lvlm.answer(images=[blank], question="?", method="vanilla", max_new_tokens=2)
+    return lvlm
 
 
 def title(model: str) -> str:
@@ -69,11 +89,44 @@ def ask(model: str, request: dict) -> Iterator[Progress]:
         request: arguments of `LVLM.stream`.
     """
     lvlm = load(model)
-    for step in lvlm.stream(**request):
+    shared = _encoded(lvlm, request)
+    for step in lvlm.stream(**request | shared):
         yield Progress(step.text, step.trace)
-    trace = step.trace
-    if trace.method == "vanilla":
-        yield Progress(step.text, trace, trace)
-        return
-    plain = {name: request[name] for name in ("images", "question")}
-    yield Progress(step.text, trace, lvlm.answer(**plain, method="vanilla").trace)
+    trace = vanilla = step.trace
+    if trace.method != "vanilla":
+        for plain in lvlm.stream(**shared, method="vanilla"):
+            yield Progress(step.text, trace)  # between two tokens, a question can be stopped
+            vanilla = plain.trace
+    yield Progress(step.text, trace, vanilla)
+
+
+@GPU
+def compare(model: str, requests: Sequence[dict]) -> Iterator[Result]:
+    """Answer one question under one method after the other, word by word.
+
+    What one of them cannot do is its result and leaves the others alone; what none of them could
+    answer raises InputError before anything runs.
+
+    Args:
+        model: a name that `load` knows.
+        requests: arguments of `LVLM.stream`, with the same images and question in all.
+    """
+    lvlm = load(model)
+    shared = _encoded(lvlm, requests[0])
+    for request in requests:
+        method = request["method"]
+        try:
+            for step in lvlm.stream(**request | shared):
+                yield Result(method, step.text, step.trace)
+        except InputError as error:
+            yield Result(method, error=str(error))
+        except Exception:  # say, no memory left for this one
+            log.exception("%s failed", method)
+            yield Result(method, error=texts.FAILED)
+
+
+def _encoded(lvlm: libra.LVLM, request: dict) -> dict:
+    """Question and pictures of a request with encoder features, for all methods to share."""
+    shared = {"question": request["question"], "images": load_pictures(request["images"])}
+    lvlm.stream(**shared, method="vanilla")  # checks them, and runs nothing
+    return shared | {"features": lvlm.encode(shared["images"])}

@@ -5,7 +5,7 @@ from html import escape
 import gradio as gr
 
 from libra import methods, models
-from page import diagrams, engine, knowledge, plan, texts
+from page import diagrams, engine, knowledge, panels, plan, texts
 
 
 def build(model: str) -> None:
@@ -62,10 +62,12 @@ def _methods() -> str:
 
 def _method(name: str) -> str:
     method = methods.get(name)
-    source = f"<cite>{escape(method.paper)}</cite>" if method.kind != "none" else ""
+    presets = escape(", ".join(method.presets))
+    as_in_paper = f'<p class="note">{texts.PRESETS} {presets}.</p>' if presets else ""
     return (
         f'<article class="method"><div><h4>{escape(method.title)}</h4>'
-        f"<p>{escape(method.summary)}</p>{source}</div>{diagrams.diagram(name)}</article>"
+        f"<p>{escape(method.summary)}</p>{panels.cite(name)}{as_in_paper}</div>"
+        f"{diagrams.diagram(name)}</article>"
     )
 
 

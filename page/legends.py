@@ -15,6 +15,7 @@ FATES = {
     Fate.COMPENSATED: "compensated",
     Fate.DROPPED: "dropped",
 }
+LOST = (Fate.COMPENSATED, Fate.DROPPED)  # in no group
 
 
 def legend(trace: Trace, overlay: str, stage: int, word: int) -> str:
@@ -28,10 +29,18 @@ def legend(trace: Trace, overlay: str, stage: int, word: int) -> str:
     gone = sum(n for f, n in counts.items() if f != Fate.KEPT)
     if overlay == "kept":
         return _keys((("kept", f"kept {counts[Fate.KEPT]}"), ("faded", f"not kept {gone}")))
-    lost = (Fate.COMPENSATED, Fate.DROPPED)
     groups = f"{counts[Fate.KEPT]} groups of {counts[Fate.KEPT] + counts[Fate.MERGED]} patches"
-    marks = [("group", groups), *((FATES[f], f"{FATES[f]} {counts[f]}") for f in lost if counts[f])]
+    marks = [("group", groups), *((FATES[f], f"{FATES[f]} {counts[f]}") for f in LOST if counts[f])]
     return _keys(marks)
+
+
+def marks(overlay: str) -> str:
+    """What the marks of an overlay mean, whatever the trace."""
+    if overlay == "fate":
+        return _keys((name, name) for name in FATES.values())
+    if overlay == "kept":
+        return _keys((("kept", "kept"), ("faded", "not kept")))
+    return _keys((("group", "one token per colour"), *((FATES[f], FATES[f]) for f in LOST)))
 
 
 def _keys(entries: Iterable[tuple[str, str]]) -> str:

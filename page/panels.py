@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from html import escape
+from itertools import zip_longest
 
 from libra import methods
 from libra.trace import Trace
 from page import knowledge, texts
 from page.examples import Example
+from page.plan import title
 from page.readouts import percent
+from page.shown import Result
 
 # A click on anything with data-pick becomes the component's select event.
 PICKS = """element.addEventListener("click", event => {
@@ -65,9 +68,19 @@ def knows(model: str) -> str:
 
 def about_method(name: str) -> str:
     """What a method does, in one sentence, and where it was published."""
+    return f'<p class="about">{escape(methods.get(name).summary)} {cite(name)}</p>'
+
+
+def cite(name: str) -> str:
+    """The paper of a method and the section in it, as a link where the paper is online."""
     method = methods.get(name)
-    source = f"<cite>{escape(method.paper)}</cite>" if method.kind != "none" else ""
-    return f'<p class="about">{escape(method.summary)} {source}</p>'
+    if method.kind == "none":
+        return ""
+    link = texts.PAPERS.get(name)
+    if link is None:
+        return f"<cite>{escape(method.paper)}</cite>"
+    anchor = f'<a href="{link}" target="_blank" rel="noopener">{escape(method.paper)}</a>'
+    return f"<cite>{anchor}</cite>"
 
 
 def overlay_picker(thumbnails: dict[str, str], chosen: str) -> str:
@@ -81,40 +94,65 @@ def overlay_picker(thumbnails: dict[str, str], chosen: str) -> str:
     return f'<div class="overlays" role="group" aria-label="What to paint on it">{buttons}</div>'
 
 
-def card(trace: Trace | None, title: str, other: Trace | None = None) -> str:
-    """One answer of a comparison; words that `other` does not have at that place are marked."""
-    if trace is None:
-        return _card(title, f'<span class="empty">{texts.NO_PAIR}</span>', "")
-    theirs = [word.text for word in other.words] if other else [word.text for word in trace.words]
-    words = (
-        f"<span>{escape(shown(word.text))}</span>"
-        if i < len(theirs) and word.text == theirs[i]
-        else f"<mark>{escape(shown(word.text))}</mark>"
-        for i, word in enumerate(trace.words)
-    )
-    return _card(title, " ".join(words), trace.question)
+def card(
+    result: Result, reference: Trace | None = None, picture: str = "", caption: str = ""
+) -> str:
+    """One method of a comparison: its answer beside the reference's, and its picture.
 
-
-def growing_card(title: str, question: str, text: str) -> str:
-    """The compressed side of a comparison while its answer grows."""
-    return _card(title, f'{escape(text)}<i class="caret"></i>', question)
-
-
-def _card(title: str, words: str, question: str) -> str:
+    An answer that is not complete ends in a caret; a method that failed says why.
+    """
+    name = escape(title(result.method))
+    if result.error:
+        words, verdict = f'<span class="error">{escape(result.error)}</span>', ""
+    elif result.trace is None:
+        words, verdict = f'{escape(result.text)}<i class="caret"></i>', ""
+    else:
+        words, verdict = _held_against(result.trace, reference)
+    image = f'<img src="{picture}" alt="{name}, {escape(caption)}">' if picture else ""
     return (
-        f'<div class="card"><h3>{escape(title)}</h3><p class="words">{words}</p>'
-        f'<p class="asked">{escape(question)}</p></div>'
+        f'<div class="card"><h3>{name}</h3><p class="words">{words}</p>'
+        f'<p class="note">{verdict}</p>{image}<p class="stage">{escape(caption)}</p></div>'
     )
 
 
-def side_title(trace: Trace | None) -> str:
-    """What to call the compressed side of a comparison."""
-    return title(trace.method) if trace else "Compressed"
+def _held_against(trace: Trace, reference: Trace | None) -> tuple[str, str]:
+    """The answer with its first word that differs from the reference marked, and the verdict."""
+    ours, whole = trace.answer.split(), escape(trace.answer) or texts.SILENT
+    if reference is None or reference is trace:
+        return whole, texts.REFERENCE if reference is trace else ""
+    other = escape(title(reference.method))
+    place = first_difference(trace.answer, reference.answer)
+    if place is None:
+        return whole, texts.SAME.format(other)
+    word = escape(ours[place]) if place < len(ours) else texts.ENDS
+    before, after = (escape(" ".join(part)) for part in (ours[:place], ours[place + 1 :]))
+    return f"{before} <mark>{word}</mark> {after}", texts.DIFFERS.format(other, place + 1)
 
 
-def title(method: str) -> str:
-    """The full name of a method; traces may come from programs that know more of them."""
-    return methods.get(method).title if method in methods.names() else method
+def first_difference(ours: str, theirs: str) -> int | None:
+    """The place of the first word in which two answers differ; None if they are the same."""
+    words = enumerate(zip_longest(ours.split(), theirs.split()))
+    return next((i for i, (a, b) in words if a != b), None)
+
+
+def below(legend: str, overlay: str, pair: Sequence[Trace] = ()) -> str:
+    """What the pictures of a comparison show; and of two under a slider, which is which."""
+    sides = texts.SLIDER.format(*(escape(title(trace.method)) for trace in pair)) if pair else ""
+    return f'{legend}<p class="caption">{sides} {texts.OVERLAYS[overlay][1]}</p>'
+
+
+def progress(done: int, of: int, method: str) -> str:
+    """How many methods of a comparison are done, and which one is at work."""
+    words = f"{escape(title(method))} · {done + 1} of {of}" if done < of else ""
+    return (
+        f'<p class="note progress" role="status"><progress max="{of}" value="{done}"></progress>'
+        f"{words}</p>"
+    )
+
+
+def note(text: str) -> str:
+    """A quiet line of text."""
+    return f'<p class="note" role="status">{escape(text)}</p>'
 
 
 def shown(word: str) -> str:

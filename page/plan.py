@@ -1,5 +1,6 @@
 """What a method can be told, and how settings become a request to the engine. No components."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from libra import methods
@@ -9,11 +10,35 @@ from page import engine, texts
 
 
 def request(picture: str | None, question: str, method: str, plan: dict[str, Any]) -> dict:
-    """The arguments of `LVLM.stream`; what was left empty in `plan` keeps the method's default."""
+    """The arguments of `LVLM.stream`; what was left empty in `plan` keeps the method's default.
+
+    A plan has no say in what is asked about, or by which method.
+    """
     if picture is None:
         raise InputError(texts.NO_PICTURE)
     given = {name: value for name, value in plan.items() if value not in (None, "")}
-    return {"images": [picture], "question": question, "method": method} | given
+    return given | {"images": [picture], "question": question, "method": method}
+
+
+def comparison(own: dict, chosen: Sequence[str], shared: dict[str, Any]) -> list[dict]:
+    """The requests of a comparison, in the order in which the methods are listed.
+
+    Args:
+        own: the request of the Ask tab, whose method keeps its settings; the other methods run
+            as in their papers.
+        chosen: names of methods.
+        shared: settings that replace those of all of them.
+    """
+    inputs = {name: own[name] for name in ("images", "question")}
+    requests = [
+        (own if name == own["method"] else inputs | {"method": name}) | shared
+        for names in grouped().values()
+        for name in names
+        if name in chosen
+    ]
+    if not requests:
+        raise InputError(texts.NO_METHODS)
+    return requests
 
 
 def defaults(method: str, model: str) -> dict[str, Any]:
@@ -35,19 +60,14 @@ def preset_plan(preset: str, method: str, model: str) -> dict[str, Any]:
     return plan
 
 
-def parse_layers(text: str) -> tuple[int, ...] | None:
+def parse_layers(text: str | None) -> tuple[int, ...] | None:
     """`"1, 3, 5"` -> (1, 3, 5); an empty text means the method's own layers."""
-    if not text.strip():
+    if not (text or "").strip():
         return None
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"Layers are whole numbers, like 1,3,5, not {text!r}.") from None
-
-
-def method_choices() -> list[tuple[str, str]]:
-    """(label, name) of every method, group by group."""
-    return [(method_label(name), name) for names in grouped().values() for name in names]
 
 
 def grouped() -> dict[str, list[str]]:
@@ -56,16 +76,17 @@ def grouped() -> dict[str, list[str]]:
     return {key: names for key, names in groups.items() if names}
 
 
-def method_label(method: str) -> str:
-    """A method's title with its group."""
-    title = methods.get(method).title
-    return f"{title} · {group(method)}" if compresses(method) else title
-
-
 def group(method: str) -> str:
-    """One of `texts.GROUPS`."""
-    kind = methods.get(method)
-    return kind.kind if kind.site == "decoder" else kind.site
+    """One of `texts.GROUPS`: baselines apart, the others by where they act or what they do."""
+    about = methods.get(method)
+    if about.paper.startswith("baseline"):
+        return "baseline"
+    return about.kind if about.site == "decoder" else about.site
+
+
+def title(method: str) -> str:
+    """The full name of a method; traces may come from programs that know more of them."""
+    return methods.get(method).title if method in methods.names() else method
 
 
 def preset_choices(method: str) -> list[str]:

@@ -1,10 +1,13 @@
 """The numbers of an answer beside vanilla's, with units, as HTML."""
 
+from collections.abc import Sequence
 from html import escape
 
 from libra.reduction import Reduction
 from libra.trace import Trace
 from page import texts
+from page.plan import title
+from page.shown import Result
 
 
 def readouts(trace: Trace | None, vanilla: Trace | None = None) -> str:
@@ -41,42 +44,53 @@ def numbers(trace: Trace, vanilla: Trace) -> dict:
     }
 
 
-def comparison(trace: Trace | None, vanilla: Trace | None) -> str:
-    """The same numbers as a table: vanilla, the method, and what it saves."""
-    if trace is None or vanilla is None:
+def comparison(results: Sequence[Result]) -> str:
+    """The costs of all methods as a table; what went wrong stands in the row of its method."""
+    complete = [result for result in results if result.complete]
+    if not complete:
         return ""
-    ours, theirs = trace.timings, vanilla.timings
-    rows = (
-        ("Visual tokens", staircase(vanilla), staircase(trace), None),
-        ("FLOPs", *_pair(trace.cost.flops, trace.cost.vanilla_flops, flops)),
-        ("KV cache", *_pair(trace.cost.kv_bytes, trace.cost.vanilla_kv_bytes, size)),
-        ("Prefill", *_pair(ours.prefill, theirs.prefill, seconds)),
-        ("Whole answer", *_pair(ours.total, theirs.total, seconds)),
-    )
-    body = "".join(
-        f'<tr><th scope="row">{term}{tip(term)}</th><td>{left}</td><td>{right}</td>'
-        f"<td>{'' if share is None else percent(share)}</td></tr>"
-        for term, left, right, share in rows
+    terms = ("Visual tokens", "FLOPs", "KV cache", "Prefill", "Whole answer")
+    heads = "".join(f'<th scope="col">{term}{tip(term)}</th>' for term in terms)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(title(result.method))}</th>{_costs(result, len(terms))}</tr>'
+        for result in complete
     )
     return (
-        '<table class="numbers"><thead><tr><td></td><th scope="col">Vanilla</th>'
-        '<th scope="col">Compressed</th><th scope="col">of vanilla</th></tr></thead>'
-        f"<tbody>{body}</tbody></table>"
+        f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">Method</th>'
+        f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<p class="note">{texts.MEASURED}</p>'
     )
 
 
-def per_layer(trace: Trace) -> str:
-    """Visual tokens that each decoder layer works on, as a table."""
-    layers = "".join(f'<th scope="col">{layer}</th>' for layer in range(len(trace.counts)))
-    counts = "".join(f"<td>{count}</td>" for count in trace.counts)
+def _costs(result: Result, columns: int) -> str:
+    """The cells of one method: tokens, shares of vanilla's work and memory, measured times."""
+    trace = result.trace
+    if trace is None:
+        return f'<td class="error" colspan="{columns}">{escape(result.error)}</td>'
+    cost, times = trace.cost, trace.timings
+    cells = (
+        staircase(trace),
+        f"{percent(cost.flops / cost.vanilla_flops)}<small>{flops(cost.flops)}</small>",
+        f"{percent(cost.kv_bytes / cost.vanilla_kv_bytes)}<small>{size(cost.kv_bytes)}</small>",
+        seconds(times.prefill),
+        seconds(times.total),
+    )
+    return "".join(f"<td>{cell}</td>" for cell in cells)
+
+
+def per_layer(traces: Sequence[Trace]) -> str:
+    """Visual tokens that each decoder layer works on, as a table with a row per trace."""
+    layers = "".join(f'<th scope="col">{layer}</th>' for layer in range(len(traces[0].counts)))
+    rows = "".join(
+        f'<tr><th scope="row">{escape(title(trace.method))}</th>'
+        + "".join(f"<td>{count:d}</td>" for count in trace.counts)
+        + "</tr>"
+        for trace in traces
+    )
     return (
-        f'<div class="scroll"><table class="numbers"><tbody><tr><th scope="row">Decoder layer</th>'
-        f'{layers}</tr><tr><th scope="row">Visual tokens</th>{counts}</tr></tbody></table></div>'
+        f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">Decoder layer</th>'
+        f"{layers}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-
-
-def _pair(ours: float, theirs: float, unit) -> tuple[str, str, float | None]:
-    return unit(theirs), unit(ours), ours / theirs if theirs else None
 
 
 def tip(term: str) -> str:
@@ -158,7 +172,7 @@ def _columns(trace: Trace) -> str:
     """One column per decoder layer, as high as the share of tokens it works on."""
     n = len(trace.layout)
     columns = "".join(
-        f'<i style="--share:{count / n:.4f}" title="Layer {layer}: {count} visual tokens"></i>'
+        f'<i style="--share:{count / n:.4f}" title="Layer {layer}: {count:d} visual tokens"></i>'
         for layer, count in enumerate(trace.counts)
     )
     layers = f"layers 0 to {len(trace.counts) - 1}"

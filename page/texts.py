@@ -20,7 +20,7 @@ TERMS = {
     "Target token": "A visual token that stays and takes in similar ones.",
     "Compensation token": "One extra token of Libra-Merging that sums up what resembles no target.",
     "Prefill": "Reading picture and question before the first word. Most of the work on visual "
-    "tokens happens here.",
+    "tokens happens here. Run twice, with every method and vanilla alike; the faster run counts.",
     "FLOPs": "Arithmetic operations that the decoder spends on the visual tokens during prefill, "
     "by the papers' formula.",
     "KV cache": "The memory of all tokens read so far: keys and values of every layer, kept until "
@@ -62,7 +62,6 @@ HEAT = ("importance", "word")  # overlays that show attention
 
 EMPTY_ANSWER = "Ask a question: the answer appears here, and every visual token can be followed."
 RIVALS = "The chosen word, and what else the model weighed there:"
-NO_PAIR = "Press “Ask both” to see this answer."
 READING = "Reading the picture …"
 ANSWERING = "Answering …"
 MEASURING = "Measuring vanilla on the same picture …"
@@ -84,7 +83,7 @@ MODEL_HELP = "What this machine can run. Others: see Learn."
 PRESET_HELP = "As in the papers, at this model's depth."
 OWN_SETTINGS = "My own settings"
 STAGE_HELP = "Moves every picture: before compression, then after each compression layer."
-OVERLAY_HELP = "What to paint on both pictures."
+OVERLAY_HELP = "What to paint on every picture."
 TRACE_HELP = (
     "A trace file holds the answer, its pictures and numbers; it opens here without the model."
 )
@@ -92,9 +91,30 @@ STRIP = (
     "The sequence of visual tokens at this stage, one bar per patch in reading order. Full: kept. "
     "Half: merged. Low: in the compensation token. Stub: dropped."
 )
-SLIDER = "Left of the handle: vanilla. Right: compressed."
+SLIDER = "Left of the handle: {}. Right: {}."
 
-COMPARE = "The same picture and question, with all visual tokens and with fewer."
+COMPARE = (
+    "The picture and the question of the Ask tab under any set of methods. The method that is set "
+    "there keeps its settings; the others run as in their papers."
+)
+METHODS_HELP = "One after the other on the same encoder features."
+COMPARE_RATIO_HELP = (
+    "Share of the tokens that each step removes: each method's own, or one for all."
+)
+POSITION_HELP = "In step: methods with fewer steps move on later, and all end together."
+REFERENCE = "The answer that the others are held against."
+SAME = "The same as {}."
+DIFFERS = "Unlike {} from word {} on."
+ENDS = "(ends here)"
+SILENT = "(no words)"
+FAILED = "This failed unexpectedly; the log of the page says why."
+NO_METHODS = "There is no method to compare: choose at least one."
+COMPARED = "{} of {} methods answered."
+STOPPED = "Stopped. {} of {} methods answered."
+MEASURED = (
+    "FLOPs and KV cache: as shares of vanilla's, visual tokens in the decoder alone. Times: as "
+    "measured here; all up to the first word runs twice for each method and the faster run counts."
+)
 FIGURES = "Every figure that the current answer gives. The arrow in a corner saves it as PNG."
 EFFICIENCY = "What compression saves: by the papers' formula, and by the clock of this machine."
 CHARTS = (
@@ -105,13 +125,38 @@ CHARTS = (
     ),
 )
 
-# How the methods are grouped, in this order: where one acts, else what it does.
+# How the methods are grouped, in this order.
 GROUPS = {
     "none": "No compression",
     "prune": "Dropping tokens in the language model",
     "merge": "Merging tokens in the language model",
     "connector": "Between the vision encoder and the language model",
     "encoder": "Inside the vision encoder",
+    "baseline": "Baselines",
+}
+
+# Where the papers are; the baselines are taken from iLLaVA's and PruMerge's tables.
+_ILLAVA = "https://arxiv.org/abs/2412.06263"
+_PRUMERGE = "https://arxiv.org/abs/2403.15388"
+PAPERS = {
+    "fastv": "https://arxiv.org/abs/2403.06764",
+    "libra": "https://github.com/longrongyang/Libra-Merging",
+    "turbo": "https://arxiv.org/abs/2407.11717",
+    "pyramiddrop": "https://arxiv.org/abs/2410.17247",
+    "sparsevlm": "https://arxiv.org/abs/2410.04417",
+    "illava": _ILLAVA,
+    "prumerge": _PRUMERGE,
+    "prumerge+": _PRUMERGE,
+    "visionzip": "https://arxiv.org/abs/2412.04467",
+    "fastervlm": "https://arxiv.org/abs/2412.01818",
+    "divprune": "https://arxiv.org/abs/2503.02175",
+    "tome": "https://arxiv.org/abs/2210.09461",
+    "evit": "https://arxiv.org/abs/2202.07800",
+    "greedy": _ILLAVA,
+    "kmeans": _ILLAVA,
+    "random": _ILLAVA,
+    "sequential": _PRUMERGE,
+    "spatial": _PRUMERGE,
 }
 
 IDEA = """<p>A vision-language model cuts a picture into patches and turns each into a
@@ -123,6 +168,7 @@ drops the rest; <b>merging</b> folds them into tokens that stay, so that less is
 <p>On the Ask tab, move <b>Stage</b> and watch the patches go; choose <b>Importance</b> to see what
 decided it.</p>"""
 
+PRESETS = "As in the papers:"
 DIAGRAM = (
     "Each diagram is the method itself at work on sixteen toy tokens: colour is content, the bar "
     "above is importance, lines lead to the token that each becomes part of."

@@ -2,9 +2,13 @@
 
 import base64
 import io
+import os
+import re
 import tempfile
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from gradio.processing_utils import hash_bytes
@@ -14,9 +18,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import viz
+from libra.report import as_csv, facts
 from libra.trace import Trace
 from page import texts
 from page.readouts import kept
+from page.shown import overlays
 from viz.canvas import PATCH
 
 THUMBNAIL_PATCH = 5  # pixels per patch
@@ -72,9 +78,9 @@ def picture(
 
 
 def thumbnails(trace: Trace, stage: int, word: int) -> dict[str, str]:
-    """A small picture of every overlay at one stage, as a data URL."""
+    """A small picture of every overlay that the trace has, at one stage, as a data URL."""
     small = partial(picture, trace, stage=stage, word=word, legend=False, patch=THUMBNAIL_PATCH)
-    return {overlay: data_url(small(overlay=overlay)) for overlay in texts.OVERLAYS}
+    return {overlay: data_url(small(overlay=overlay)) for overlay in overlays(trace)}
 
 
 def data_url(image: Image.Image) -> str:
@@ -104,12 +110,8 @@ def caption(trace: Trace, overlay: str, stage: int, word: int = 0) -> str:
 
 def save_png(image: Image.Image, name: str) -> str:
     """The picture as a PNG file in the page's cache, under a name that says what it is."""
-    folder = Path(get_upload_folder()) / hash_bytes(image.tobytes())
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.png"
-    if not path.exists():
-        image.save(path, compress_level=3)
-    return str(path)
+    save = partial(image.save, format="PNG", compress_level=3)
+    return _cached(image.tobytes(), f"{_safe(name)}.png", save)
 
 
 def file_name(trace: Trace, *parts: str | int) -> str:
@@ -125,9 +127,15 @@ def image(trace: Trace) -> Image.Image:
 def save_trace(trace: Trace) -> str:
     """The trace as a file to download."""
     folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
-    path = folder / f"{trace.method}.trace.zip"
+    path = folder / f"{_safe(trace.method)}.trace.zip"
     trace.save(path)
     return str(path)
+
+
+def save_table(traces: Sequence[Trace]) -> str:
+    """The table of the command line, with all numbers in plain units, as a CSV file."""
+    table = as_csv([facts(trace) for trace in traces])
+    return _cached(table.encode(), "comparison.csv", lambda path: path.write_text(table, "utf-8"))
 
 
 def save_figure(figure: Image.Image | Figure, name: str) -> str:
@@ -138,3 +146,22 @@ def save_figure(figure: Image.Image | Figure, name: str) -> str:
         canvas.draw()
         figure = Image.fromarray(np.asarray(canvas.buffer_rgba()))
     return save_png(figure, name)
+
+
+def _safe(name: str) -> str:
+    """A name as that of a file: neither folders nor hidden files, whatever a trace calls itself."""
+    return re.sub(r"[^\w.+-]", "-", name[:100], flags=re.ASCII).strip(".-") or "unnamed"
+
+
+def _cached(content: bytes, name: str, write: Callable[[Path], object]) -> str:
+    """The file of that content in the page's cache; nobody ever finds it half written."""
+    folder = Path(get_upload_folder()) / hash_bytes(content)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    try:
+        os.utime(path)  # wanted again: the cache is cleared by age
+    except FileNotFoundError:
+        unfinished = folder / f"{uuid4().hex}.part"
+        write(unfinished)
+        os.replace(unfinished, path)
+    return str(path)

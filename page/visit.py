@@ -7,14 +7,14 @@ import gradio as gr
 
 from libra.media import load_image
 from libra.trace import Trace
-from page import engine, knowledge, panels, texts, views
+from page import engine, knowledge, panels, plan, texts, views
 from page.ask import AskTab
-from page.compare import CompareTab
+from page.compare import OWN, CompareTab
 from page.controls import Controls
 from page.errors import explained
 from page.examples import Example
 from page.readouts import readouts, seconds
-from page.shown import Shown
+from page.shown import Result, Shown
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Visit:
 
     controls: Controls
     tab: AskTab
-    pair: CompareTab
+    several: CompareTab
     examples: Sequence[Example]
 
     def ask(self, shown: Shown, *values) -> Iterator[dict]:
@@ -41,7 +41,7 @@ class Visit:
                     shown.show(progress.trace)
                     yield self.tab.draw(shown, texts.MEASURING)
                 else:
-                    shown.vanilla = progress.vanilla
+                    shown.measure(progress.vanilla)
                     yield self._measured(shown, model)
 
     def restore(self, shown: Shown) -> dict:
@@ -49,11 +49,46 @@ class Visit:
         status = ""
         if shown.trace is not None:
             status = texts.UNFINISHED if shown.vanilla else texts.NOT_MEASURED
-        card = panels.card(shown.trace, panels.side_title(shown.trace), shown.vanilla)
-        return {
-            self.tab.answer: panels.answer(shown.trace, shown.word, status),
-            self.pair.right: card,
-        }
+        return {self.tab.answer: panels.answer(shown.trace, shown.word, status)}
+
+    def compare(
+        self,
+        shown: Shown,
+        chosen: Sequence[str],
+        ratio: float | str,
+        overlay: str,
+        position: int,
+        *values,
+    ) -> Iterator[dict]:
+        """Answer under one method after the other, each in its own place as soon as it is there."""
+        with explained():
+            model, own = self.controls.request(*values)
+            shared = {} if ratio == OWN else {"ratio": ratio}
+            requests = plan.comparison(own, chosen, shared)
+            results = {r["method"]: Result(r["method"]) for r in requests}
+            yield {self.several.status: panels.note(texts.READING)}
+            for i, result in enumerate(engine.compare(model, requests)):
+                if not i:  # nobody can have complained about picture or question
+                    shown.begin(results)
+                    yield self.several.start(list(results.values()))
+                results[result.method] = result
+                yield self.several.go_on(list(results.values()), result, overlay, position)
+
+    def compared(self, shown: Shown, overlay: str, position: int) -> dict:
+        """A comparison is complete: everything on one scale, with its files."""
+        return self._settled(shown, overlay, position, texts.COMPARED)
+
+    def settle(self, shown: Shown, overlay: str, position: int) -> dict:
+        """A comparison failed or was stopped: what is complete stays."""
+        begun = not all(result.complete for result in shown.compared.values())
+        return self._settled(shown, overlay, position, texts.STOPPED if begun else "")
+
+    def _settled(self, shown: Shown, overlay: str, position: int, words: str) -> dict:
+        """The comparison as it is left, and how many methods have answered."""
+        of = len(shown.compared)
+        shown.settle()
+        status = panels.note(words.format(len(shown.traces), of))
+        return self.several.draw(shown, overlay, position) | {self.several.status: status}
 
     def pick_stage(self, shown: Shown, stage: int) -> dict:
         """Another stage was chosen."""
@@ -123,9 +158,5 @@ class Visit:
         }
 
     def _growing(self, request: dict, text: str, status: str) -> dict:
-        """The answer so far, on both tabs that show it."""
-        question, title = request["question"], panels.title(request["method"])
-        return {
-            self.tab.answer: panels.streaming(question, text, status),
-            self.pair.right: panels.growing_card(title, question, text),
-        }
+        """The answer so far."""
+        return {self.tab.answer: panels.streaming(request["question"], text, status)}

@@ -10,6 +10,7 @@ from PIL import Image
 
 from libra.trace import Trace
 from page import engine, texts
+from page.shown import Result
 from tests.conftest import N_VISUAL, QUESTION, make_image
 from tests.serve_page import prepare_examples, serve_page
 
@@ -89,6 +90,25 @@ def answered(page):
     expect(page.locator("#ask-button")).to_be_visible()
 
 
+def choose_method(page, name):
+    page.locator("#method summary").click()
+    page.locator(f"#method input[value='{name}']").click()
+
+
+def compare_methods(page, *names):
+    """Open the Compare tab and set its methods."""
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#compare-methods summary").click()
+    page.locator("#compare-methods [data-all=false]").click()
+    for name in names:
+        page.locator(f"#compare-methods input[value='{name}']").check()
+    page.keyboard.press("Escape")
+
+
+def card(page, title):
+    return page.locator("#cards .card").filter(has=page.get_by_role("heading", name=title))
+
+
 def hero(page):
     return page.locator("#hero img").get_attribute("src")
 
@@ -112,8 +132,9 @@ def test_first_visit_shows_a_stored_answer_without_running_the_model(open_page, 
 
 def test_enter_asks_and_the_numbers_follow(open_page):
     page = open_page()
-    page.locator("#method input").click()
-    page.get_by_role("option", name="FastV").click()
+    choose_method(page, "fastv")
+    expect(page.locator("#method summary")).to_have_text("FastV")
+    expect(page.locator("#method .choices")).to_be_hidden()
     expect(page.locator(".about")).to_contain_text("attention")
     question(page).fill("how many cat in the image ?")
     question(page).press("Enter")
@@ -145,20 +166,146 @@ def test_stage_overlay_and_word_move_the_pictures(open_page):
     expect(pressed).to_have_text("Word")
 
 
-def test_compare_shows_both_answers_costs_and_pictures(open_page):
+def test_methods_are_chosen_by_keyboard_too(open_page):
+    page = open_page()
+    page.locator("#method summary").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#method summary")).not_to_have_text("Libra-Merging")
+    expect(page.locator("#method .choices")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#method .choices")).to_be_hidden()
+
+
+def test_two_answers_are_compared_under_a_slider(open_page, model, monkeypatch):
+    monkeypatch.setattr(engine, "compare", None)  # both are there: a call would fail
     page = open_page()
     page.locator("#compare-button").click()
+    expect(page.locator("#cards .card h3")).to_have_text(
+        ["Vanilla (no compression)", "Libra-Merging"]
+    )
     expect(page.locator("#numbers")).to_contain_text("FLOPs")
-    expect(page.locator("#left h3")).to_have_text("Vanilla")
-    expect(page.locator("#right h3")).to_have_text("Libra-Merging")
     expect(page.locator("#compare-run")).to_be_visible()
     expect(page.locator("#slider img")).to_have_count(2)
+    expect(page.locator("#cards img")).to_have_count(0)
     pictures = page.locator("#slider img").evaluate_all("images => images.map(i => i.src)")
     page.locator("#compare-overlay label").first.click()
     page.wait_for_function(
         "old => [...document.querySelectorAll('#slider img')].every((i, k) => i.src !== old[k])",
         arg=pictures,
     )
+
+
+def test_any_set_of_methods_is_compared_side_by_side_and_in_step(open_page, model):
+    page = open_page()
+    compare_methods(page, "fastv", "vanilla", "tome", "libra")
+    page.locator("#compare-run").click()
+    expect(page.locator("#compare-status")).to_have_text(texts.COMPARED.format(4, 4))
+    expect(page.locator("#cards .card h3")).to_have_text(
+        ["Vanilla (no compression)", "FastV", "Libra-Merging", "ToMe"]
+    )
+    expect(page.locator("#cards img")).to_have_count(4)
+    expect(page.locator("#slider")).to_have_count(0)
+    expect(page.locator("#numbers tbody tr")).to_have_count(4)
+    expect(card(page, "Vanilla")).to_contain_text(texts.REFERENCE)
+    expect(card(page, "FastV")).to_contain_text("After layer 1 · 8")
+    expect(card(page, "Libra-Merging")).to_contain_text("After layer 5 · 2")
+
+    before = page.locator("#cards img").evaluate_all("images => images.map(i => i.src)")
+    page.locator("#compare-stage label").first.click()
+    expect(card(page, "FastV")).to_contain_text(f"Before · {N_VISUAL}")
+    expect(card(page, "Libra-Merging")).to_contain_text(f"Before · {N_VISUAL}")
+    after = page.locator("#cards img").evaluate_all("images => images.map(i => i.src)")
+    assert before[0] == after[0] and before[2] != after[2]
+
+    page.get_by_role("tab", name="Efficiency").click()
+    expect(page.locator("#per-layer tbody tr")).to_have_count(4)
+
+
+def test_one_ratio_for_all_methods(open_page):
+    page = open_page()
+    compare_methods(page, "fastv", "random")
+    page.locator("#compare-ratio").get_by_text("80 %").click()
+    page.locator("#compare-run").click()
+    expect(page.locator("#compare-status")).to_have_text(texts.COMPARED.format(2, 2))
+    expect(page.locator("#numbers")).to_contain_text(f"{N_VISUAL} › 3")
+
+
+def test_a_method_that_fails_says_so_in_its_place(open_page):
+    page = open_page()
+    for layer in page.locator("#layers input:checked").all():
+        layer.click()
+    compare_methods(page, "vanilla", "libra", "fastv")
+    page.locator("#compare-run").click()
+    expect(page.locator("#compare-status")).to_have_text(texts.COMPARED.format(2, 3))
+    expect(card(page, "Libra-Merging")).to_contain_text("choose at least one")
+    expect(page.locator("#numbers tr").filter(has_text="Libra")).to_contain_text("at least one")
+    expect(page.locator("#cards img")).to_have_count(2)
+
+
+def test_table_and_pictures_of_a_comparison_download(open_page):
+    page = open_page()
+    compare_methods(page, "vanilla", "fastv", "libra")
+    page.locator("#compare-run").click()
+    expect(page.locator("#compare-status")).to_have_text(texts.COMPARED.format(3, 3))
+    with page.expect_download() as table:
+        page.locator("#save-table").click()
+    assert table.value.suggested_filename == "comparison.csv"
+    lines = table.value.path().read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["method", "vanilla", "fastv", "libra"]
+    with page.expect_download() as pictures:
+        page.locator("#save-pictures").click()
+    assert Image.open(pictures.value.path()).format == "PNG"
+
+
+def test_no_method_and_no_question_are_explained_and_nothing_is_lost(open_page):
+    page = open_page()
+    compare_methods(page)
+    expect(page.locator("#cards .card")).to_have_count(2)
+    page.locator("#compare-run").click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text("choose at least one")
+    expect(page.locator("#compare-run")).to_be_visible()
+    expect(page.locator("#cards .card")).to_have_count(2)
+    page.get_by_role("tab", name="Ask").click()
+    question(page).fill("")
+    compare_methods(page, "vanilla")
+    page.locator("#compare-run").click()
+    expect(page.get_by_test_id("toast-body").last).to_contain_text("There is no question")
+    expect(page.locator("#cards .card")).to_have_count(2)
+
+
+def test_a_stopped_comparison_keeps_what_is_complete(open_page, model, monkeypatch):
+    from threading import Event
+
+    closed, go = Event(), Event()
+    real = engine.compare
+
+    def slow(model, requests):
+        yield from real(model, requests[:1])
+        try:
+            while not go.wait(0.1):
+                yield Result(requests[1]["method"], "slowly")
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(engine, "compare", slow)
+    page = open_page()
+    compare_methods(page, "vanilla", "fastv", "libra")
+    try:
+        page.locator("#compare-run").click()
+        expect(card(page, "FastV")).to_contain_text("slowly")
+        expect(page.locator("#compare-status")).to_contain_text("FastV · 2 of 3")
+        expect(card(page, "Libra-Merging")).to_be_visible()
+        expect(page.locator("#cards img")).to_have_count(1)
+        page.locator("#compare-stop").click()
+        expect(page.locator("#compare-run")).to_be_visible()
+        expect(page.locator("#compare-status")).to_have_text(texts.STOPPED.format(1, 3))
+        expect(page.locator("#cards .card h3")).to_have_text(["Vanilla (no compression)"])
+        assert closed.wait(10)
+    finally:
+        go.set()
 
 
 def test_an_example_without_a_trace_fills_the_controls_and_leaves_the_answer(open_page):
@@ -319,8 +466,7 @@ def test_presets_set_ratio_and_layers_at_this_depth(open_page):
 
 def test_vanilla_has_nothing_to_set(open_page):
     page = open_page()
-    page.locator("#method input").click()
-    page.get_by_role("option", name="Vanilla").click()
+    choose_method(page, "vanilla")
     expect(page.locator("#layers input").first).to_be_disabled()
     expect(page.locator("#ratio input[type=range]")).to_be_disabled()
 

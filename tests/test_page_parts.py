@@ -10,7 +10,7 @@ from libra.errors import InputError
 from libra.trace import Trace
 from page import diagrams, examples, knowledge, panels, plan, readouts, texts, views
 from page.errors import explained
-from page.shown import Shown
+from page.shown import Result, Shown
 from tests.conftest import N_VISUAL, QUESTION, make_image
 
 
@@ -39,7 +39,22 @@ def test_empty_settings_keep_the_defaults_of_the_method():
 
 
 def test_every_method_is_offered_in_exactly_one_group():
-    assert sorted(name for _, name in plan.method_choices()) == sorted(methods.names())
+    grouped = [name for names in plan.grouped().values() for name in names]
+    assert sorted(grouped) == sorted(methods.names())
+
+
+def test_methods_are_grouped_by_where_they_act_and_baselines_apart():
+    groups = {key: plan.grouped()[key] for key in texts.GROUPS}
+    assert groups["none"] == ["vanilla"]
+    assert "fastv" in groups["prune"] and "libra" in groups["merge"]
+    assert "prumerge" in groups["connector"] and {"tome", "illava"} <= set(groups["encoder"])
+    assert set(groups["baseline"]) == {"greedy", "kmeans", "random", "sequential", "spatial"}
+
+
+@pytest.mark.parametrize("name", [n for n in methods.names() if n != "vanilla"])
+def test_every_method_links_to_its_paper_and_names_the_section(name):
+    assert f'<a href="{texts.PAPERS[name]}"' in panels.cite(name)
+    assert methods.get(name).paper.split(",")[0] in panels.cite(name)
 
 
 def test_every_parameter_is_set_by_the_slider_or_by_a_control_of_its_own():
@@ -84,7 +99,9 @@ def test_words_of_the_answer_cannot_inject_markup(trace):
     evil = "<img src=x onerror=alert(1)>"
     spoiled = Trace(**{**vars(trace), "question": evil})
     spoiled.words = [type(trace.words[0])(evil, 0.5, [(evil, 0.5)])]
-    for fragment in (panels.answer(spoiled), panels.card(spoiled, evil)):
+    spoiled.answer = evil
+    cards = (Result("m", evil, spoiled), Result("m", evil), Result(evil, error=evil))
+    for fragment in (panels.answer(spoiled), *(panels.card(card, trace) for card in cards)):
         assert "<img" not in fragment
     assert "<img" not in panels.streaming(evil, evil, evil)
 
@@ -129,7 +146,7 @@ def test_example_questions_on_the_learn_tab_match_their_own_forms():
     assert all(known.covers(example) for _, example, _, _ in texts.QUESTION_FORMS)
 
 
-@pytest.mark.parametrize("name", ["vanilla", "fastv", "libra"])
+@pytest.mark.parametrize("name", methods.names())
 def test_a_diagram_has_the_edges_of_the_map_that_the_method_makes(name):
     tokens, _ = diagrams.toy()
     reduction = methods.create(name).reduce(tokens)

@@ -1,0 +1,68 @@
+"""Several answers to one question, held against each other. Pure functions, no components."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+import viz
+from libra.trace import Trace
+from page import legends, plan, texts, views
+from page.shown import Result
+from viz.panel import wrapped
+
+LAST = -1  # the position at which every method has done all of its steps
+PATCH = 20  # pixels per patch in a picture of a comparison
+COLUMNS = 4  # of the pictures in one file
+
+
+def reference(results: Sequence[Result]) -> Trace | None:
+    """The answer that the others are held against: vanilla's, or else the first one."""
+    traces = [result.trace for result in results if result.trace is not None]
+    return next((t for t in traces if t.method == "vanilla"), traces[0] if traces else None)
+
+
+def positions(traces: Sequence[Trace]) -> list[tuple[str, int]]:
+    """(label, position) on the way from no compression to all of it, in the most steps taken."""
+    steps = max((len(trace.events) for trace in traces), default=0)
+    between = [(f"Step {i}", i) for i in range(1, steps)]
+    return [("Before", 0), *between, ("Last", LAST)]
+
+
+def stage_of(trace: Trace, position: int, traces: Sequence[Trace]) -> int:
+    """The stage of one trace at a position of all: as far along its own steps, the last at last."""
+    steps, own = max(len(t.events) for t in traces), len(trace.events)
+    if position == LAST or position >= steps:
+        return own
+    return int(position * own / steps + 0.5)
+
+
+def pictures(traces: Sequence[Trace], overlay: str, position: int) -> tuple[list[Image.Image], str]:
+    """One picture per trace, and the legend for all of them.
+
+    Heat maps show one decoder layer on one scale: the layer that belongs to this position in the
+    method that compresses in the most steps.
+    """
+    stages = [stage_of(trace, position, traces) for trace in traces]
+    options, legend = {"legend": False, "patch": PATCH}, legends.marks(overlay)
+    if traces and overlay in texts.HEAT:
+        leader = max(traces, key=lambda trace: len(trace.events))
+        layer = views.deciding_layer(leader, stage_of(leader, position, traces))
+        vmax = viz.heat_scale(viz.attention_row(trace, layer) for trace in traces)
+        options |= {"layer": layer, "vmax": vmax}
+        legend = legends.scale(vmax, f"<li>layer {layer}</li>")
+    drawn = [
+        views.picture(trace, overlay, stage, **options)
+        for trace, stage in zip(traces, stages, strict=True)
+    ]
+    return drawn, legend
+
+
+def captions(traces: Sequence[Trace], position: int) -> list[str]:
+    """The stage of each trace at a position, with the number of its tokens."""
+    return [views.stage_choices(trace)[stage_of(trace, position, traces)][0] for trace in traces]
+
+
+def sheet(traces: Sequence[Trace], drawn: Sequence[Image.Image], captions: Sequence[str]) -> str:
+    """All pictures in one PNG file, the method and its stage above each."""
+    titles = [f"{plan.title(t.method)} · {c}" for t, c in zip(traces, captions, strict=True)]
+    return views.save_png(wrapped(drawn, titles, COLUMNS), "comparison")

@@ -1,0 +1,255 @@
+"""Comparisons: what runs, what is shared, what is held against what; without a browser."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from libra.errors import InputError
+from libra.models.llava import Llava
+from page import compare, comparison, engine, panels, plan, readouts, texts, views
+from page.shown import Result, Shown
+from tests.conftest import QUESTION, make_image
+
+METHODS = ["vanilla", "fastv", "sparsevlm", "libra", "prumerge", "illava", "tome"]
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    return str(model_folder)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """What the Ask tab asks: Libra-Merging with settings of its own."""
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    make_image(seed=5).save(path)
+    return plan.request(str(path), QUESTION, "libra", {"tau": 0.2, "max_new_tokens": 4})
+
+
+@pytest.fixture(scope="module")
+def results(model, own):
+    """Complete results by method."""
+    requests = plan.comparison(own, METHODS, {"max_new_tokens": 4})
+    return {r.method: r for r in engine.compare(model, requests) if r.complete}
+
+
+@pytest.fixture(scope="module")
+def traces(results):
+    return [result.trace for result in results.values()]
+
+
+def test_requests_come_in_the_order_of_the_page_with_the_settings_of_the_ask_tab(own):
+    requests = plan.comparison(own, ["tome", "libra", "vanilla", "fastv"], {})
+    assert [r["method"] for r in requests] == ["vanilla", "fastv", "libra", "tome"]
+    assert [r.get("tau") for r in requests] == [None, None, 0.2, None]
+    assert all(r["question"] == QUESTION and r["images"] == own["images"] for r in requests)
+
+
+def test_one_ratio_replaces_all(own):
+    requests = plan.comparison(own | {"ratio": 0.9}, ["fastv", "libra"], {"ratio": 0.5})
+    assert [r["ratio"] for r in requests] == [0.5, 0.5]
+
+
+def test_nothing_chosen_is_explained(own):
+    with pytest.raises(InputError, match="choose at least one"):
+        plan.comparison(own, [], {})
+
+
+def test_results_are_those_of_the_engine(model, own, results):
+    lvlm = engine.load(model)
+    for request in plan.comparison(own, METHODS, {"max_new_tokens": 4}):
+        alone = lvlm.answer(**request)
+        trace = results[request["method"]].trace
+        assert trace.answer == results[request["method"]].text == alone.text
+        assert trace.counts == alone.trace.counts
+        assert trace.params == alone.trace.params
+
+
+def test_the_plain_encoder_runs_once_for_all_that_leave_it_alone(model, own, monkeypatch):
+    runs = []
+    encode = Llava.encode
+
+    def counted(self, images, reducers=None):
+        runs.append(reducers is not None)
+        return encode(self, images, reducers)
+
+    monkeypatch.setattr(Llava, "encode", counted)
+    list(engine.compare(model, plan.comparison(own, ["vanilla", "libra", "prumerge"], {})))
+    assert runs == [False]
+    list(engine.compare(model, plan.comparison(own, ["vanilla", "tome"], {})))
+    assert runs == [False, False, True, True]  # inside the encoder: once, and once more to time it
+
+
+def test_what_one_method_cannot_do_stands_in_its_place(model, own, caplog, monkeypatch):
+    requests = plan.comparison(own, ["vanilla", "fastv", "libra", "turbo"], {})
+    requests[1]["layers"] = (99,)
+
+    def broken(self, tokens, n_keep):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("libra.methods.turbo.Turbo.decide", broken)
+    done = {r.method: r for r in engine.compare(model, requests) if r.complete}
+    assert list(done) == ["vanilla", "fastv", "libra", "turbo"]
+    assert "must lie in 0.." in done["fastv"].error
+    assert done["turbo"].error == texts.FAILED and "out of memory" in caplog.text
+    assert done["vanilla"].trace and done["libra"].trace
+    table = readouts.comparison(list(done.values()))
+    assert table.count("<tr>") == 5 and "must lie in 0.." in table
+    assert "must lie in 0.." in panels.card(done["fastv"])
+
+
+@pytest.mark.parametrize("question", ["", "a" * 3000])
+def test_what_no_method_could_answer_is_said_once(model, own, question):
+    requests = plan.comparison(own | {"question": question}, METHODS, {})
+    with pytest.raises(InputError, match="question"):
+        next(engine.compare(model, requests))
+
+
+def test_times_are_the_faster_of_two_runs_for_every_method(model, own, monkeypatch):
+    seconds = iter([5.0, 3.0, 2.0, 4.0])  # of vanilla's two runs, then of FastV's
+    answer = engine.libra.lvlm.Generation.trace
+
+    def timed(self):
+        trace = answer(self)
+        trace.timings.prefill = next(seconds)
+        return trace
+
+    monkeypatch.setattr(engine.libra.lvlm.Generation, "trace", timed)
+    requests = plan.comparison(own, ["vanilla", "fastv"], {})
+    done = [r.trace for r in engine.compare(model, requests) if r.complete]
+    assert [trace.timings.prefill for trace in done] == [3.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "place"),
+    [
+        ("a red cat", "a red cat", None),
+        ("a red  cat", "a red cat", None),
+        ("a red cat", "a blue cat", 1),
+        ("a red", "a red cat", 2),
+        ("a red cat", "a red", 2),
+        ("", "", None),
+        ("", "yes", 0),
+    ],
+)
+def test_the_first_word_that_differs(ours, theirs, place):
+    assert panels.first_difference(ours, theirs) == place
+
+
+def answered(trace, method, answer):
+    return Result(method, answer, replace(trace, method=method, answer=answer))
+
+
+def test_only_the_first_word_that_differs_is_marked(traces):
+    plain = answered(traces[0], "vanilla", "a cat and a dog")
+    other = answered(traces[0], "fastv", "a cat or one dog")
+    card = panels.card(other, plain.trace)
+    assert card.count("<mark>") == 1 and "a cat <mark>or</mark> one dog" in card
+    assert texts.DIFFERS.format("Vanilla (no compression)", 3) in card
+    assert texts.REFERENCE in panels.card(plain, plain.trace)
+    short = panels.card(answered(traces[0], "fastv", "a cat"), plain.trace)
+    assert f"<mark>{texts.ENDS}</mark>" in short
+    same = panels.card(answered(traces[0], "fastv", "a cat and a dog"), plain.trace)
+    assert "<mark>" not in same and "The same as" in same
+
+
+def test_answers_are_held_against_vanilla_or_the_first(results):
+    assert comparison.reference(list(results.values())).method == "vanilla"
+    others = [results["tome"], results["libra"], Result("fastv", error="no")]
+    assert comparison.reference(others).method == "tome"
+    assert comparison.reference([Result("fastv")]) is None
+
+
+def test_stages_move_in_step_and_end_together(traces):
+    steps = {t.method: len(t.events) for t in traces}
+    assert max(steps.values()) == 3 and steps["vanilla"] == 0 and steps["fastv"] == 1
+    assert comparison.positions(traces) == [
+        ("Before", 0),
+        ("Step 1", 1),
+        ("Step 2", 2),
+        ("Last", comparison.LAST),
+    ]
+    for trace in traces:
+        stages = [comparison.stage_of(trace, p, traces) for p in (0, 1, 2, comparison.LAST)]
+        assert stages[0] == 0 and stages[-1] == len(trace.events)
+        assert stages == sorted(stages)
+        if len(trace.events) == 3:
+            assert stages == [0, 1, 2, 3]
+    alone = [trace for trace in traces if trace.method == "vanilla"]
+    assert comparison.positions(alone) == [("Before", 0), ("Last", comparison.LAST)]
+    assert comparison.stage_of(alone[0], comparison.LAST, alone) == 0
+
+
+@pytest.mark.parametrize("overlay", [key for _, key in compare.OVERLAYS])
+def test_pictures_are_of_one_size_and_move_with_the_position(traces, overlay):
+    before, _ = comparison.pictures(traces, overlay, 0)
+    after, legend = comparison.pictures(traces, overlay, comparison.LAST)
+    assert len({p.size for p in before + after}) == 1 and "legend" in legend
+    moved = [a.tobytes() != b.tobytes() for a, b in zip(before, after, strict=True)]
+    libra = [trace.method for trace in traces].index("libra")
+    assert moved[libra]
+
+
+def test_heat_maps_share_layer_and_scale(traces):
+    """Two traces with the same attention look the same, whatever their own scale would be."""
+    vanilla, libra = (next(t for t in traces if t.method == m) for m in ("vanilla", "libra"))
+    louder = replace(libra, importance=[4 * row for row in libra.importance], attention=[])
+    alone, _ = comparison.pictures([libra], "importance", comparison.LAST)
+    beside, legend = comparison.pictures([libra, louder, vanilla], "importance", comparison.LAST)
+    assert beside[0].tobytes() != alone[0].tobytes()  # darker: the scale is the louder one's
+    assert f"layer {len(libra.counts) - 1}" in legend
+
+
+def test_the_table_has_a_row_per_method_and_the_file_its_numbers(results, traces):
+    table = readouts.comparison(list(results.values()))
+    assert table.count("<tr>") == 1 + len(METHODS)
+    for trace in traces:
+        assert readouts.staircase(trace) in table
+        assert readouts.percent(trace.cost.flops / trace.cost.vanilla_flops) in table
+    with open(views.save_table(traces), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == [trace.method for trace in traces]
+    assert [float(row["prefill_s"]) for row in rows] == [t.timings.prefill for t in traces]
+    assert [row["answer"] for row in rows] == [trace.answer for trace in traces]
+
+
+def test_all_pictures_are_one_png(traces):
+    drawn, _ = comparison.pictures(traces, "groups", comparison.LAST)
+    captions = comparison.captions(traces, comparison.LAST)
+    with Image.open(comparison.sheet(traces, drawn, captions)) as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.width >= 4 * drawn[0].width and sheet.height >= 2 * drawn[0].height
+
+
+def test_a_stopped_comparison_keeps_what_is_complete_or_what_was_there(results):
+    shown = Shown()
+    shown.show(results["libra"].trace, results["vanilla"].trace)
+    assert list(shown.compared) == ["vanilla", "libra"]
+    running = {name: Result(name) for name in ("fastv", "tome", "libra")}
+    shown.begin(running)
+    shown.settle()
+    assert list(shown.compared) == ["vanilla", "libra"]
+    shown.begin(running)
+    running["fastv"] = results["fastv"]
+    running["tome"] = Result("tome", "half an ans")
+    shown.settle()
+    assert list(shown.compared) == ["fastv"]
+    running["tome"] = results["tome"]  # a step that was under way comes too late
+    assert list(shown.compared) == ["fastv"]
+
+
+def test_one_new_answer_is_compared_with_vanilla(results):
+    shown = Shown()
+    shown.show(results["libra"].trace)
+    assert [t.method for t in shown.traces] == ["libra"]
+    shown.measure(results["vanilla"].trace)
+    assert [t.method for t in shown.traces] == ["vanilla", "libra"]
+    shown.show(results["vanilla"].trace, results["vanilla"].trace)
+    assert [t.method for t in shown.traces] == ["vanilla"]
+
+
+def test_the_method_of_the_ask_tab_joins_the_chosen_ones():
+    assert compare.include(["vanilla", "fastv"], "turbo")[1] == ["vanilla", "fastv", "turbo"]
+    assert compare.include(["vanilla", "fastv"], "fastv")[1] == ["vanilla", "fastv"]
