@@ -71,12 +71,12 @@ COMPOSED = {
         "fluent-3d",
         ((250, 244, 230), (226, 206, 172)),
         [
-            Thing("sign", 0.5, 0.24, 0.6, 0.18, text="libra"),
+            Thing("sign", 0.5, 0.24, 0.34, 0.16, text="a7"),
             Thing("teddy", 0.26, 0.68, 0.33, 0.33),
             Thing("cup", 0.74, 0.7, 0.26, 0.26),
         ],
         "What does the sign say?",
-        "A sign reading LIBRA above a teddy bear and a cup.",
+        "A sign reading A7 above a teddy bear and a cup.",
     ),
     "party": (
         "fluent-3d",
@@ -84,7 +84,7 @@ COMPOSED = {
         _row("balloon", [(0.15, 0.22), (0.4, 0.18), (0.85, 0.2)], 0.22)
         + _row("cake", [(0.5, 0.6)], 0.3)
         + _row("gift", [(0.17, 0.75), (0.83, 0.76)], 0.24),
-        "Describe the image.",
+        "How many gifts are there?",
         "Three balloons above a cake with a gift on either side.",
     ),
     "night": (
@@ -94,7 +94,7 @@ COMPOSED = {
         + _row("rocket", [(0.75, 0.26)], 0.28)
         + _row("alien", [(0.26, 0.74)], 0.26)
         + _row("robot", [(0.76, 0.75)], 0.26),
-        "What is above the robot?",
+        "What is to the right of the alien?",
         "A dark sky with a moon, a rocket, an alien and a robot.",
     ),
 }
