@@ -1,0 +1,88 @@
+"""The embedded model as it is shipped: its folder, what it knows, and the stored examples."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import libra
+from libra import methods
+from libra.trace import Trace
+from tiny import objects, questions, scenes
+
+ASSETS = Path(__file__).parents[1] / "assets"
+FOLDER, EXAMPLES = ASSETS / "tiny-llava", ASSETS / "examples"
+PREPARED = json.loads((EXAMPLES / "examples.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def lvlm():
+    with libra.load("tiny-llava") as model:
+        yield model
+
+
+def test_the_folder_is_small_and_lists_its_objects():
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 60 * 2**20
+    assert json.loads((FOLDER / "objects.json").read_text("utf-8")) == objects.catalogue()
+
+
+def test_it_has_the_geometry_of_llava(lvlm):
+    assert lvlm.card["visual_tokens"] == 576
+    assert lvlm.n_layers == 8
+    assert lvlm.default_layers("libra") == (1, 3, 5)
+
+
+def shapes(rng: np.random.Generator) -> scenes.Scene:
+    """Three shapes of different kinds at random places."""
+    names = rng.choice(objects.SHAPES, 3, replace=False)
+    places = rng.permutation([(0.25, 0.25), (0.75, 0.3), (0.3, 0.75), (0.72, 0.75)])[:3]
+    colours = rng.choice(list(objects.COLOURS), 3)
+    return scenes.Scene(
+        [
+            scenes.Thing(str(name), *map(float, place), 0.25, 0.25, str(colour))
+            for name, place, colour in zip(names, places, colours, strict=True)
+        ]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["existence", "left/right", "above/below", "corner"])
+def test_it_answers_questions_about_scenes_it_has_never_seen(lvlm, kind):
+    """Drawn shapes alone: they need no emoji pictures. Chance is 50 % at best."""
+    rng = np.random.default_rng(123)
+    right = asked = 0
+    while asked < 24:
+        scene = shapes(rng)
+        question = questions.ask(scene, kind, rng)
+        if question is None:
+            continue
+        ground = Image.new("RGB", (scenes.SIDE, scenes.SIDE), tuple(rng.integers(90, 200, 3)))
+        picture, _ = scenes.draw(scene, rng, plain=True, backdrop=ground)
+        answer = lvlm.answer(images=[picture], question=question.text, method="vanilla")
+        right += answer.text == question.answer
+        asked += 1
+    assert right >= 21
+
+
+@pytest.mark.parametrize("example", PREPARED, ids=lambda e: e["title"])
+def test_the_stored_answer_is_what_the_model_says(lvlm, example):
+    picture = EXAMPLES / example["image"]
+    for suffix, method in ((".trace.zip", "libra"), (".vanilla.trace.zip", "vanilla")):
+        stored = Trace.load(picture.with_suffix(suffix))
+        answer = lvlm.answer(images=[picture], question=example["question"], method=method)
+        assert stored.answer == answer.text
+        assert stored.counts == answer.trace.counts
+        assert stored.method == method
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", methods.names())
+def test_every_method_answers_and_leaves_a_trace(lvlm, method):
+    example = PREPARED[0]
+    request = {"images": [EXAMPLES / example["image"]], "question": example["question"]}
+    answer = lvlm.answer(**request, method=method)
+    assert answer.text
+    # PruMerge+ spreads one token in three over the picture for each outlier in nine: here, all.
+    assert (answer.trace.counts[-1] < 576) == (method not in ("vanilla", "prumerge+"))
