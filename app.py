@@ -47,6 +47,7 @@ CHECKED = {"concurrency_id": "files", "concurrency_limit": 2, **PRIVATE}  # queu
 def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Blocks:
     """The page with one model loaded, and the first example of a folder already on it."""
     slot = {"concurrency_id": "model", "concurrency_limit": setting("LIBRA_SLOTS", 1)}
+    places = setting("LIBRA_QUEUE", 20)
     prepared = examples.load(folder)
     first = examples.first_shown(prepared)
     with gr.Blocks(
@@ -95,25 +96,33 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         asking.failure(visit.restore, shown, a.answer, **QUICK)
 
         # Comparing: one method after the other, in the same slot.
-        comparing = several.run.click(
-            visit.compare,
-            [shown, several.chosen, several.ratio, *several.looks, *c.inputs],
-            results,
-            preprocess=False,
-            show_progress="minimal",
-            show_progress_on=several.status,
-            api_visibility="private",
-            **slot,
+        vanilla = a.compare.click(
+            compare.with_vanilla, c.method, [tabs, several.chosen, several.ratio], **QUICK
         )
-        comparing.success(visit.compared, looks, results, **QUICK)
-        comparing.failure(visit.settle, looks, results, **QUICK)
+        comparing = [
+            start(
+                visit.compare,
+                [shown, several.chosen, several.ratio, *several.looks, *c.inputs],
+                results,
+                preprocess=False,
+                show_progress="minimal",
+                show_progress_on=several.status,
+                api_visibility="private",
+                **slot,
+            )
+            for start in (several.run.click, vanilla.success)
+        ]
+        for running in comparing:
+            running.success(visit.compared, looks, results, **QUICK)
+            running.failure(visit.settle, looks, results, **QUICK)
 
         buttons = [c.ask, c.stop, several.run, several.stop]
-        gr.on([*asks, several.run.click], None, None, buttons, js=panels.SHOW_STOP)
-        for running in (asking, comparing):
+        starts = [*asks, several.run.click, a.compare.click]
+        gr.on(starts, None, None, buttons, js=panels.SHOW_STOP)
+        for running in (asking, *comparing):
             running.success(None, None, buttons, js=panels.SHOW_ASK)
             running.failure(None, None, buttons, js=panels.SHOW_ASK)
-        gr.on([c.stop.click, several.stop.click], None, cancels=[asking, comparing])
+        gr.on([c.stop.click, several.stop.click], None, cancels=[asking, *comparing])
 
         # Looking: stage, overlay and word move every picture of their tab.
         a.stage.input(visit.pick_stage, [shown, a.stage], a.outputs, **QUICK)
@@ -126,9 +135,6 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             several.outputs,
             **QUICK,
         )
-        a.compare.click(
-            compare.include, [several.chosen, c.method], [tabs, several.chosen], **QUICK
-        ).then(several.draw, looks, several.outputs, **QUICK)
         figures_tab.select(figures.draw, shown, gallery, **QUICK)
         efficiency_tab.select(efficiency.draw, shown, charts, **QUICK)
 
@@ -143,7 +149,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         c.method.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
         c.model.input(c.show_model, [c.method, c.model], [c.knows, *c.of_method], **QUICK)
         c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)
-    return page.queue(max_size=setting("LIBRA_QUEUE", 20))
+    return page.queue(max_size=places)
 
 
 def setting(variable: str, default: int | None) -> int | None:

@@ -2,11 +2,14 @@
 
 import gradio as gr
 
+from libra import methods
 from libra.errors import InputError
 from page import engine, views
 from page.errors import explained
 from page.plan import parse_layers, request
 from page.readouts import numbers
+
+ALSO = ("encoder_layers", "keep", "drop")  # what every method can be told besides its parameters
 
 
 def build(model: str, **slot) -> None:
@@ -34,8 +37,13 @@ def build(model: str, **slot) -> None:
         with explained():
             if not isinstance(parameters or {}, dict):
                 raise InputError('Parameters are one JSON object, like {"tau": 0.8}.')
+            own = [p.name for p in methods.parameters(method)]
+            for name in parameters or {}:
+                if name not in (*own, *ALSO):
+                    known = ", ".join((*own, *ALSO))
+                    raise InputError(f"{method} has no parameter {name!r}; it has {known}.")
             plan = {"ratio": ratio, "layers": parse_layers(layers)} | (parameters or {})
-            *_, last = engine.ask(model, request(image, question, method, plan))
+            *_, last = engine.ask(model, request(image, question or "", method, plan))
             return last.text, numbers(last.trace, last.vanilla), views.save_trace(last.trace)
 
     call.click(ask, inputs, outputs, api_name="ask", **slot)

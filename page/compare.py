@@ -9,9 +9,10 @@ from PIL import Image
 from libra import methods
 from libra.trace import Trace
 from page import comparison, panels, picker, readouts, texts, views
-from page.shown import Result, Shown
+from page.shown import Result, Shown, overlays
 
 DEFAULT = ["vanilla", "fastv", "libra"]
+DEFAULT_OVERLAY = "groups"
 OWN = "own"
 RATIOS = [("Own", OWN), ("50 %", 1 / 2), ("67 %", 2 / 3), ("80 %", 4 / 5)]  # those of the papers
 OVERLAYS = [(label, key) for key, (label, _) in texts.OVERLAYS.items() if key != "word"]
@@ -44,7 +45,8 @@ class CompareTab:
     def outputs(self) -> list[gr.components.Component]:
         """What `draw` fills."""
         files = [self.save_table, self.save_pictures]
-        return [self.position, *self.cards, self.slider, self.legend, self.table, *files]
+        cards = [*self.cards, self.slider, self.legend, self.table]
+        return [*self.looks, *cards, *files]
 
     def draw(self, shown: Shown, overlay: str, position: int) -> dict:
         """The whole comparison, with all pictures at one position.
@@ -52,6 +54,9 @@ class CompareTab:
         Each picture is on the card of its method; those of two methods share a slider.
         """
         results, traces = list(shown.compared.values()), shown.traces
+        paints = _paints(traces)
+        if overlay not in [key for _, key in paints]:
+            overlay = DEFAULT_OVERLAY
         choices = comparison.positions(traces)
         if position not in [value for _, value in choices]:
             position = comparison.LAST
@@ -65,6 +70,7 @@ class CompareTab:
         reference = comparison.reference(results)
         cards = [panels.card(r, reference, *paint.get(r.method, ())) for r in results]
         return {
+            self.overlay: gr.Radio(paints, value=overlay),
             self.position: gr.Radio(choices, value=position),
             **self._show_cards(cards),
             self.slider: gr.ImageSlider(_files(traces, drawn) if slides else None, visible=slides),
@@ -107,9 +113,14 @@ class CompareTab:
         return dict(zip(self.cards, shown, strict=True))
 
 
-def include(chosen: Sequence[str], method: str) -> tuple[gr.Tabs, list[str]]:
-    """Go to the tab, with the method that is set on the Ask tab among the chosen ones."""
-    return gr.Tabs(selected="compare"), list(dict.fromkeys([*chosen, method]))
+def with_vanilla(method: str) -> tuple[gr.Tabs, list[str], str]:
+    """Go to the tab with vanilla chosen, and the method of the Ask tab as it is set there."""
+    return gr.Tabs(selected="compare"), list(dict.fromkeys(["vanilla", method])), OWN
+
+
+def _paints(traces: Sequence[Trace]) -> list[tuple[str, str]]:
+    """(label, overlay) of what all of the traces can be painted with."""
+    return [(label, key) for label, key in OVERLAYS if all(key in overlays(t) for t in traces)]
 
 
 def _files(traces: Sequence[Trace], drawn: Sequence[Image.Image]) -> tuple[str, ...]:
@@ -138,7 +149,9 @@ def build() -> CompareTab:
             parts["stop"] = gr.Button("Stop", visible=False, elem_id="compare-stop")
     parts["status"] = gr.HTML(panels.note(""), elem_id="compare-status")
     with gr.Row(elem_id="compare-looks"):
-        overlay = _segments(OVERLAYS, "groups", "Overlay", texts.OVERLAY_HELP, "compare-overlay")
+        overlay = _segments(
+            OVERLAYS, DEFAULT_OVERLAY, "Overlay", texts.OVERLAY_HELP, "compare-overlay"
+        )
         position = _segments(
             comparison.positions([]), comparison.LAST, "Stage", texts.POSITION_HELP, "compare-stage"
         )

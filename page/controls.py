@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from libra import methods
+from libra.errors import InputError
 from libra.trace import Trace
 from page import engine, panels, picker, plan, texts
 from page.examples import Example
@@ -53,7 +54,14 @@ class Controls:
     def request(
         self, picture, question, model, method, ratio, layers, encoder_layers, *values
     ) -> tuple[str, dict]:
-        """The model's name and the arguments of `LVLM.stream`."""
+        """The model's name and the arguments of `LVLM.stream`.
+
+        The values come as the browser sends them: what the page does not offer is refused.
+        """
+        if model not in [name for _, name in self.model.choices]:
+            raise InputError(f"There is no model {model!r} on this page.")
+        if method not in methods.names():
+            raise InputError(f"There is no method {method!r} on this page.")
         own = zip(self.parameters, values, strict=True)
         settings = {name: value for (of, name), value in own if of == method}
         if plan.slides(method):
@@ -75,14 +83,14 @@ class Controls:
     def show_preset(self, preset: str, method: str, model: str) -> dict:
         """A preset was chosen."""
         if preset == texts.OWN_SETTINGS:
-            return {}
+            return gr.skip()
         return self._show(method, model, plan.preset_plan(preset, method, model), preset)
 
     def show_trace(self, trace: Trace, model: str) -> dict:
         """The settings of a trace, if its method is known here."""
         if trace.method not in methods.names():
             return {}
-        given = {"ratio": trace.ratio, "layers": trace.layers} | trace.params
+        given = plan.of_trace(trace, model)
         shown = self._show(trace.method, model, given, texts.OWN_SETTINGS)
         return {self.method: trace.method} | shown
 
@@ -93,7 +101,7 @@ class Controls:
             self.about: panels.about_method(method),
             self.ratio: gr.Slider(value=settings["ratio"] or 0, interactive=plan.slides(method)),
             self.layers: gr.CheckboxGroup(
-                layer_choices(lvlm.n_layers - 2),
+                layer_choices(plan.last_layer(model)),
                 value=list(settings["layers"]),
                 interactive=bool(lvlm.default_layers(method)),
             ),
@@ -153,7 +161,7 @@ def build_settings(model: str, method: str) -> dict:
     parts = {
         "ratio": gr.Slider(
             0,
-            0.95,
+            plan.MAX_RATIO,
             settings["ratio"],
             step=0.01,
             label="Ratio",
@@ -161,7 +169,7 @@ def build_settings(model: str, method: str) -> dict:
             elem_id="ratio",
         ),
         "layers": gr.CheckboxGroup(
-            layer_choices(engine.load(model).n_layers - 2),
+            layer_choices(plan.last_layer(model)),
             value=list(settings["layers"]),
             label="Layers",
             info=texts.LAYERS_HELP,

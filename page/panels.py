@@ -50,13 +50,18 @@ def header(model: str, facts: str) -> str:
 
 
 def example_strip(examples: Sequence[Example]) -> str:
-    """The examples as buttons with a thumbnail."""
+    """The examples as buttons with a thumbnail, and whose pictures they are."""
     buttons = "".join(
-        f'<button data-pick="{i}" title="{escape(e.title)}: {escape(e.question)}">'
+        f'<button data-pick="{i}" title="{escape(e.title)}: {escape(e.question)} '
+        f'({escape(e.credit)})">'
         f'<img src="{e.thumbnail()}" alt="{escape(e.alt)}" width="56" height="56"></button>'
         for i, e in enumerate(examples)
     )
-    return f'<div class="strip" role="group" aria-label="Examples">{buttons}</div>'
+    credits = escape("; ".join(dict.fromkeys(e.credit for e in examples)))
+    return (
+        f'<div class="strip" role="group" aria-label="Examples">{buttons}</div>'
+        f'<details class="note"><summary>{texts.CREDITS}</summary>{credits}</details>'
+    )
 
 
 def knows(model: str) -> str:

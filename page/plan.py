@@ -6,7 +6,10 @@ from typing import Any
 from libra import methods
 from libra.errors import InputError
 from libra.request import default_encoder_layers, scale_encoder_layers, scale_layers
+from libra.trace import Trace
 from page import engine, texts
+
+MAX_RATIO = 0.95  # that the slider offers
 
 
 def request(picture: str | None, question: str, method: str, plan: dict[str, Any]) -> dict:
@@ -58,6 +61,26 @@ def preset_plan(preset: str, method: str, model: str) -> dict[str, Any]:
         depth = engine.encoder_depth(model)
         plan["encoder_layers"] = scale_encoder_layers(plan["encoder_layers"], *depth)
     return plan
+
+
+def of_trace(trace: Trace, model: str) -> dict[str, Any]:
+    """The settings of a trace as far as the page has them; for layers beyond, the method's own.
+
+    A trace may come from a model of another depth.
+    """
+    usual, inner = defaults(trace.method, model), engine.encoder_depth(model)[1]
+    layers = [layer for layer in trace.layers if layer <= last_layer(model)]
+    inside = [layer for layer in trace.params.get("encoder_layers", ()) if layer <= inner]
+    return trace.params | {
+        "ratio": min(trace.ratio, MAX_RATIO),
+        "layers": layers or usual["layers"],
+        "encoder_layers": inside or usual["encoder_layers"],
+    }
+
+
+def last_layer(model: str) -> int:
+    """The last decoder layer after which something is left to save."""
+    return engine.load(model).n_layers - 2
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

@@ -20,7 +20,7 @@ TERMS = {
     "Target token": "A visual token that stays and takes in similar ones.",
     "Compensation token": "One extra token of Libra-Merging that sums up what resembles no target.",
     "Prefill": "Reading picture and question before the first word. Most of the work on visual "
-    "tokens happens here. Run twice, with every method and vanilla alike; the faster run counts.",
+    "tokens happens here.",
     "FLOPs": "Arithmetic operations that the decoder spends on the visual tokens during prefill, "
     "by the papers' formula.",
     "KV cache": "The memory of all tokens read so far: keys and values of every layer, kept until "
@@ -72,6 +72,7 @@ FROM_EXAMPLE = "A stored answer: nothing was computed for it. Press Ask to run i
 FROM_FILE = "Opened from a file: nothing was computed for it."
 
 TRACE_PICTURE = "The picture of the trace file"
+CREDITS = "Whose pictures these are"
 NO_PICTURE = "There is no picture yet: drop one, paste one, or pick an example."
 
 QUESTION_HELP = "Press Enter to ask."
@@ -113,7 +114,7 @@ COMPARED = "{} of {} methods answered."
 STOPPED = "Stopped. {} of {} methods answered."
 MEASURED = (
     "FLOPs and KV cache: as shares of vanilla's, visual tokens in the decoder alone. Times: as "
-    "measured here; all up to the first word runs twice for each method and the faster run counts."
+    "measured here, once for each method."
 )
 FIGURES = "Every figure that the current answer gives. The arrow in a corner saves it as PNG."
 EFFICIENCY = "What compression saves: by the papers' formula, and by the clock of this machine."

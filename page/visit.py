@@ -1,7 +1,7 @@
 """What a visitor does: ask, stop, look, pick, open a file. Each action returns what changes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gradio as gr
 
@@ -14,7 +14,7 @@ from page.controls import Controls
 from page.errors import explained
 from page.examples import Example
 from page.readouts import readouts, seconds
-from page.shown import Result, Shown
+from page.shown import Result, Shown, overlays
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,18 @@ class Visit:
         with explained():
             model, request = self.controls.request(*values)
             yield self._growing(request, "", texts.READING)
+            trace = None
             for progress in engine.ask(model, request):
                 if progress.trace is None:
                     yield self._growing(request, progress.text, texts.ANSWERING)
-                elif progress.vanilla is None:
-                    shown.show(progress.trace)
+                elif trace is None:
+                    trace = progress.trace
+                    shown.show(trace)
                     yield self.tab.draw(shown, texts.MEASURING)
+                elif shown.trace is not trace:
+                    return  # an example or a file has been opened since: its numbers stay
+                elif progress.vanilla is None:
+                    yield self._status(shown, texts.MEASURING)
                 else:
                     shown.measure(progress.vanilla)
                     yield self._measured(shown, model)
@@ -49,7 +55,7 @@ class Visit:
         status = ""
         if shown.trace is not None:
             status = texts.UNFINISHED if shown.vanilla else texts.NOT_MEASURED
-        return {self.tab.answer: panels.answer(shown.trace, shown.word, status)}
+        return self._status(shown, status)
 
     def compare(
         self,
@@ -97,14 +103,15 @@ class Visit:
 
     def pick_overlay(self, shown: Shown, event: gr.EventData) -> dict:
         """Another overlay was chosen."""
-        shown.overlay = list(texts.OVERLAYS)[event.index]
+        shown.overlay = overlays(shown.trace)[event.index]
         return self.tab.draw_pictures(shown)
 
     def pick_word(self, shown: Shown, event: gr.EventData) -> dict:
         """A word of the answer was chosen: show where the model looked for it."""
-        shown.overlay, shown.word = "word", event.index
-        answer = panels.answer(shown.trace, shown.word)
-        return self.tab.draw_pictures(shown) | {self.tab.answer: answer}
+        shown.word = event.index
+        if "word" in overlays(shown.trace):
+            shown.overlay = "word"
+        return self.tab.draw_pictures(shown) | self._status(shown, "")
 
     def open_example(self, shown: Shown, model: str, event: gr.EventData) -> dict:
         """Fill in an example, and show its stored trace if there is one."""
@@ -117,13 +124,19 @@ class Visit:
         return filled | self._stored(shown, model, texts.FROM_EXAMPLE)
 
     def open_trace(self, file: str, shown: Shown, model: str) -> dict:
-        """Show a trace file; its picture, question and settings go into the controls."""
+        """Show a trace file; its picture, question and settings go into the controls.
+
+        Nothing changes for the visitor before all of it is drawn.
+        """
         with explained():
             trace = Trace.load(file)
-        picture = views.save_png(views.image(trace), "from-trace")
-        shown.show(trace)
-        filled = self._fill(shown, picture, texts.TRACE_PICTURE, trace.question)
-        return filled | self._stored(shown, model, texts.FROM_FILE)
+            opened = replace(shown)
+            opened.show(trace)
+            picture = views.save_png(views.image(trace), "from-trace")
+            filled = self._fill(opened, picture, texts.TRACE_PICTURE, trace.question)
+            drawn = filled | self._stored(opened, model, texts.FROM_FILE)
+        vars(shown).update(vars(opened))
+        return drawn
 
     def check_picture(self, file: dict, shown: Shown) -> None:
         """Say at once what is wrong with an uploaded picture."""
@@ -152,10 +165,12 @@ class Visit:
         status = texts.ANSWERED.format(seconds(shown.trace.timings.total))
         if not knowledge.of(model).covers(shown.trace.question):
             status = f"{status} {texts.OUTSIDE}"
-        return {
-            self.tab.answer: panels.answer(shown.trace, shown.word, status),
-            self.tab.readouts: readouts(shown.trace, shown.vanilla),
-        }
+        numbers = readouts(shown.trace, shown.vanilla)
+        return self._status(shown, status) | {self.tab.readouts: numbers}
+
+    def _status(self, shown: Shown, status: str) -> dict:
+        """The answer as it is, with a line on how it stands."""
+        return {self.tab.answer: panels.answer(shown.trace, shown.word, status)}
 
     def _growing(self, request: dict, text: str, status: str) -> dict:
         """The answer so far."""

@@ -179,10 +179,19 @@ def test_methods_are_chosen_by_keyboard_too(open_page):
     expect(page.locator("#method .choices")).to_be_hidden()
 
 
-def test_two_answers_are_compared_under_a_slider(open_page, model, monkeypatch):
-    monkeypatch.setattr(engine, "compare", None)  # both are there: a call would fail
+def test_two_answers_to_what_is_asked_now_are_compared_under_a_slider(open_page, monkeypatch):
+    asked, real = [], engine.compare
+    monkeypatch.setattr(
+        engine, "compare", lambda model, requests: asked.extend(requests) or real(model, requests)
+    )
     page = open_page()
+    question(page).fill("is there a dog ?")
     page.locator("#compare-button").click()
+    expect(page.locator("#compare-status")).to_have_text(texts.COMPARED.format(2, 2))
+    assert [(r["method"], r["question"]) for r in asked] == [
+        ("vanilla", "is there a dog ?"),
+        ("libra", "is there a dog ?"),
+    ]
     expect(page.locator("#cards .card h3")).to_have_text(
         ["Vanilla (no compression)", "Libra-Merging"]
     )

@@ -79,7 +79,7 @@ def test_the_plain_encoder_runs_once_for_all_that_leave_it_alone(model, own, mon
     list(engine.compare(model, plan.comparison(own, ["vanilla", "libra", "prumerge"], {})))
     assert runs == [False]
     list(engine.compare(model, plan.comparison(own, ["vanilla", "tome"], {})))
-    assert runs == [False, False, True, True]  # inside the encoder: once, and once more to time it
+    assert runs == [False, False, True]
 
 
 def test_what_one_method_cannot_do_stands_in_its_place(model, own, caplog, monkeypatch):
@@ -105,21 +105,6 @@ def test_what_no_method_could_answer_is_said_once(model, own, question):
     requests = plan.comparison(own | {"question": question}, METHODS, {})
     with pytest.raises(InputError, match="question"):
         next(engine.compare(model, requests))
-
-
-def test_times_are_the_faster_of_two_runs_for_every_method(model, own, monkeypatch):
-    seconds = iter([5.0, 3.0, 2.0, 4.0])  # of vanilla's two runs, then of FastV's
-    answer = engine.libra.lvlm.Generation.trace
-
-    def timed(self):
-        trace = answer(self)
-        trace.timings.prefill = next(seconds)
-        return trace
-
-    monkeypatch.setattr(engine.libra.lvlm.Generation, "trace", timed)
-    requests = plan.comparison(own, ["vanilla", "fastv"], {})
-    done = [r.trace for r in engine.compare(model, requests) if r.complete]
-    assert [trace.timings.prefill for trace in done] == [3.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +235,6 @@ def test_one_new_answer_is_compared_with_vanilla(results):
     assert [t.method for t in shown.traces] == ["vanilla"]
 
 
-def test_the_method_of_the_ask_tab_joins_the_chosen_ones():
-    assert compare.include(["vanilla", "fastv"], "turbo")[1] == ["vanilla", "fastv", "turbo"]
-    assert compare.include(["vanilla", "fastv"], "fastv")[1] == ["vanilla", "fastv"]
+def test_the_method_of_the_ask_tab_is_compared_with_vanilla_as_it_is_set_there():
+    assert compare.with_vanilla("turbo")[1:] == (["vanilla", "turbo"], compare.OWN)
+    assert compare.with_vanilla("vanilla")[1:] == (["vanilla"], compare.OWN)
