@@ -18,14 +18,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from libra import methods
 from libra.errors import InputError
 from libra.layout import TokenLayout
 from libra.reduction import Reduction
+from libra.trace_check import check
 
 FORMAT = "libra-trace"
 VERSION = 1
 MAX_SIDE = 672  # longest side of the pixels kept in a trace
-MAX_BYTES = 512 * 2**20  # what a trace file may unpack to
+MAX_PICTURES = 64  # of one request, and so of a trace
+MAX_BYTES = 128 * 2**20  # what a trace file may unpack to, pictures as PNG
+MAX_HEADER = 8 * 2**20  # and its JSON alone, which grows tenfold in memory
 MAX_MEMBERS = 4096
 
 STAGE_NAMES = {
@@ -166,9 +170,15 @@ class _Reader:
 
     def __init__(self, file: zipfile.ZipFile, name: str):
         members = file.infolist()
-        if len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > MAX_BYTES:
+        sizes = {member.filename: member.file_size for member in members}
+        if (
+            len(members) > MAX_MEMBERS
+            or sum(member.file_size for member in members) > MAX_BYTES
+            or sizes.get("trace.json", 0) > MAX_HEADER
+        ):
             raise InputError(f"The trace file {name} is too large to open.")
         self.file = file
+        self._unread = set(sizes)
         try:
             self.header = json.loads(file.read("trace.json"))
             known = self.header["format"] == FORMAT
@@ -181,10 +191,19 @@ class _Reader:
                 f"{name} has trace version {self.header.get('version')}, this program reads "
                 f"version {VERSION}: it was written by a newer version. Update to open it."
             )
+        if self.header.get("method") not in methods.names():
+            raise InputError(
+                f"{name} was made with a method that this program does not know. Update to open it."
+            )
+
+    def _read(self, member: str) -> bytes:
+        """One member, once: the limits count every member once."""
+        self._unread.remove(member)
+        return self.file.read(member)
 
     def array(self, name: str) -> np.ndarray:
         """One array; the header may not promise more than the member holds."""
-        raw = self.file.read(f"arrays/{name}.npy")
+        raw = self._read(f"arrays/{name}.npy")
         buffer = io.BytesIO(raw)
         np.lib.format.read_magic(buffer)
         shape, _, dtype = np.lib.format.read_array_header_1_0(buffer)
@@ -198,7 +217,7 @@ class _Reader:
 
     def picture(self, name: str) -> np.ndarray:
         """One picture, uint8 [H, W, 3]."""
-        with Image.open(io.BytesIO(self.file.read(f"images/{name}.png")), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(self._read(f"images/{name}.png")), formats=["PNG"]) as image:
             if max(image.size) > MAX_SIDE:
                 raise ValueError(f"picture {name} is too large")
             return np.asarray(image.convert("RGB"))
@@ -251,6 +270,8 @@ def _unpack(file: _Reader) -> Trace:
     """The trace in an open file; any inconsistency raises."""
     header = file.header
     rows = header["rows"]
+    if header["pictures"] > MAX_PICTURES:
+        raise ValueError("too many pictures")
     trace = Trace(
         **{name: header[name] for name in _PLAIN} | {"layers": tuple(header["layers"])},
         words=[
@@ -272,7 +293,7 @@ def _unpack(file: _Reader) -> Trace:
     )
     if trace.attention:
         trace.attention[0] = trace.importance  # the same row, in full precision
-    _check(trace)
+    check(trace)
     return trace
 
 
@@ -284,23 +305,6 @@ def _unpack_event(file: _Reader, i: int, event: dict) -> Event:
         evidence={n: file.tensor(f"event{i}.evidence.{n}") for n in event["evidence"]},
     )
     return Event(event["site"], event["layer"], reduction)
-
-
-def _check(trace: Trace) -> None:
-    """Refuse a file whose parts do not belong together."""
-    n = len(trace.layout)
-    for event in trace.events:
-        if event.site not in STAGE_NAMES or event.reduction.n_in != n:
-            raise ValueError(f"event {event.name} takes {event.reduction.n_in} of {n} tokens")
-        n = event.reduction.n_out
-    if trace.importance and [len(row) for row in trace.importance] != trace.counts:
-        raise ValueError("attention rows do not fit the token counts")
-    if trace.attention and len(trace.attention) != len(trace.words):
-        raise ValueError("attention rows do not fit the words")
-    if trace.cls_attention is not None and len(trace.cls_attention) != len(trace.layout):
-        raise ValueError("CLS attention does not fit the layout")
-    if not set(trace.layout.image.tolist()) <= set(range(len(trace.images))):
-        raise ValueError("the layout speaks of pictures that are not there")
 
 
 def _flat(rows: Iterable[Tensor]) -> Tensor:

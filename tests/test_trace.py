@@ -129,6 +129,7 @@ def refused(path, message):
     with pytest.raises(InputError, match=message) as error:
         Trace.load(path)
     assert "\n" not in str(error.value)
+    return error.value.__cause__
 
 
 def test_files_that_are_no_traces(tmp_path):
@@ -180,6 +181,27 @@ def test_a_flipped_byte_is_noticed(path):
         {"pictures": 10**9},
         {"timings": {"warp": 9}},
         {"cost": None},
+        {"model": 5},
+        {"question": None},
+        {"answer": "a" * 200_000},
+        {"params": [1]},
+        {"params": {"tau": "<b>"}},
+        {"params": {"merge": "magic"}},
+        {"params": {"eta": float("inf")}},
+        {"params": {"../tau": 1}},
+        {"params": {"own": {"a": 1}}},
+        {"ratio": "half"},
+        {"ratio": float("nan")},
+        {"ratio": 1.5},
+        {"layers": "abc"},
+        {"layers": [True]},
+        {"layers": None},
+        {"counts": "12345678"},
+        {"counts": [32.0] * 8},
+        {"counts": []},
+        {"rows": []},
+        {"pictures": 65},
+        {"pictures": "2"},
     ],
 )
 def test_a_header_that_does_not_fit(path, changes):
@@ -187,8 +209,66 @@ def test_a_header_that_does_not_fit(path, changes):
     refused(path, "damaged")
 
 
-def test_arrays_that_do_not_fit(path):
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("words", 0, "text"), None),
+        (("words", 0, "probability"), "0.9"),
+        (("words", 0, "probability"), float("inf")),
+        (("words", 0, "top", 0), [1, 0.5]),
+        (("words", 0, "top", 0), ["a", True]),
+        (("timings", "prefill"), "soon"),
+        (("timings", "encoder"), -1),
+        (("timings", "decode"), 3),
+        (("timings", "decode"), ["1"]),
+        (("cost", "flops"), "1"),
+        (("cost", "vanilla_flops"), 0),
+        (("cost", "kv_bytes"), float("nan")),
+        (("events", 0, "site"), "../decoder"),
+        (("events", 0, "site"), "encoder"),  # then every layer would have fewer tokens
+        (("events", 0, "layer"), "/tmp/1"),
+        (("events", 0, "layer"), True),
+        (("events", 0, "layer"), 8),
+        (("events", 0, "layer"), -2),
+        (("events", 0, "n_in"), 32.0),
+        (("events", 0, "compensation"), True),
+        (("events", 0, "compensation"), 0.0),
+        (("events", 0, "evidence"), ["importance", "importance"]),
+    ],
+)
+def test_a_forged_value(path, place, value):
+    with zipfile.ZipFile(path) as file:
+        header = json.loads(file.read("trace.json"))
+    inner = header
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    rewrite_header(path, **header)
+    refused(path, "damaged")
+
+
+@pytest.mark.parametrize("method", ["/tmp/x", "../../examples/orchard", "", None, ["libra"], {}])
+def test_a_method_that_is_none(path, method):
+    """Names of files are made from it."""
+    rewrite_header(path, method=method)
+    refused(path, "method that this program does not know")
+
+
+def test_a_trace_without_rows_may_not_lie_about_counts(lvlm, tmp_path):
+    path = tmp_path / "t.zip"
+    answer = lvlm.answer(images=[make_image()], question=QUESTION, tracing=False)
+    for counts in ([16] * 8, answer.trace.counts[::-1]):
+        answer.trace.save(path)
+        rewrite_header(path, counts=counts)
+        refused(path, "damaged")
+    answer.trace.save(path)
+    rewrite(path, lambda m: m | {"arrays/attention.npy": npy(np.zeros((5, 0), np.float16))})
+    refused(path, "damaged")
+
+
+def test_arrays_that_do_not_fit(trace, path):
     original = path.read_bytes()
+    edges, n_rows = len(trace.events[0].reduction.source), sum(trace.counts)
     huge = npy(np.zeros(3, np.float32)).replace(b"(3,)", b"(9" + b"9" * 11 + b",)")
     for name, content in (
         ("arrays/importance.npy", npy(np.zeros(3, np.float32))),
@@ -196,7 +276,25 @@ def test_arrays_that_do_not_fit(path):
         ("arrays/importance.npy", npy(np.array([{"a": 1}], dtype=object))),
         ("arrays/event0.source.npy", npy(np.full(40, 10**6))),
         ("arrays/cls_attention.npy", npy(np.zeros(3, np.float32))),
+        ("arrays/event0.weight.npy", npy(np.full(edges, np.nan, np.float32))),
+        ("arrays/event0.weight.npy", npy(np.ones((edges, 2), np.float32))),
+        ("arrays/event0.target.npy", npy(np.zeros(edges, np.float64))),
+        ("arrays/event0.slot.npy", npy(np.zeros(0, np.int64))),
+        ("arrays/event0.evidence.importance.npy", npy(np.zeros((32, 2), np.float32))),
+        ("arrays/event0.evidence.best_target.npy", npy(np.full(32, 10**9))),
+        ("arrays/event0.evidence.best_target.npy", npy(np.zeros(32, np.float32))),
+        ("arrays/importance.npy", npy(np.full(n_rows, np.nan, np.float32))),
+        ("arrays/importance.npy", npy(np.zeros(n_rows, np.int64))),
+        ("arrays/attention.npy", npy(np.full((5, n_rows), np.inf, np.float16))),
+        ("arrays/cls_attention.npy", npy(np.zeros((32, 1), np.float32))),
         ("arrays/layout.image.npy", npy(np.full(32, 7))),
+        ("arrays/layout.image.npy", npy(np.zeros(32, np.float32))),
+        ("arrays/layout.row.npy", npy(np.full(32, 10**9))),
+        ("arrays/layout.row.npy", npy(np.full(32, -2))),
+        ("arrays/layout.column.npy", npy(np.zeros(31, np.int64))),
+        ("arrays/layout.frame.npy", npy(np.full(32, 10**9))),
+        ("arrays/layout.box.npy", npy(np.zeros((32, 2), np.float32))),
+        ("arrays/layout.box.npy", npy(np.full((32, 4), np.nan, np.float32))),
         ("images/0.png", b"no picture"),
     ):
         path.write_bytes(original)
@@ -214,6 +312,43 @@ def test_a_picture_larger_than_any_trace_holds(path):
     Image.new("RGB", (5000, 10)).save(buffer, "PNG")
     rewrite(path, lambda members: members | {"images/0.png": buffer.getvalue()})
     refused(path, "damaged")
+
+
+def test_pictures_that_would_fill_the_memory(path):
+    """A thousand plain pictures fit into a small file."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (672, 672)).save(buffer, "PNG")
+    rewrite_header(path, pictures=1000)
+    rewrite(path, lambda m: m | {f"images/{i}.png": buffer.getvalue() for i in range(1000)})
+    assert path.stat().st_size < 2**20
+    refused(path, "damaged")
+
+
+def test_a_header_that_would_fill_the_memory(path):
+    rewrite(path, lambda m: m | {"trace.json": m["trace.json"] + b" " * 2**23})
+    refused(path, "too large")
+
+
+def test_events_that_would_fill_the_memory_when_composed(trace, path):
+    """All tokens into one and out again, in many parallel edges: their product explodes."""
+    n, n_edges = len(trace.layout), 400_000
+    zeros, weight = np.zeros(n_edges, np.int64), np.ones(n_edges, np.float32)
+    slot = np.zeros(1, np.int64)
+    arrays = {
+        f"arrays/event{i}.{name}.npy": npy(array)
+        for i, source in enumerate((np.arange(n_edges) % n, zeros))
+        for name, array in zip(
+            ("source", "target", "weight", "slot"), (source, zeros, weight, slot), strict=True
+        )
+    }
+    events = [
+        {"site": "decoder", "layer": i, "n_in": n_in, "compensation": None, "evidence": []}
+        for i, n_in in enumerate((n, 1))
+    ]
+    rewrite_header(path, events=events, counts=[n] + [1] * 7, rows=[])
+    arrays["arrays/attention.npy"] = npy(np.zeros((0, 0), np.float16))
+    rewrite(path, lambda members: members | arrays)
+    assert "composed" in str(refused(path, "damaged"))
 
 
 def test_a_zip_bomb_is_not_unpacked(path):

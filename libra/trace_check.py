@@ -1,0 +1,171 @@
+"""What a trace file has to fulfil before anything is drawn from it.
+
+Trace files come from anywhere. Whatever is drawn, named or computed from one may rely on the types
+of `Trace`, on finite numbers, and on parts that belong together.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from libra import methods
+from libra.layout import TokenLayout
+from libra.methods.base import check_value
+from libra.reduction import TOKEN_EVIDENCE, Reduction
+
+if TYPE_CHECKING:
+    from libra.trace import Event, Trace
+
+SITES = ("encoder", "connector", "decoder")
+MAX_TEXT = 100_000  # characters
+MAX_GRID = 1024  # rows, columns, frames
+MAX_LAYERS = 1024
+MAX_PATHS = 10**7  # edges met while events are composed
+FLOATS = (torch.float16, torch.float32, torch.float64)
+
+
+def check(trace: Trace) -> None:
+    """Raise ValueError for the first thing in a trace that no answer leaves behind."""
+    _check_settings(trace)
+    _check_words(trace)
+    _check_layout(trace.layout, len(trace.images))
+    _check_counts(trace)
+    _check_paths(trace)
+    _check_attention(trace)
+    _check_costs(trace)
+
+
+def _need(fulfilled: bool, what: str) -> None:
+    if not fulfilled:
+        raise ValueError(what)
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT
+
+
+def _number(value: object, low: float = 0.0, high: float = math.inf) -> bool:
+    """Whether this is a finite number within limits; a bool is none."""
+    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+
+
+def _whole(value: object, low: int = 0, high: float = math.inf) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _tensor(x: Tensor, shape: Sequence[int], dtypes: Sequence[torch.dtype]) -> bool:
+    """Whether a tensor has this shape and one of these types, and only finite numbers."""
+    return x.shape == torch.Size(shape) and x.dtype in dtypes and bool(x.isfinite().all())
+
+
+def _within(x: Tensor, low: int, high: int) -> bool:
+    """Whether whole numbers [n], at least one, lie in low..high."""
+    return _tensor(x, [len(x)], [torch.int64]) and bool(((x >= low) & (x <= high)).all())
+
+
+def _check_settings(trace: Trace) -> None:
+    texts = (trace.model, trace.family, trace.method, trace.question, trace.answer)
+    _need(all(map(_text, texts)), "model, method, question and answer are text")
+    _need(_number(trace.ratio, 0, 1), "the ratio lies in 0..1")
+    _need(all(_whole(layer, 0, MAX_LAYERS) for layer in trace.layers), "layers are numbers")
+    _need(isinstance(trace.params, dict), "parameters have names")
+    own = {f.name: f for f in fields(methods.get(trace.method))}
+    for name, value in trace.params.items():
+        _need(re.fullmatch(r"\w{1,64}", name) is not None, "parameters have plain names")
+        plain = value is None or isinstance(value, bool)
+        layers = isinstance(value, list) and all(_whole(x, 0, MAX_LAYERS) for x in value)
+        _need(plain or layers or _text(value) or _number(value, -math.inf), "parameters are plain")
+        if name in own:
+            check_value(trace.method, own[name], value)
+
+
+def _check_words(trace: Trace) -> None:
+    for word in trace.words:
+        for text, probability in [(word.text, word.probability), *word.top]:
+            _need(_text(text) and _number(probability, 0, 1 + 1e-6), "words have probabilities")
+
+
+def _check_layout(layout: TokenLayout, n_images: int) -> None:
+    n = len(layout.image)
+    _need(n > 0 and n_images > 0, "there are visual tokens")
+    for x, low, high in (
+        (layout.image, 0, n_images - 1),
+        (layout.frame, 0, MAX_GRID),
+        (layout.row, -1, MAX_GRID),
+        (layout.column, -1, MAX_GRID),
+    ):
+        _need(len(x) == n and _within(x, low, high), "every token has its place")
+    box = layout.box
+    _need(_tensor(box, [n, 4], FLOATS) and bool((box.abs() <= 100).all()), "every token has a box")
+
+
+def _check_counts(trace: Trace) -> None:
+    """Events follow upon each other, and make the counts of the layers."""
+    n, depth = len(trace.layout), len(trace.counts)
+    _need(0 < depth <= MAX_LAYERS, "there are decoder layers")
+    expected = [n] * depth
+    for event in trace.events:
+        _check_event(event, n, depth)
+        n = event.reduction.n_out
+        first = event.layer + 1 if event.site == "decoder" else 0
+        expected[first:] = [n] * (depth - first)
+    _need(all(map(_whole, trace.counts)) and trace.counts == expected, "counts fit the events")
+
+
+def _check_event(event: Event, n: int, depth: int) -> None:
+    low, high = {"connector": (-1, -1), "decoder": (0, depth - 1), "encoder": (0, MAX_LAYERS)}[
+        event.site
+    ]
+    _need(_whole(event.layer, low, high), "events happen at layers that exist")
+    r: Reduction = event.reduction
+    _need(_whole(r.n_in) and r.n_in == n and r.n_out > 0, "events take what the last one left")
+    _need(r.compensation is None or _whole(r.compensation), "a compensation token is an output")
+    for index, limit in ((r.source, r.n_in), (r.target, r.n_out), (r.slot, r.n_in)):
+        _need(_within(index, 0, limit - 1), "edges lead from tokens to tokens")
+    _need(_tensor(r.weight, [len(r.source)], FLOATS), "edges have weights")
+    for name, fact in r.evidence.items():
+        _need(re.fullmatch(r"\w{1,64}", name) is not None, "evidence has plain names")
+        # Not a number is a fact about a token that the method never saw.
+        whole = name in TOKEN_EVIDENCE or fact.dtype not in (torch.bool, *FLOATS)
+        fits = _within(fact, -1, n) if whole else fact.shape == (n,)
+        _need(fits, "evidence is about tokens")
+
+
+def _check_paths(trace: Trace) -> None:
+    """Composing the events (`Trace.lineage`) must not fill the memory."""
+    n = len(trace.layout)
+    fan = torch.ones(n, dtype=torch.int64)  # upper bound of the edges into each output
+    for event in trace.events:
+        r = event.reduction
+        paths = fan[r.source]
+        _need(int(paths.sum()) <= MAX_PATHS, "events can be composed")
+        fan = torch.zeros(r.n_out, dtype=torch.int64).index_add_(0, r.target, paths).clamp_(max=n)
+
+
+def _check_attention(trace: Trace) -> None:
+    """Rows of all layers for every word, or none at all."""
+    steps = [trace.importance, *trace.attention] if trace.importance else []
+    _need(len(trace.attention) == (len(trace.words) if steps else 0), "every word has its rows")
+    for rows in steps:
+        _need(len(rows) == len(trace.counts), "every layer has its row")
+        for row, n in zip(rows, trace.counts, strict=True):
+            _need(_tensor(row, [n], FLOATS), "rows fit the token counts")
+    if trace.cls_attention is not None:
+        _need(_tensor(trace.cls_attention, [len(trace.layout)], FLOATS), "CLS attends to patches")
+
+
+def _check_costs(trace: Trace) -> None:
+    times = trace.timings
+    _need(isinstance(times.decode, list), "decoding has a time per word")
+    seconds = [times.encoder, times.connector, times.prefill, *times.decode]
+    _need(all(map(_number, seconds)), "times are seconds")
+    cost = trace.cost
+    spent = (cost.flops, cost.vanilla_flops, cost.kv_bytes, cost.vanilla_kv_bytes)
+    _need(all(_number(x) and x > 0 for x in spent), "costs are numbers above zero")
