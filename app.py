@@ -80,8 +80,12 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         visit = Visit(c, a, several, prepared)
         looks, results = [shown, *several.looks], [several.status, *several.outputs]
 
-        # Asking: the answer streams, then vanilla is measured; Stop frees the slot.
+        # Asking: the answer streams, then vanilla is measured; Stop frees the slot. The buttons
+        # swap first: a browser goes through the events of one click in this order.
         asks = [c.ask.click, c.question.submit]
+        buttons = [c.ask, c.stop, several.run, several.stop]
+        starts = [*asks, several.run.click, a.compare.click]
+        gr.on(starts, None, None, buttons, js=panels.SHOW_STOP)
         asking = gr.on(
             asks,
             visit.ask,
@@ -116,9 +120,6 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             running.success(visit.compared, looks, results, **QUICK)
             running.failure(visit.settle, looks, results, **QUICK)
 
-        buttons = [c.ask, c.stop, several.run, several.stop]
-        starts = [*asks, several.run.click, a.compare.click]
-        gr.on(starts, None, None, buttons, js=panels.SHOW_STOP)
         for running in (asking, *comparing):
             running.success(None, None, buttons, js=panels.SHOW_ASK)
             running.failure(None, None, buttons, js=panels.SHOW_ASK)

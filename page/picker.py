@@ -43,6 +43,9 @@ element.addEventListener("keydown", event => {
   details.open = false;
   summary.focus();
 });
+details.addEventListener("toggle", () => {
+  if (details.open) element.querySelector(".choices").scrollIntoView({block: "nearest"});
+});
 watch("value", show);
 show();
 """
