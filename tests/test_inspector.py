@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from make_trace import make_trace, photo
+from PIL import Image
 
 from libra import methods
 from libra.errors import InputError
@@ -334,3 +335,37 @@ def test_words_are_stored_with_their_rivals(libra):
     assert json.loads(json.dumps(shown["words"])) == [
         {"text": " näh", "probability": 0.5, "top": [[" näh", 0.5], ["\n", 0.25]]}
     ]
+
+
+def test_an_animation_starts_with_all_tokens_and_ends_with_the_last(tmp_path):
+    bright = np.random.default_rng(0).integers(0, 60, (336, 336, 3), np.uint8)
+    trace = make_trace("fastv", layers=(1,), pictures=[bright], grid=(12, 12))
+    path = tmp_path / "flow.gif"
+    inspector.save_animation(trace, path)
+    with Image.open(path) as film:
+        assert film.n_frames > 10
+        first = np.asarray(film.convert("L"), float)
+        film.seek(film.n_frames - 1)
+        last = np.asarray(film.convert("L"), float)
+    side = first.shape[0] // 12
+    kept = trace.lineage(1).fate() == Fate.KEPT
+    for patch in range(144):
+        row, column = divmod(patch, 12)
+        tile = np.s_[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        assert first[tile].mean() < 80
+        assert (last[tile].mean() < 80) == bool(kept[patch])
+
+
+def test_animations_of_merging_have_a_place_for_the_compensation_token(libra, tmp_path):
+    inspector.save_animation(libra, tmp_path / "flow.webp")
+    with Image.open(tmp_path / "flow.webp") as film:
+        assert film.n_frames > 3 * 10
+
+
+def test_what_cannot_be_animated_says_so(libra, vanilla, tmp_path):
+    with pytest.raises(InputError, match="gif or webp"):
+        inspector.save_animation(libra, tmp_path / "flow.mp4")
+    with pytest.raises(InputError, match="nothing to animate"):
+        inspector.save_animation(vanilla, tmp_path / "flow.gif")
+    with pytest.raises(InputError, match="Picture 3"):
+        inspector.save_animation(libra, tmp_path / "flow.gif", image=3)

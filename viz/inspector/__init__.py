@@ -2,9 +2,11 @@
 
 `view` turns traces into plain data, `component` is the page's side of it (markup, style and script
 for one `gr.HTML`), and `export_html` writes both into a single file that works offline.
+`save_animation` writes the tokens' way through the stages as a GIF or WebP.
 """
 
+from viz.inspector.animation import save_animation
 from viz.inspector.data import view
 from viz.inspector.export import component, export_html
 
-__all__ = ["component", "export_html", "view"]
+__all__ = ["component", "export_html", "save_animation", "view"]

@@ -22,13 +22,13 @@ class Histogram {
 
   // values[t] and fates[t] of the tokens; NaN is not counted. `tau`, if given, is a line. Without
   // any value the panel of the chart is hidden.
-  show(values, fates, looks, tau) {
+  load(values, fates, tau) {
     const counted = (t) => !Number.isNaN(values[t]) && (!this.log || values[t] > 0);
     const there = values ? [...values.keys()].filter(counted) : [];
     this.hidden = there.length === 0;
     this.canvas.closest(".panel").hidden = this.hidden;
     if (this.hidden) return;
-    Object.assign(this, { values, looks, tau });
+    Object.assign(this, { values, tau });
     this.bounds(there.map((t) => values[t]));
     this.tokens = Array.from({ length: BINS }, () => []);
     this.stacks = Array.from({ length: BINS }, () => [0, 0, 0, 0, 0]);
@@ -38,7 +38,6 @@ class Histogram {
       this.stacks[bin][fates[t]]++;
     }
     this.most = Math.max(1, ...this.tokens.map((tokens) => tokens.length));
-    this.paint();
   }
 
   // The ends of the axis: the data's on a logarithmic one, else at least 0 to 1.
@@ -87,10 +86,12 @@ class Histogram {
     return ctx;
   }
 
-  paint() {
+  paint(looks) {
+    this.visible = !this.hidden && this.canvas.clientWidth > 0;
+    if (!this.visible) return;
+    this.looks = looks;
     const ctx = this.pen(this.painted);
     const theme = themeOf(this.canvas);
-    const { looks } = this;
     this.theme = theme;
     const floor = this.height - MARGIN.bottom;
     const room = floor - MARGIN.top;
@@ -124,7 +125,7 @@ class Histogram {
 
   // Copy the bars; draw tau, the token `held`, and ticks for the lit tokens.
   draw({ held, lit }) {
-    if (this.hidden) return;
+    if (!this.visible) return;
     const { tau } = this;
     const value = held < 0 ? NaN : this.values[held];
     const ctx = this.pen(this.canvas);

@@ -6,7 +6,7 @@ function createInspector(root, emit = null) {
   const data = { traces: [], images: [], looks: null, ask: false, key: null };
   const state = {};
   let pending = 0; // the frame that will draw
-  let width = 0; // 0: not laid out
+  let anew = true; // whether pictures or colours are others than those painted
   let now = null; // what there is to see; null: to be found anew
 
   const act = { update, pick, switchTo, ask, visit, startQuiz, speak, trace, hand, guessing };
@@ -73,7 +73,7 @@ function createInspector(root, emit = null) {
     Object.assign(state, change);
     state.stage = Math.min(trace().last, Math.max(0, state.stage));
     if ("stage" in change || "trace" in change) state.whatIf = {};
-    if ("trace" in change) width = 0;
+    anew ||= "trace" in change;
     if (Object.keys(change).some((key) => key !== "hover" && key !== "bar")) now = null;
     pending ||= requestAnimationFrame(render);
   }
@@ -92,7 +92,7 @@ function createInspector(root, emit = null) {
   // to the stage and where the patches are (both under the what-if), attention row, and overlay.
   function look() {
     const { stage, mode, whatIf, beside, word, layer } = state;
-    const { looks, traces, ask } = data;
+    const { looks, images, traces, ask } = data;
     const mine = trace();
     const stored = mine.decisions[decisionIndex(stage)];
     const decision = reconsider(stored, whatIf);
@@ -100,7 +100,8 @@ function createInspector(root, emit = null) {
     const others = traces.filter((other) => other !== mine && samePatches(other, mine));
     const other = others[beside];
     const found = {
-      ...{ trace: mine, traces, others, other, stage, mode, looks, ask, decision, changed },
+      ...{ trace: mine, traces, others, other, stage, mode, decision, changed },
+      ...{ looks, images, ask },
       situation: changed ? situationAfter(decision) : mine.stages[stage],
       theirs: other?.stages[Math.min(stage, other.last)],
       attention: mine.attention.words.length > 0 && attentionRow(mine, word, layer),
@@ -115,12 +116,8 @@ function createInspector(root, emit = null) {
     cancelAnimationFrame(pending);
     pending = 0;
     if (!data.looks || !views.width) return; // nothing to show, or nowhere: a closed tab
-    if (!width) {
-      now = null;
-      width = views.width;
-      views.layout(trace(), data);
-    }
-    if (!now) views.show((now = look()));
+    if (!now || anew) views.show((now = look()), anew);
+    anew = false;
     views.draw(now, hand(), flow.playing);
   }
 
@@ -179,14 +176,17 @@ function createInspector(root, emit = null) {
 
   // ----- the surroundings: width and colours -----
 
-  const relayout = () => {
-    width = 0;
+  const repaint = () => {
+    anew = true;
     pending ||= requestAnimationFrame(render);
   };
-  const resized = () => views.width !== width && relayout();
-  new ResizeObserver(resized).observe(root.querySelector(".frame"));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", relayout);
-  new MutationObserver(relayout).observe(document.body, { attributeFilter: ["class"] });
+  const resized = new ResizeObserver(() => {
+    now = null;
+    pending ||= requestAnimationFrame(render);
+  });
+  for (const room of [".frame", ".stripbox"]) resized.observe(root.querySelector(room));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+  new MutationObserver(repaint).observe(document.body, { attributeFilter: ["class"] });
 
   return (root.inspector = { show, update, current, render, state });
 }

@@ -53,27 +53,33 @@ class Views {
     return Math.floor(this.find(".frame").clientWidth);
   }
 
-  // Take the room there is, for the pictures of a trace.
-  layout(trace, { images, looks }) {
-    const high = Math.max(300, Math.min(MAX_HEIGHT, 0.78 * innerHeight));
-    this.picture.layout(trace, images, looks, this.width, high);
-    this.strip.layout(trace, looks, Math.floor(this.find(".stripbox").clientWidth));
-    for (const chart of this.charts) {
-      chart.canvas.closest(".panel").hidden = false; // only what is shown has a width
-      chart.layout(Math.floor(chart.canvas.clientWidth), CHART_HEIGHT);
+  // Take the room there is; `anew`: for other pictures, or in other colours.
+  layout({ trace, looks, images }, anew) {
+    const { picture, strip, charts, width } = this;
+    if (anew || picture.width !== width) {
+      const high = Math.max(300, Math.min(MAX_HEIGHT, 0.78 * innerHeight));
+      picture.layout(trace, images, looks, width, high);
+    }
+    const room = Math.floor(this.find(".stripbox").clientWidth);
+    if (room && (anew || strip.width !== room)) strip.layout(trace, looks, room);
+    for (const chart of charts) {
+      const wide = Math.floor(chart.canvas.clientWidth); // 0 where it is not shown
+      if (wide && chart.width !== wide) chart.layout(wide, CHART_HEIGHT);
     }
   }
 
   // All that stays while the pointer moves: what is painted, and the text around it.
-  show(now) {
+  show(now, anew) {
     const { picture, strip, state } = this;
     const { trace, stage, situation, overlay, guessing } = now;
     this.root.dataset.tool = state.tool;
     this.root.toggleAttribute("data-guessing", guessing);
-    this.choose(now); // first: what it hides leaves its room to others
+    this.choose(now); // first: labels take room, and what is hidden leaves it to others
+    this.load(now);
+    this.layout(now, anew);
     picture.paint(overlay, now);
     strip.paint(trace.stages.map((stored, s) => (s === stage ? situation : stored)));
-    this.showCharts(now);
+    for (const chart of this.charts) chart.paint(now.looks);
     showLegend(this.find(".legend"), overlay.legend(now));
     this.find(".caption").textContent = overlay.caption(now);
     this.answer.show(trace, now.other, state.word, overlay === OVERLAYS.attention);
@@ -111,11 +117,12 @@ class Views {
     find(".play").textContent = state.playing ? "Stop" : "Play";
   }
 
-  showCharts({ decision, looks }) {
+  // What the histograms count; those without anything to count are hidden.
+  load({ decision }) {
     const { evidence, fate, tau, measure } = decision;
     const others = evidence.similarity?.map((value, t) => (fate[t] === Fate.KEPT ? NaN : value));
-    this.importance.show(evidence.importance, fate, looks);
-    this.similarity.show(others, fate, looks, tau);
+    this.importance.load(evidence.importance, fate);
+    this.similarity.load(others, fate, tau);
     this.find(".importance .note").textContent = `${capital(measure)}; logarithmic.`;
     const drag = tau === undefined ? "" : " Drag τ: right of it they merge.";
     this.find(".similarity .note").textContent = `Of the tokens that are no targets.${drag}`;
