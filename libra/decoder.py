@@ -3,8 +3,9 @@
 `Hooks` are installed once per model and act only on calls whose KV cache carries a request, so
 requests with different methods share a model, and a call without one is the plain model.
 
-A reduction at `after_layer = L` happens on the input of layer L + 1, once, in the prefill, ranked
-with layer L's own attention. From there on the sequence is shorter: the tokens keep their original
+A reduction at `after_layer = L` happens on the input of layer L + 1 (after the last layer on its
+output, where nothing is left to save), once, in the prefill, ranked with layer L's own attention.
+From there on the sequence is shorter: the tokens keep their original
 positions, so their rotary embeddings are gathered and the causal mask is cut to size. Decoding
 appends to the caches as they are; new tokens continue from the original length, which is still
 the length of layer 0's cache.
@@ -48,6 +49,7 @@ class DecoderSequence:
         self.visual = visual
         self.positions: LongTensor | None = None  # [S] prompt position of each token
         self.rows: list[list[Tensor]] = []  # [step][layer]: [n_l], if tracing
+        self._prefill = True
         self._rearranged = False
         self._visual_of: list[LongTensor] = []  # per layer, as its cache holds it
         self._facts: dict[str, Tensor] = {}  # of the layer that was tapped last
@@ -70,7 +72,7 @@ class DecoderSequence:
             [1, S', D] what it will process.
         """
         cached = kwargs["past_key_values"].get_seq_length(layer)
-        prefill = cached == 0
+        self._prefill = prefill = cached == 0
         if prefill:
             if layer == 0:
                 self._begin(hidden)
@@ -90,6 +92,12 @@ class DecoderSequence:
             # One unpadded sequence: the causal mask of fewer tokens is a corner of the full one.
             n_query = hidden.shape[1]
             kwargs["attention_mask"] = mask[..., :n_query, : cached + n_query]
+        return hidden
+
+    def leave(self, layer: int, hidden: Tensor) -> Tensor:
+        """What the last layer hands on: its output [1, S, D], reduced if that is planned there."""
+        if self._prefill and layer in self.compression.layers:
+            return self._reduce(layer, hidden)
         return hidden
 
     def _begin(self, hidden: Tensor) -> None:
@@ -191,6 +199,8 @@ class Hooks:
             module.register_forward_pre_hook(partial(_enter_layer, i), with_kwargs=True)
             for i, module in enumerate(layers)
         ]
+        leave = partial(_leave_decoder, len(layers) - 1)
+        self._handles.append(layers[-1].register_forward_hook(leave, with_kwargs=True))
 
     def remove(self) -> None:
         """Leave the model as it was."""
@@ -209,3 +219,11 @@ def _enter_layer(
     kwargs = dict(kwargs)
     hidden = sequence.enter_layer(layer, args[0], kwargs)
     return (hidden, *args[1:]), kwargs
+
+
+def _leave_decoder(
+    layer: int, module: nn.Module, args: tuple, kwargs: dict, output: Tensor
+) -> Tensor | None:
+    """Forward hook of the last decoder layer: nothing, unless the cache carries a request."""
+    sequence = getattr(kwargs.get("past_key_values"), "sequence", None)
+    return None if sequence is None else sequence.leave(layer, output)

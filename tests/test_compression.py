@@ -23,6 +23,8 @@ PLANS = {
         create("libra", ratio=0.5, tau=1.0, compensation="begin"),
         (1, 3),
     ),
+    "libra, up to the last layer": (create("libra", ratio=0.5), (3, 5, 7)),
+    "fastv, up to the last layer": (create("fastv", ratio=0.4), (0, 4, 7)),
     "sparsevlm": (create("sparsevlm", ratio=0.4), (1, 3)),
     "illava, as in the paper": (create("illava", ratio=0.5, follow="paper"), (1, 4)),
     "k-means": (create("kmeans", ratio=0.5), (2,)),
@@ -132,8 +134,28 @@ def test_compression_equals_recomputation(any_lvlm, plan):
     expected_tokens, expected_logits = recompute(make_model(implementation), prompt, method, layers)
     assert tokens == expected_tokens
     torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=0)
-    vanilla, _, _ = decode(any_lvlm, prompt, create("vanilla"), ())
-    assert tokens != vanilla
+    _, vanilla, _ = decode(any_lvlm, prompt, create("vanilla"), ())
+    assert not torch.allclose(logits, vanilla, atol=1e-2)
+
+
+@pytest.mark.parametrize("plan", [name for name in PLANS if "last layer" in name])
+def test_an_event_after_the_last_layer_rearranges_its_output(any_lvlm, plan):
+    """What reaches the final norm, which the answer's own logits do not tell."""
+    method, layers = PLANS[plan]
+    prompt, seen = prompt_of(any_lvlm), []
+    plain = make_model(any_lvlm.family.model.config._attn_implementation)
+    for model in (any_lvlm.family.model, plain):
+        norm = model.model.language_model.norm
+        hook = norm.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        if model is plain:
+            recompute(model, prompt, method, layers, n_tokens=1)
+        else:
+            _, _, cache = decode(any_lvlm, prompt, method, layers, n_tokens=1)
+        hook.remove()
+    torch.testing.assert_close(seen[0], seen[1], atol=1e-5, rtol=1e-5)
+    last = cache.sequence.compression.events[-1].reduction
+    assert seen[0].shape[1] == prompt[0].shape[1] - N_VISUAL + last.n_out
+    assert last.n_out < cache.sequence.counts[-1]
 
 
 def test_tracing_changes_nothing(any_lvlm):
