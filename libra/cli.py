@@ -203,8 +203,8 @@ def _add_request(command: argparse.ArgumentParser) -> None:
         "--layers",
         type=_integers,
         metavar="I,J,...",
-        help="decoder layers after which to compress, counted from 0 (default: as in the paper, "
-        "scaled to the model's depth)",
+        help="decoder layers after which to compress, counted from 0 up to the last one, where "
+        "nothing is left to save (default: as in the paper, scaled to the model's depth)",
     )
     command.add_argument(
         "--encoder-layers",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -129,14 +130,15 @@ class LVLM:
         Closing the iterator ends the computation.
 
         Args:
-            images: PIL images, paths or uint8 arrays.
+            images: PIL images, paths or uint8 arrays, at most 64; a path or image alone is one.
             question: up to 2,000 characters.
             video: not supported by this family.
             method: a name out of `libra.methods.names()`.
             ratio: share of the visual tokens that each event removes; default: the method's own,
                 which is one half for most.
-            layers: decoder layers (0-based) after which to reduce, for methods that act there;
-                default: as in the paper, scaled to the depth.
+            layers: decoder layers (0-based) after which to reduce, for methods that act there, up
+                to the last one, after which nothing is left to save; default: as in the paper,
+                scaled to the depth.
             encoder_layers: encoder layers inside which to reduce, for methods that act there.
             max_new_tokens: where the answer is cut off.
             seed: of methods that draw at random.
@@ -188,8 +190,14 @@ def load(
     dtype: torch.dtype | None = None,
     attention: str = "sdpa",
 ) -> LVLM:
-    """Load a model by name, hub id or folder (`libra.models.open_model`)."""
-    return LVLM(str(name_or_path), open_model(name_or_path, device, dtype, attention))
+    """Load a model by name, hub id or folder (`libra.models.open_model`).
+
+    Its name is that of the catalogue, the hub id, or the folder's own without its parents.
+    """
+    known, path = entry(str(name_or_path)), Path(name_or_path)
+    own = path.resolve().name if path.is_dir() else str(name_or_path)
+    family = open_model(name_or_path, device, dtype, attention)
+    return LVLM(known.name if known else own, family)
 
 
 def compare(
@@ -210,10 +218,11 @@ def compare(
         shared: arguments of `LVLM.stream` for all methods.
     """
     pictures = load_pictures(images)
-    features = lvlm.encode(pictures)
-    answers = []
+    features, answers = None, []
     for choice in methods:
         own = {"method": choice} if isinstance(choice, str) else choice
-        request = {"images": pictures, "question": question, **shared, **own}
+        request = {"images": pictures, "question": question, "method": "libra", **shared, **own}
+        if features is None and not lvlm.default_encoder_layers(request["method"]):
+            features = lvlm.encode(pictures)
         answers.append(lvlm.answer(**request, features=features))
     return answers

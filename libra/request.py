@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from PIL import Image
 
@@ -15,6 +16,7 @@ from libra.layout import TokenLayout
 from libra.media import Source, load_image
 from libra.methods import Method
 from libra.models import Family, Features
+from libra.trace import MAX_PICTURES
 
 MAX_QUESTION = 2000  # characters
 MAX_NEW_TOKENS = 512
@@ -69,10 +71,11 @@ def check_request(
     _check_length(name, family, _checked_question(question), layout, max_new_tokens)
     if isinstance(keep, int):  # the method's own parameter of that name, for example of a preset
         params, keep = params | {"keep": keep}, None
+    _check_common(ratio, seed)
     if ratio is not None and "ratio" in {f.name for f in fields(methods.get(method))}:
         params = {"ratio": ratio} | params
     plan = methods.create(method, **params)
-    keep, drop = list(keep or ()), list(drop or ())
+    keep, drop = _patches("keep", keep), _patches("drop", drop)
     check_forced(plan, keep, drop, len(layout))
     layers = _plan_layers(plan, family, layers)
     encoder_layers = _plan_encoder_layers(plan, family, encoder_layers)
@@ -92,10 +95,14 @@ def check_request(
     )
 
 
-def load_pictures(images: Sequence[Source]) -> list[Image.Image]:
-    """Upright RGB pictures, at least one."""
-    if len(images) == 0:
+def load_pictures(images: Source | Sequence[Source] | None) -> list[Image.Image]:
+    """Upright RGB pictures, at least one and as many as a trace can hold; a path alone is one."""
+    if isinstance(images, str | Path | bytes | Image.Image):
+        images = [images]
+    if images is None or len(images) == 0:
         raise InputError("There is no picture: give at least one.")
+    if len(images) > MAX_PICTURES:
+        raise InputError(f"These are {len(images)} pictures; at most {MAX_PICTURES} are possible.")
     return [load_image(image) for image in images]
 
 
@@ -136,9 +143,7 @@ def _preset(method: type[Method], name: str) -> tuple[int, ...]:
 
 def _plan_layers(method: Method, family: Family, layers: Sequence[int] | None) -> tuple[int, ...]:
     default = default_layers(type(method), family.geometry.n_layers)
-    if layers is None or not default:
-        return default
-    return _checked_layers(layers, family.geometry.n_layers - 2, "Layers")
+    return _chosen_layers(layers, default, family.geometry.n_layers - 1, "Layers")
 
 
 def _plan_encoder_layers(
@@ -146,31 +151,47 @@ def _plan_encoder_layers(
 ) -> tuple[int, ...]:
     last = family.last_encoder_layer
     default = default_encoder_layers(type(method), len(family.encoder_layers), last)
-    if layers is None or not default:
+    return _chosen_layers(layers, default, last, "Encoder layers")
+
+
+def _chosen_layers(
+    layers: Sequence[int] | None, default: tuple[int, ...], last: int, what: str
+) -> tuple[int, ...]:
+    """Ascending layer numbers out of 0..last; none where the method does not act (no default)."""
+    if layers is None:
         return default
-    return _checked_layers(layers, last, "Encoder layers")
-
-
-def _checked_layers(layers: Sequence[int], last: int, what: str) -> tuple[int, ...]:
-    """Ascending layer numbers out of 0..last, at least one."""
     try:
         layers = tuple(operator.index(layer) for layer in layers)
     except TypeError:
         raise InputError(f"{what} must be whole numbers, for example 1, 3, 5.") from None
-    if not layers:
+    if default and not layers:
         raise InputError(f"{what}: choose at least one.")
     if any(not 0 <= layer <= last for layer in layers):
-        raise InputError(
-            f"{what} must lie in 0..{last}, but these are {list(layers)}: after a later one "
-            f"nothing would be left to save."
-        )
+        raise InputError(f"{what} must lie in 0..{last}, but these are {list(layers)}.")
     if list(layers) != sorted(set(layers)):
         raise InputError(f"{what} must ascend without repeats, but these are {list(layers)}.")
-    return layers
+    return layers if default else ()
 
 
-def _checked_question(question: str) -> str:
-    if not question.strip():
+def _check_common(ratio: object, seed: object) -> None:
+    """Raise InputError for what is wrong under any method, whether it uses it or not."""
+    number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
+    if ratio is not None and not (number and 0 <= ratio <= 1):  # NaN fails the comparison
+        raise InputError(f"The ratio must be a number from 0.0 to 1.0, not {ratio!r}.")
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise InputError(f"The seed must be a whole number from 0 on, not {seed!r}.")
+
+
+def _patches(name: str, patches: object) -> list[int]:
+    """Patches to be forced, as a list; `check_forced` looks at each."""
+    try:
+        return list(patches or ())
+    except TypeError:
+        raise InputError(f"{name}: give a list of patches, not {patches!r}.") from None
+
+
+def _checked_question(question: object) -> str:
+    if not isinstance(question, str) or not question.strip():
         raise InputError("There is no question: type one.")
     if len(question) > MAX_QUESTION:
         raise InputError(
@@ -183,8 +204,8 @@ def _check_length(
     name: str, family: Family, question: str, layout: TokenLayout, max_new_tokens: int
 ) -> None:
     """Raise InputError where prompt and answer together exceed what the model takes."""
-    if not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
-        raise InputError(f"max_new_tokens must lie in 1..{MAX_NEW_TOKENS}.")
+    if type(max_new_tokens) is not int or not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
+        raise InputError(f"max_new_tokens must be a whole number in 1..{MAX_NEW_TOKENS}.")
     ids, _ = family.prompt(question, layout.image.bincount().tolist())
     if len(ids) + max_new_tokens > family.max_positions:
         raise InputError(

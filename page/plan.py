@@ -79,8 +79,8 @@ def of_trace(trace: Trace, model: str) -> dict[str, Any]:
 
 
 def last_layer(model: str) -> int:
-    """The last decoder layer after which something is left to save."""
-    return engine.load(model).n_layers - 2
+    """The last decoder layer."""
+    return engine.load(model).n_layers - 1
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

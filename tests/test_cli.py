@@ -141,7 +141,7 @@ REFUSED = {
     "ratio text": (["answer", "--ratio", "half"], {}, "--ratio"),
     "layers": (["answer", "--layers", "5,3"], {}, "ascend"),
     "layers text": (["answer", "--layers", "a,b"], {}, "whole numbers such as 1,3,5"),
-    "layer range": (["answer", "--layers", "1,99"], {}, "0..6"),
+    "layer range": (["answer", "--layers", "1,99"], {}, "0..7"),
     "parameter": (["answer", "--param", "speed=9"], {}, "no parameter 'speed'"),
     "parameter form": (["answer", "--param", "tau"], {}, "NAME=VALUE"),
     "parameter text": (["answer", "--param", "tau=high"], {}, "'high' is not a number"),

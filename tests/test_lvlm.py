@@ -211,6 +211,42 @@ def test_large_pictures_are_kept_small(lvlm):
     assert ask(lvlm, images=[make_image(0, 2000, 1000)]).trace.images[0].shape == (336, 672, 3)
 
 
+def test_methods_that_act_elsewhere_leave_shared_layers_alone(lvlm):
+    assert ask(lvlm, method="vanilla", layers=(1, 3), ratio=0.5).trace.events == []
+    assert ask(lvlm, method="vanilla", layers=()).trace.layers == ()
+
+
+def test_an_event_after_the_last_layer_saves_nothing(lvlm):
+    early, late = (ask(lvlm, method="fastv", layers=layers).trace for layers in ((3, 5), (3, 5, 7)))
+    assert late.stages == [*early.stages, "after layer 7"]
+    assert late.layers == (3, 5, 7)
+    assert (late.counts, late.cost) == (early.counts, early.cost)
+    last = late.events[-1].reduction
+    assert last.n_in == late.counts[-1] and last.n_out < last.n_in
+    torch.testing.assert_close(last.evidence["importance"], late.importance[7], atol=0, rtol=0)
+    assert late.answer == early.answer  # the word's own state is never touched
+
+
+def test_a_path_or_an_image_alone_is_one_picture(lvlm, tmp_path):
+    make_image().save(tmp_path / "a.png")
+    expected = ask(lvlm).text
+    for image in (str(tmp_path / "a.png"), tmp_path / "a.png", make_image()):
+        assert ask(lvlm, images=image).text == expected
+
+
+def test_traces_do_not_tell_where_a_model_lies(loaded, model_folder):
+    assert loaded.name == ask(loaded).trace.model == model_folder.name
+
+
+def test_compare_leaves_an_encoder_alone_that_no_method_does(lvlm, monkeypatch):
+    calls = []
+    encode = lvlm.family.encode
+    monkeypatch.setattr(lvlm.family, "encode", lambda *a: calls.append(len(a)) or encode(*a))
+    request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 2}
+    libra.compare(lvlm, ["evit", {"method": "tome"}], **request)
+    assert calls == [2, 2]  # each with its own reducers
+
+
 def test_compare_encodes_once_and_answers_as_alone(lvlm, monkeypatch):
     alone = [ask(lvlm, method=m).text for m in ("vanilla", "fastv")]
     alone.append(ask(lvlm, method="libra", tau=0.5).text)
@@ -273,6 +309,21 @@ def test_default_layers_scale_with_the_depth():
 REFUSED = {
     "no picture": ({"images": []}, "no picture"),
     "missing file": ({"images": ["nowhere.png"]}, "nowhere.png"),
+    "null pictures": ({"images": None}, "no picture"),
+    "too many for a trace": ({"images": [make_image(0, 8, 8)] * 65}, "at most 64"),
+    "null question": ({"question": None}, "no question"),
+    "question number": ({"question": 5}, "no question"),
+    "null method": ({"method": None}, "no method None"),
+    "method list": ({"method": ["libra"]}, "no method"),
+    "null seed": ({"seed": None}, "seed"),
+    "seed text": ({"seed": "x"}, "seed"),
+    "negative seed": ({"seed": -1}, "seed"),
+    "null tokens": ({"max_new_tokens": None}, "max_new_tokens"),
+    "tokens text": ({"max_new_tokens": "x"}, "max_new_tokens"),
+    "keep fraction": ({"keep": 5.5}, "list of patches"),
+    "keep text": ({"keep": "abc"}, "whole numbers"),
+    "keep truth": ({"keep": True}, "keep"),
+    "drop number": ({"drop": 5}, "list of patches"),
     "empty question": ({"question": " \n"}, "no question"),
     "long question": ({"question": "a" * 10_000}, "10,000 characters; at most 2,000"),
     "control word": ({"question": "what is <image> ?"}, "'<image>'"),
@@ -283,8 +334,13 @@ REFUSED = {
     "ratio above 1": ({"ratio": 1.5}, "ratio"),
     "ratio NaN": ({"ratio": float("nan")}, "ratio"),
     "ratio text": ({"ratio": "half"}, "ratio"),
-    "layer too deep": ({"layers": (1, N_LAYERS - 1)}, f"0..{N_LAYERS - 2}"),
-    "negative layer": ({"layers": (-1,)}, f"0..{N_LAYERS - 2}"),
+    "ratio of vanilla": ({"method": "vanilla", "ratio": float("nan")}, "ratio"),
+    "layer too deep": ({"layers": (1, N_LAYERS)}, f"0..{N_LAYERS - 1}"),
+    "negative layer": ({"layers": (-1,)}, f"0..{N_LAYERS - 1}"),
+    "layer of vanilla": ({"method": "vanilla", "layers": (99,)}, f"0..{N_LAYERS - 1}"),
+    "layers text": ({"layers": "abc"}, "whole numbers"),
+    "layers number": ({"layers": 3}, "whole numbers"),
+    "encoder layer of fastv": ({"method": "fastv", "encoder_layers": (99,)}, "Encoder layers"),
     "repeated layer": ({"layers": (1, 1)}, "without repeats"),
     "descending layers": ({"layers": (3, 1)}, "ascend"),
     "fractional layer": ({"layers": (1.5,)}, "whole numbers"),

@@ -107,7 +107,6 @@ BAD_SETTINGS = {
     "ratio below 0": ({"ratio": -0.5}, "ratio must be a number from 0.0 to 1.0"),
     "ratio NaN": ({"parameters": {"ratio": "nan"}}, "ratio must be a number from 0.0 to 1.0"),
     "layers out of range": ({"layers": f"1,{N_LAYERS}"}, "must lie in 0.."),
-    "last layer": ({"layers": f"{N_LAYERS - 1}"}, "must lie in 0.."),
     "negative layer": ({"layers": "-1"}, "must lie in 0.."),
     "repeated layers": ({"layers": "1,1"}, "must ascend without repeats"),
     "descending layers": ({"layers": "5,3"}, "must ascend without repeats"),

@@ -84,7 +84,7 @@ def names() -> list[str]:
 
 def get(name: str) -> type[Method]:
     """The class of a method: its title, summary, paper, site, kind and presets."""
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise InputError(f"There is no method {name!r}. Choose one of: {', '.join(METHODS)}.")
     return METHODS[name]
 
