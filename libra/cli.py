@@ -39,18 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+# Parameters of methods that have options of their own.
+_OPTIONS = {"ratio": "--ratio", "keep": "--tokens for a count, --keep for patches"}
+
+
 # -- commands -----------------------------------------------------------------------------------
 
 
 def _answer(options: argparse.Namespace) -> None:
     """Answer one question."""
     chosen = parameters(options.method, options.param)
+    _check_budget(options)
     _check_figures(options.only)
     with _load(options) as lvlm:
         steps = lvlm.stream(
             **_request(options),
             method=options.method,
-            keep=options.keep,
+            keep=options.keep if options.tokens is None else options.tokens,
             drop=options.drop,
             **chosen,
         )
@@ -140,7 +145,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="a parameter of the method, for example tau=0.6; repeatable, listed below",
     )
-    answer.add_argument(
+    kept = answer.add_mutually_exclusive_group()
+    kept.add_argument(
+        "--tokens",
+        type=int,
+        metavar="N",
+        help="exact number of visual tokens that each compression keeps, instead of --ratio",
+    )
+    kept.add_argument(
         "--keep", type=_integers, metavar="I,J,...", help="patches that may not be removed"
     )
     answer.add_argument(
@@ -254,7 +266,7 @@ def _methods_help() -> str:
     for name in methods.names():
         lines += _wrapped(f"{name}: {methods.get(name).summary}", indent=2)
         for p in methods.parameters(name):
-            if p.name not in ("ratio", "keep"):
+            if p.name not in _OPTIONS:
                 choices = f" ({', '.join(p.choices)})" if p.choices else ""
                 default = "" if p.default is None else p.default
                 lines += _wrapped(f"{p.name}={default}{choices}: {p.help}", indent=6)
@@ -269,17 +281,32 @@ def _wrapped(text: str, indent: int) -> list[str]:
 
 def parameters(method: str, pairs: Sequence[str]) -> dict[str, object]:
     """`["tau=0.6"]` -> `{"tau": 0.6}`, by the types of the method's parameters."""
-    types = {p.name: p.type for p in methods.parameters(method)}
+    types = {p.name: p.type for p in methods.parameters(method) if p.name not in _OPTIONS}
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise InputError(f"--param {pair}: write it as NAME=VALUE, for example tau=0.6.")
+        if name in _OPTIONS:
+            raise InputError(f"--param {pair}: use {_OPTIONS[name]} instead.")
+        if name not in types:
+            has = f"it has {', '.join(types)}" if types else "it has none"
+            raise InputError(f"--param {pair}: {method} has no parameter {name!r}; {has}.")
         try:
-            values[name] = types.get(name, str)(text)
+            values[name] = types[name](text)
         except ValueError:
             raise InputError(f"--param {pair}: {text!r} is not a number.") from None
     return values
+
+
+def _check_budget(options: argparse.Namespace) -> None:
+    """Raise InputError for a token count beside a ratio, or for a method that takes none."""
+    if options.tokens is None:
+        return
+    if options.ratio is not None:
+        raise InputError("--tokens and --ratio both say how much stays: give one of them.")
+    if "keep" not in {p.name for p in methods.parameters(options.method)}:
+        raise InputError(f"{options.method} takes no number of tokens: leave out --tokens.")
 
 
 def _request(options: argparse.Namespace) -> dict:

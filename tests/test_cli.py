@@ -70,6 +70,16 @@ def test_answer_takes_counterfactuals(run, tmp_path):
     assert slots[:2] == [0, 1] and 7 not in slots
 
 
+def test_answer_takes_a_number_of_tokens(run):
+    code, out, _ = run(
+        "answer", *("--method", "fastv", "--layers", "1,7"), "--tokens", "5", "--json"
+    )
+    assert code == 0
+    facts = json.loads(out)
+    assert facts["tokens"] == [N_VISUAL] * 2 + [5] * 6 and facts["layers"] == [1, 7]
+    assert facts["ratio"] == 1 - 5 / N_VISUAL
+
+
 def test_figures_of_a_stored_trace(run, tmp_path, lvlm):
     trace = lvlm.answer(images=[make_image()], question=QUESTION, max_new_tokens=2).trace
     trace.save(tmp_path / "t.zip")
@@ -146,6 +156,18 @@ REFUSED = {
     "parameter form": (["answer", "--param", "tau"], {}, "NAME=VALUE"),
     "parameter text": (["answer", "--param", "tau=high"], {}, "'high' is not a number"),
     "parameter range": (["answer", "--param", "tau=7"], {}, "tau must be"),
+    "parameter ratio": (["answer", "--param", "ratio=0.5"], {}, "use --ratio"),
+    "parameter keep": (["answer", "--param", "keep=5"], {}, "use --tokens"),
+    "parameter seed": (["answer", "--param", "seed=5"], {}, "no parameter 'seed'; it has tau"),
+    "parameter layers": (["answer", "--param", "layers=1"], {}, "no parameter 'layers'"),
+    "parameter features": (["answer", "--param", "features=x"], {}, "no parameter 'features'"),
+    "parameter of vanilla": (["answer", "--method", "vanilla", "--param", "tracing=x"], {}, "none"),
+    "device": (["answer", "--device", "foo"], {}, "no device 'foo' here. Choose cpu"),
+    "device without memory": (["answer", "--device", "meta"], {}, "no device 'meta'"),
+    "tokens": (["answer", "--tokens", "0"], {}, "keep must be a whole number of at least 1"),
+    "tokens of vanilla": (["answer", "--method", "vanilla", "--tokens", "5"], {}, "--tokens"),
+    "tokens and ratio": (["answer", "--tokens", "5", "--ratio", "0.5"], {}, "--ratio"),
+    "tokens and patches": (["answer", "--tokens", "5", "--keep", "1"], {}, "--tokens"),
     "figure": (["answer", "--only", "mona_lisa"], {}, "mona_lisa"),
     "trace": (["figures", "--trace", "nowhere.zip", "--out", "x"], {}, "nowhere.zip"),
     "unwritable": (["answer", "--trace", "/nowhere/t.zip"], {}, "/nowhere/t.zip"),
