@@ -393,6 +393,66 @@ def test_unknown_and_unsupported_models(tmp_path, monkeypatch):
         libra.load(str(tmp_path), attention="magic")
 
 
+def test_a_hub_out_of_reach_is_one_clear_line_at_once(monkeypatch, capfd, caplog):
+    monkeypatch.setattr(models.HfApi, "model_info", failing(ConnectionError("no route")))
+    with pytest.raises(InputError, match=r"hub cannot be reached.*tiny-llava.*local folder"):
+        libra.load("no/such-model")
+    assert (*capfd.readouterr(), caplog.records) == ("", "", [])
+
+
+def test_a_model_that_the_hub_does_not_have(monkeypatch):
+    missing = models.RepositoryNotFoundError.__new__(models.RepositoryNotFoundError)
+    monkeypatch.setattr(models.HfApi, "model_info", failing(missing))
+    with pytest.raises(InputError, match="no model 'no/such-model' here or on the model hub"):
+        libra.load("no/such-model")
+
+
+def test_a_model_stored_here_needs_no_hub(monkeypatch, model_folder):
+    monkeypatch.setattr(models.HfApi, "model_info", failing(ConnectionError("no route")))
+    monkeypatch.setattr(models, "snapshot_download", lambda *a, **k: str(model_folder))
+    with libra.load("org/micro") as lvlm:
+        assert lvlm.name == "org/micro"
+
+
+def failing(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "model.safetensors", "preprocessor_config.json"]
+)
+@pytest.mark.parametrize("content", [None, b"", b"{"])
+def test_a_damaged_folder_is_one_clear_line(model_folder, tmp_path, name, content):
+    folder = shutil.copytree(model_folder, tmp_path / "damaged")
+    (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"could not be loaded|no chat template") as error:
+        libra.load(str(folder))
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_that_does_not_fit_the_memory(model_folder, monkeypatch):
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+    monkeypatch.setattr(models.Llava, "load", failing(error))
+    with pytest.raises(InputError, match="does not fit into the memory of cpu"):
+        libra.load(str(model_folder))
+
+
+def test_features_with_cls_are_refused():
+    model = make_model()
+    model.config.vision_feature_select_strategy = "full"
+    with pytest.raises(InputError, match="'full'"):
+        models.Llava(model, make_tokenizer(), make_image_processor())
+
+
+def test_a_prompt_without_places_for_the_pictures_is_refused(lvlm, monkeypatch):
+    monkeypatch.setattr(lvlm.family.tokenizer, "chat_template", "<s>{{ messages|length }}")
+    with pytest.raises(InputError, match="places for 0 pictures, not for 1"):
+        ask(lvlm)
+
+
 def test_the_catalogue_says_what_each_model_needs():
     entries = {e.name: e for e in models.catalog()}
     assert entries["tiny-llava"].runnable

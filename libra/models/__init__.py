@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import is_flash_attn_2_available
 
@@ -22,6 +28,7 @@ __all__ = ["Family", "Features", "Geometry", "ModelEntry", "catalog", "entry", "
 
 FAMILIES: dict[str, type[Family]] = {"llava": Llava}  # by `model_type` of the configuration
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+PATIENCE = 5  # seconds to wait for the model hub
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
@@ -95,37 +102,88 @@ def open_model(
         attention: "sdpa", "eager" or "flash_attention_2" (SDPA where that is not installed).
 
     Raises:
-        InputError: an unknown model, an unsupported family or attention.
+        InputError: an unknown model, device or attention, an unsupported family, a model hub out
+            of reach, or a model that is damaged or too large.
     """
     if attention not in ATTENTIONS:
         raise InputError(f"attention must be one of {', '.join(ATTENTIONS)}, not {attention!r}.")
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         attention = "sdpa"
     known = entry(name_or_path)
-    path = known.source if known else str(name_or_path)
+    path = _local(known.source if known else str(name_or_path))
     config = _config(path)
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise InputError(
             f"{name_or_path} is a {config.model_type} model; supported are: {', '.join(FAMILIES)}."
         )
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(device)
     if dtype is None:
-        dtype = torch.float32 if device == "cpu" else config.dtype or torch.float16
-    return family.load(path, device, dtype, attention)
+        dtype = torch.float32 if device.startswith("cpu") else config.dtype or torch.float16
+    try:
+        return family.load(path, device, dtype, attention)
+    except InputError:
+        raise
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"{name_or_path} does not fit into the memory of {device}. Choose a smaller model, or "
+            f"cpu as its device."
+        ) from None
+    except Exception as error:  # tokenizer, processor, weights: each raises what it likes
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{name_or_path} could not be loaded: {reason}. Its folder may be incomplete: download "
+            f"it anew."
+        ) from error
+
+
+def _device(name: str | None) -> str:
+    """The device of this name, once something was computed there; by default the best."""
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name or best).item()
+    except (RuntimeError, AssertionError, TypeError):  # unknown, not compiled in, or not there
+        choices = "cpu or cuda" if best == "cuda" else "cpu"
+        raise InputError(f"There is no device {name!r} here. Choose {choices}.") from None
+    return name or best
+
+
+def _local(path: str) -> str:
+    """Where to load from: a folder or hub id as it is, or what is stored here of an id.
+
+    The hub is asked once, without the retries of its library, so that a machine without a
+    connection says so at once.
+    """
+    if Path(path).is_dir():
+        return path
+    choices = f"{', '.join(e.name for e in _CATALOG)}, a hub id or a local folder"
+    missing = InputError(f"There is no model {path!r} here or on the model hub. Choose {choices}.")
+    if path.count("/") != 1:  # not a hub id either: do not ask
+        raise missing
+    try:
+        HfApi().model_info(path, timeout=PATIENCE)
+        return path
+    except (RepositoryNotFoundError, HFValidationError):
+        raise missing from None
+    except Exception:  # no connection, no answer, offline mode
+        pass
+    try:
+        return snapshot_download(path, local_files_only=True)
+    except LocalEntryNotFoundError:
+        raise InputError(
+            f"The model hub cannot be reached, and {path!r} is not stored here. Connect to the "
+            f"internet, or choose {choices}."
+        ) from None
 
 
 def _config(path: str) -> PretrainedConfig:
-    """The configuration of a model in a local folder or on the hub."""
+    """The configuration of a model."""
     try:
-        if not Path(path).is_dir() and path.count("/") != 1:  # not a hub id either: do not ask
-            raise FileNotFoundError(path)
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         names = ", ".join(e.name for e in _CATALOG)
         raise InputError(
-            f"There is no model {path!r} here or on the model hub. Choose {names}, a hub id "
-            f"or a local folder."
+            f"{path} holds no model that can be read. Choose {names}, a hub id or a local folder."
         ) from error
 
 

@@ -122,6 +122,9 @@ class Family(ABC):
         Returns:
             Token ids [S], each picture's placeholder repeated to its count, and the places [N] of
             the placeholders.
+
+        Raises:
+            InputError: a question with control words, or a prompt without a place per picture.
         """
         for special in self.tokenizer.all_special_tokens:
             if special in question:
@@ -137,6 +140,13 @@ class Family(ABC):
             return_tensors="pt",
         ).input_ids[0]
         image_id = self.model.config.image_token_id
+        places = int((ids == image_id).sum())
+        if places != len(counts):
+            raise InputError(
+                f"The prompt has places for {places} pictures, not for {len(counts)}: take the "
+                f"model's word for a picture out of the question, or use a model whose chat "
+                f"template takes pictures."
+            )
         repeats = torch.ones_like(ids)
         repeats[ids == image_id] = torch.tensor(counts)
         ids = ids.repeat_interleave(repeats)

@@ -32,6 +32,9 @@ class Llava(Family):
         vision = model.config.vision_config
         if vision.model_type != "clip_vision_model":
             raise InputError(f"LLaVA over {vision.model_type} is not supported, only over CLIP.")
+        strategy = model.config.vision_feature_select_strategy
+        if strategy != "default":
+            raise InputError(f"A LLaVA that selects {strategy!r} features is not supported.")
         self.grid = (vision.image_size // vision.patch_size,) * 2
 
     @classmethod
