@@ -182,10 +182,10 @@ def test_training_logs_and_resumes(tmp_path, drawn, stage):
 
 def test_wilson_interval_agrees_with_its_definition():
     """The interval's ends are where the score test of a share just rejects the measured one."""
-    from tiny.evaluate import interval
+    from libra.statistics import wilson
 
     for right, asked in ((0, 20), (7, 20), (95, 100), (100, 100)):
-        for end in interval(right, asked):
+        for end in wilson(right, asked):
             error = (end * (1 - end) / asked) ** 0.5
             assert abs(right / asked - end) == pytest.approx(1.959964 * error, abs=1e-9)
 

@@ -16,8 +16,8 @@ from libra.errors import InputError
 from libra.layout import TokenLayout
 from libra.methods import Tokens
 from libra.reduction import Fate, Reduction
+from libra.statistics import wilson
 from libra.trace import Event
-from viz.accuracy import wilson
 from viz.masks import collectors
 from viz.sampling import SHAPES, spread_tokens
 

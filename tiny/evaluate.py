@@ -18,6 +18,7 @@ from tqdm import tqdm
 import libra
 from libra import methods
 from libra.cli import parameters
+from libra.statistics import wilson
 from tiny import questions, scenes, sprites
 
 CORE = ("existence", "count", "left/right", "above/below", "corner")
@@ -43,14 +44,6 @@ class Row:
     def accuracy(self) -> float:
         """Share of exact answers."""
         return self.right / self.asked
-
-
-def interval(right: int, asked: int) -> tuple[float, float]:
-    """Wilson's 95 % confidence interval of a share."""
-    z = 1.959964
-    middle = (right + z * z / 2) / (asked + z * z)
-    half = z / (asked + z * z) * (right * (asked - right) / asked + z * z / 4) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def held_out(
@@ -125,7 +118,7 @@ def table(rows: list[Row]) -> str:
         core = [kinds[kind] for kind in CORE]
         flops = sum(r.flops for r in kinds.values()) / sum(r.asked for r in kinds.values())
         right, asked = sum(r.right for r in core), sum(r.asked for r in core)
-        low, high = interval(right, asked)
+        low, high = wilson(right, asked)
         cells = [
             style,
             f"{method} ({settings})" if settings else method,

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from libra.errors import InputError
+from libra.statistics import wilson
 from viz.colour import GREY, SERIES
 from viz.style import LINES, chart, label, legend
 
@@ -60,10 +61,3 @@ def accuracy_against_flops(
     label(ax, "FLOPs of the visual prefill (% of no compression)", "accuracy (%)")
     legend(ax, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
-
-
-def wilson(right: float, asked: float, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share `right` / `asked`."""
-    middle = (right + z * z / 2) / (asked + z * z)
-    half = z / (asked + z * z) * (right * (asked - right) / asked + z * z / 4) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
