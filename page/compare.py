@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gradio as gr
-from PIL import Image
 
 from libra import methods
 from libra.trace import Trace
@@ -60,12 +59,11 @@ class CompareTab:
         choices = comparison.positions(traces)
         if position not in [value for _, value in choices]:
             position = comparison.LAST
-        drawn, legend = comparison.pictures(traces, overlay, position)
-        captions = comparison.captions(traces, position)
+        view = comparison.View.of(traces, overlay, position)
         slides = len(results) == len(traces) == 2
         paint = {
             trace.method: ("" if slides else views.data_url(picture), caption)
-            for trace, picture, caption in zip(traces, drawn, captions, strict=True)
+            for trace, picture, caption in zip(traces, view.pictures, view.captions, strict=True)
         }
         reference = comparison.reference(results)
         cards = [panels.card(r, reference, *paint.get(r.method, ())) for r in results]
@@ -73,11 +71,11 @@ class CompareTab:
             self.overlay: gr.Radio(paints, value=overlay),
             self.position: gr.Radio(choices, value=position),
             **self._show_cards(cards),
-            self.slider: gr.ImageSlider(_files(traces, drawn) if slides else None, visible=slides),
-            self.legend: panels.below(legend, overlay, traces if slides else ()),
+            self.slider: gr.ImageSlider(_files(traces, view) if slides else None, visible=slides),
+            self.legend: panels.below(view.legend, overlay, traces if slides else ()),
             self.table: readouts.comparison(results),
             self.save_table: _file(traces and views.save_table(traces)),
-            self.save_pictures: _file(traces and comparison.sheet(traces, drawn, captions)),
+            self.save_pictures: _file(traces and view.sheet(traces)),
         }
 
     def start(self, results: Sequence[Result]) -> dict:
@@ -86,6 +84,8 @@ class CompareTab:
         return {
             **self._show_cards(cards),
             self.slider: gr.ImageSlider(visible=False),
+            self.legend: "",
+            self.table: "",
             self.status: panels.progress(0, len(results), results[0].method),
         }
 
@@ -97,8 +97,8 @@ class CompareTab:
             return {self.cards[i]: panels.card(result), self.status: status}
         paint, trace = (), result.trace
         if trace is not None:
-            (picture,), _ = comparison.pictures([trace], overlay, position)
-            paint = (views.data_url(picture), *comparison.captions([trace], position))
+            view = comparison.View.of([trace], overlay, position)
+            paint = (views.data_url(view.pictures[0]), view.captions[0])
         following = results[i + 1].method if i + 1 < len(results) else ""
         return {
             self.cards[i]: panels.card(result, comparison.reference(results), *paint),
@@ -123,11 +123,11 @@ def _paints(traces: Sequence[Trace]) -> list[tuple[str, str]]:
     return [(label, key) for label, key in OVERLAYS if all(key in overlays(t) for t in traces)]
 
 
-def _files(traces: Sequence[Trace], drawn: Sequence[Image.Image]) -> tuple[str, ...]:
+def _files(traces: Sequence[Trace], view: comparison.View) -> tuple[str, ...]:
     """The pictures of a slider as files."""
     return tuple(
         views.save_png(picture, views.file_name(trace, "compared"))
-        for trace, picture in zip(traces, drawn, strict=True)
+        for trace, picture in zip(traces, view.pictures, strict=True)
     )
 
 

@@ -1,6 +1,8 @@
 """Several answers to one question, held against each other. Pure functions, no components."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
 
 from PIL import Image
 
@@ -8,6 +10,7 @@ import viz
 from libra.trace import Trace
 from page import legends, plan, texts, views
 from page.shown import Result
+from viz.heat import stage_at
 from viz.panel import wrapped
 
 LAST = -1  # the position at which every method has done all of its steps
@@ -36,33 +39,42 @@ def stage_of(trace: Trace, position: int, traces: Sequence[Trace]) -> int:
     return int(position * own / steps + 0.5)
 
 
-def pictures(traces: Sequence[Trace], overlay: str, position: int) -> tuple[list[Image.Image], str]:
-    """One picture per trace, and the legend for all of them.
+@dataclass(frozen=True)
+class View:
+    """Every trace of a comparison under one overlay: pictures, what they show, their legend."""
 
-    Heat maps show one decoder layer on one scale: the layer that belongs to this position in the
-    method that compresses in the most steps.
-    """
-    stages = [stage_of(trace, position, traces) for trace in traces]
-    options, legend = {"legend": False, "patch": PATCH}, legends.marks(overlay)
-    if traces and overlay in texts.HEAT:
-        leader = max(traces, key=lambda trace: len(trace.events))
-        layer = views.deciding_layer(leader, stage_of(leader, position, traces))
-        vmax = viz.heat_scale(viz.attention_row(trace, layer) for trace in traces)
-        options |= {"layer": layer, "vmax": vmax}
-        legend = legends.scale(vmax, f"<li>layer {layer}</li>")
-    drawn = [
-        views.picture(trace, overlay, stage, **options)
-        for trace, stage in zip(traces, stages, strict=True)
-    ]
-    return drawn, legend
+    pictures: list[Image.Image]
+    captions: list[str]
+    legend: str
 
+    @classmethod
+    def of(cls, traces: Sequence[Trace], overlay: str, position: int) -> "View":
+        """All traces at one position.
 
-def captions(traces: Sequence[Trace], position: int) -> list[str]:
-    """The stage of each trace at a position, with the number of its tokens."""
-    return [views.stage_choices(trace)[stage_of(trace, position, traces)][0] for trace in traces]
+        Heat maps show one decoder layer on one scale: the layer that belongs to this position in
+        the method that compresses in the most steps, and the median of the methods' own scales,
+        because the few tokens of a strong compression would leave all other pictures black.
+        """
+        if not traces:
+            return cls([], [], "")
+        stages = [stage_of(trace, position, traces) for trace in traces]
+        options, legend = {"legend": False, "patch": PATCH}, legends.marks(overlay)
+        if overlay in texts.HEAT:
+            leader = max(traces, key=lambda trace: len(trace.events))
+            layer = views.deciding_layer(leader, stage_of(leader, position, traces))
+            vmax = median(viz.heat_scale([viz.attention_row(trace, layer)]) for trace in traces)
+            stages = [stage_at(trace, layer) for trace in traces]
+            options |= {"layer": layer, "vmax": vmax}
+            legend = legends.scale(vmax, f"<li>layer {layer}</li>", clipped=True)
+        seen = list(zip(traces, stages, strict=True))
+        return cls(
+            [views.picture(trace, overlay, stage, **options) for trace, stage in seen],
+            [views.stage_choices(trace)[stage][0] for trace, stage in seen],
+            legend,
+        )
 
-
-def sheet(traces: Sequence[Trace], drawn: Sequence[Image.Image], captions: Sequence[str]) -> str:
-    """All pictures in one PNG file, the method and its stage above each."""
-    titles = [f"{plan.title(t.method)} · {c}" for t, c in zip(traces, captions, strict=True)]
-    return views.save_png(wrapped(drawn, titles, COLUMNS), "comparison")
+    def sheet(self, traces: Sequence[Trace]) -> str:
+        """All pictures in one PNG file, the method and its stage above each."""
+        named = zip(traces, self.captions, strict=True)
+        titles = [f"{plan.title(trace.method)} · {caption}" for trace, caption in named]
+        return views.save_png(wrapped(self.pictures, titles, COLUMNS), "comparison")

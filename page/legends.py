@@ -49,9 +49,9 @@ def _keys(entries: Iterable[tuple[str, str]]) -> str:
     return f'<ul class="legend">{keys}</ul>'
 
 
-def scale(top: float, more: str = "") -> str:
-    """The colour scale of a heat map that ends at `top`, a share of all attention."""
-    text = f"{top * 100:.2g} % of the attention per token"
+def scale(top: float, more: str = "", clipped: bool = False) -> str:
+    """The colour scale of a heat map that ends at `top`, a share of all attention, or goes on."""
+    text = f"{'≥ ' * clipped}{top * 100:.2g} % of the attention per token"
     return f'<ul class="legend"><li>0<i class="scale"></i>{text}</li>{more}</ul>'
 
 

@@ -110,10 +110,14 @@ def card(
     if result.error:
         words, verdict = f'<span class="error">{escape(result.error)}</span>', ""
     elif result.trace is None:
-        words, verdict = f'{escape(result.text)}<i class="caret"></i>', ""
+        words, verdict = f'{escape(result.text)}<i class="caret"></i>', texts.ANSWERING
+        if not result.text:
+            words, verdict = "", texts.WAITING
     else:
         words, verdict = _held_against(result.trace, reference)
     image = f'<img src="{picture}" alt="{name}, {escape(caption)}">' if picture else ""
+    if not result.complete:
+        image = '<div class="room"></div>'  # for the picture that will come
     return (
         f'<div class="card"><h3>{name}</h3><p class="words">{words}</p>'
         f'<p class="note">{verdict}</p>{image}<p class="stage">{escape(caption)}</p></div>'
@@ -125,7 +129,7 @@ def _held_against(trace: Trace, reference: Trace | None) -> tuple[str, str]:
     ours, whole = trace.answer.split(), escape(trace.answer) or texts.SILENT
     if reference is None or reference is trace:
         return whole, texts.REFERENCE if reference is trace else ""
-    other = escape(title(reference.method))
+    other = escape(title(reference.method).split(" (")[0])
     place = first_difference(trace.answer, reference.answer)
     if place is None:
         return whole, texts.SAME.format(other)

@@ -64,6 +64,7 @@ EMPTY_ANSWER = "Ask a question: the answer appears here, and every visual token 
 RIVALS = "The chosen word, and what else the model weighed there:"
 READING = "Reading the picture …"
 ANSWERING = "Answering …"
+WAITING = "Waiting …"
 MEASURING = "Measuring vanilla on the same picture …"
 ANSWERED = "Answered in {}."
 UNFINISHED = "Not finished. This is the answer that was here before."

@@ -10,7 +10,7 @@ from libra.errors import InputError
 from libra.models.llava import Llava
 from page import compare, comparison, engine, panels, plan, readouts, texts, views
 from page.shown import Result, Shown
-from tests.conftest import QUESTION, make_image
+from tests.conftest import N_VISUAL, QUESTION, make_image
 
 METHODS = ["vanilla", "fastv", "sparsevlm", "libra", "prumerge", "illava", "tome"]
 
@@ -132,7 +132,7 @@ def test_only_the_first_word_that_differs_is_marked(traces):
     other = answered(traces[0], "fastv", "a cat or one dog")
     card = panels.card(other, plain.trace)
     assert card.count("<mark>") == 1 and "a cat <mark>or</mark> one dog" in card
-    assert texts.DIFFERS.format("Vanilla (no compression)", 3) in card
+    assert texts.DIFFERS.format("Vanilla", 3) in card
     assert texts.REFERENCE in panels.card(plain, plain.trace)
     short = panels.card(answered(traces[0], "fastv", "a cat"), plain.trace)
     assert f"<mark>{texts.ENDS}</mark>" in short
@@ -169,22 +169,31 @@ def test_stages_move_in_step_and_end_together(traces):
 
 @pytest.mark.parametrize("overlay", [key for _, key in compare.OVERLAYS])
 def test_pictures_are_of_one_size_and_move_with_the_position(traces, overlay):
-    before, _ = comparison.pictures(traces, overlay, 0)
-    after, legend = comparison.pictures(traces, overlay, comparison.LAST)
-    assert len({p.size for p in before + after}) == 1 and "legend" in legend
-    moved = [a.tobytes() != b.tobytes() for a, b in zip(before, after, strict=True)]
+    before = comparison.View.of(traces, overlay, 0).pictures
+    view = comparison.View.of(traces, overlay, comparison.LAST)
+    assert len({p.size for p in before + view.pictures}) == 1 and "legend" in view.legend
+    moved = [a.tobytes() != b.tobytes() for a, b in zip(before, view.pictures, strict=True)]
     libra = [trace.method for trace in traces].index("libra")
     assert moved[libra]
 
 
 def test_heat_maps_share_layer_and_scale(traces):
-    """Two traces with the same attention look the same, whatever their own scale would be."""
-    vanilla, libra = (next(t for t in traces if t.method == m) for m in ("vanilla", "libra"))
+    libra = next(trace for trace in traces if trace.method == "libra")
     louder = replace(libra, importance=[4 * row for row in libra.importance], attention=[])
-    alone, _ = comparison.pictures([libra], "importance", comparison.LAST)
-    beside, legend = comparison.pictures([libra, louder, vanilla], "importance", comparison.LAST)
-    assert beside[0].tobytes() != alone[0].tobytes()  # darker: the scale is the louder one's
-    assert f"layer {len(libra.counts) - 1}" in legend
+    alone = comparison.View.of([libra], "importance", comparison.LAST)
+    beside = comparison.View.of([libra, louder, louder], "importance", comparison.LAST)
+    assert (
+        beside.pictures[0].tobytes() != alone.pictures[0].tobytes()
+    )  # darker: the scale is that of the others
+    assert f"layer {len(libra.counts) - 1}" in beside.legend
+
+
+def test_heat_maps_name_the_stage_whose_tokens_their_layer_sees(traces):
+    """At step 1 the leader shows layer 3, where FastV has pruned already."""
+    pair = [t for t in traces if t.method in ("fastv", "libra")]
+    heat, groups = (comparison.View.of(pair, o, 1).captions for o in ("importance", "groups"))
+    assert heat == ["After layer 1 · 8", "After layer 1 · 8"]
+    assert groups == [f"Before · {N_VISUAL}", "After layer 1 · 8"]
 
 
 def test_the_table_has_a_row_per_method_and_the_file_its_numbers(results, traces):
@@ -201,11 +210,11 @@ def test_the_table_has_a_row_per_method_and_the_file_its_numbers(results, traces
 
 
 def test_all_pictures_are_one_png(traces):
-    drawn, _ = comparison.pictures(traces, "groups", comparison.LAST)
-    captions = comparison.captions(traces, comparison.LAST)
-    with Image.open(comparison.sheet(traces, drawn, captions)) as sheet:
+    view = comparison.View.of(traces, "groups", comparison.LAST)
+    with Image.open(view.sheet(traces)) as sheet:
         assert sheet.format == "PNG"
-        assert sheet.width >= 4 * drawn[0].width and sheet.height >= 2 * drawn[0].height
+        width, height = view.pictures[0].size
+        assert sheet.width >= 4 * width and sheet.height >= 2 * height
 
 
 def test_a_stopped_comparison_keeps_what_is_complete_or_what_was_there(results):
