@@ -54,6 +54,7 @@ def median_ms(run: Callable[[], object], repeats: int, device: str) -> float:
 
 def decoder_layer(device: str, dtype: torch.dtype) -> Callable[[torch.Tensor], object]:
     """The prefill of one decoder layer of LLaVA-1.5-7B's size, as a function of [N, D]."""
+    torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=HIDDEN,
         intermediate_size=INTERMEDIATE,
@@ -100,7 +101,7 @@ def measure(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> list[Row]:
-    """Time every method at every number of tokens, beside the layer."""
+    """Time every method that can remove this share, at every number of tokens."""
     rows, layer = [], decoder_layer(device, dtype)
     for n in sizes:
         tokens = random_tokens(n, device, dtype)
@@ -108,7 +109,11 @@ def measure(
         for name in names:
             takes_ratio = any(p.name == "ratio" for p in methods.parameters(name))
             method = methods.create(name, **({"ratio": ratio} if takes_ratio else {}))
-            reduction = method.reduce(tokens)
+            try:
+                reduction = method.reduce(tokens)
+            except InputError as error:  # this method cannot remove that much
+                print(f"{name} left out: {error}", file=sys.stderr)
+                continue
             reduce_ms = median_ms(lambda: method.reduce(tokens), repeats, device)  # noqa: B023
             apply_ms = median_ms(lambda: reduction.apply(tokens.hidden), repeats, device)  # noqa: B023
             share = 100 * (reduce_ms + apply_ms) / layer_ms
@@ -130,13 +135,30 @@ def describe(row: Row) -> str:
     )
 
 
+def _count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def _sizes(text: str) -> list[int]:
+    """Numbers of tokens, for argparse."""
+    sizes = [int(size) for size in text.split(",")]
+    if min(sizes) < 2:
+        raise ValueError
+    return sizes
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", default="all", help="names separated by commas, or all")
-    parser.add_argument("--sizes", default="576,2880", help="numbers of visual tokens")
+    parser.add_argument(
+        "--sizes", type=_sizes, default="576,2880", help="numbers of visual tokens, each 2 or more"
+    )
     parser.add_argument("--ratio", type=float, default=0.5, help="share of the tokens to remove")
-    parser.add_argument("--repeats", type=int, default=5, help="runs whose median is taken")
+    parser.add_argument("--repeats", type=_count, default=5, help="runs whose median is taken")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--dtype",
@@ -146,15 +168,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
     options = parser.parse_args(arguments)
     dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
-    names = list(methods.METHODS) if options.methods == "all" else options.methods.split(",")
-    sizes = [int(size) for size in options.sizes.split(",")]
+    names = methods.names() if options.methods == "all" else options.methods.split(",")
     try:
         for name in names:
             methods.get(name)
         print(f"one decoder layer of LLaVA-1.5-7B's size, {options.device}, {dtype}")
         print(HEADER)
         rows = measure(
-            names, sizes, options.ratio, options.repeats, options.device, getattr(torch, dtype)
+            names,
+            options.sizes,
+            options.ratio,
+            options.repeats,
+            options.device,
+            getattr(torch, dtype),
         )
     except InputError as error:
         print(error, file=sys.stderr)

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from benchmarks import reduction
 from libra.methods import METHODS
@@ -32,3 +33,28 @@ def test_every_method_is_measured_beside_the_layer(small_layer, tmp_path, capsys
 def test_a_wrong_name_is_one_line(small_layer, capsys):
     assert reduction.main(["--methods", "fastvee"]) == 2
     assert capsys.readouterr().err.startswith("There is no method 'fastvee'.")
+
+
+@pytest.mark.parametrize(
+    "option", [("--sizes", "abc"), ("--sizes", "0"), ("--repeats", "0"), ("--repeats", "many")]
+)
+def test_bad_options_are_refused(small_layer, capsys, option):
+    with pytest.raises(SystemExit) as end:
+        reduction.main(option)
+    assert end.value.code == 2
+    assert f"argument {option[0]}: invalid" in capsys.readouterr().err
+
+
+def test_a_ratio_beyond_a_method_leaves_out_that_method_alone(small_layer, capsys):
+    assert reduction.main(["--sizes", "12", "--repeats", "1", "--ratio", "0.7"]) == 0
+    done = capsys.readouterr()
+    assert done.err.startswith("tome left out: ToMe can merge at most half")
+    assert done.err.count("\n") == 1
+    assert len(done.out.splitlines()) == 2 + len(METHODS) - 1
+    assert reduction.main(["--ratio", "nan"]) == 2
+
+
+def test_the_layer_has_the_same_weights_each_time(small_layer):
+    tokens = reduction.random_tokens(8, "cpu", torch.float32).hidden
+    first, second = (reduction.decoder_layer("cpu", torch.float32)(tokens) for _ in range(2))
+    assert torch.equal(first, second)
