@@ -30,7 +30,7 @@ class Shown:
 
     trace: Trace | None = None
     vanilla: Trace | None = None  # the same inputs without compression, once measured
-    overlay: str = "fate"
+    overlay: str = "merged"
     stage: int = 0  # index into the stages of the trace
     word: int = 0
     picture: str | None = None  # the last readable picture in the control
