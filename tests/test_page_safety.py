@@ -20,6 +20,7 @@ from libra.lvlm import Generation
 from libra.trace import Event, Trace, Word
 from page import ask, compare, comparison, controls, engine, examples, panels, plan, texts, views
 from page import readouts as numbers
+from page.comparison import View
 from page.legends import legend
 from page.shown import Result, Shown, overlays
 from page.visit import Visit
@@ -143,9 +144,9 @@ def test_nothing_in_a_trace_becomes_markup(traces):
             for fragment in (ask.caption, ask.overlays)
         ),
         *(legend(evil, overlay, last, 1) for overlay in texts.OVERLAYS),
-        *(comparison.pictures([evil], key, comparison.LAST)[1] for _, key in compare.OVERLAYS),
+        *(View.of([evil], key, comparison.LAST).legend for _, key in compare.OVERLAYS),
         *(panels.card(Result(EVIL, trace=staged), plain, "x", caption)
-          for caption in comparison.captions([staged], comparison.LAST)),
+          for caption in View.of([staged], "fate", comparison.LAST).captions),
         panels.card(Result(EVIL, EVIL)),
         panels.card(Result(EVIL, error=EVIL)),
         panels.card(Result("vanilla", trace=plain), evil),
@@ -348,7 +349,7 @@ def test_a_comparison_without_attention_rows_leaves_heat_maps_out(visit, traces)
 
 @pytest.mark.parametrize(
     ("layers", "expected"),
-    [((1, 4), (1, 4)), ((7, 15, 23), None), ((3, 15, 23), (3,)), ((), None)],
+    [((1, 4), (1, 4)), ((7, 15, 23), (7,)), ((15, 23), None), ((3, 15, 23), (3,)), ((), None)],
 )
 def test_settings_of_a_deeper_model_are_cut_to_this_one(model, traces, layers, expected):
     settings = plan.of_trace(replace(traces["libra"], layers=layers, ratio=0.99), model)
