@@ -26,7 +26,7 @@ class Histogram {
     const counted = (t) => !Number.isNaN(values[t]) && (!this.log || values[t] > 0);
     const there = values ? [...values.keys()].filter(counted) : [];
     this.hidden = there.length === 0;
-    this.canvas.closest(".panel").hidden = this.hidden;
+    this.canvas.closest(".i-panel").hidden = this.hidden;
     if (this.hidden) return;
     Object.assign(this, { values, tau });
     this.bounds(there.map((t) => values[t]));

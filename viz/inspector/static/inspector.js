@@ -161,12 +161,12 @@ function createInspector(root, emit = null) {
 
   const on = (selector, event, listener) =>
     root.querySelector(selector).addEventListener(event, listener);
-  on(".playback .back", "click", () => pick({ stage: state.stage - 1 }));
-  on(".playback .play", "click", play);
-  on(".playback .forth", "click", () => pick({ stage: state.stage + 1 }));
-  on(".quiz-button", "click", startQuiz);
-  on(".tour-button", "click", () => visit(0));
-  on(".layer input", "input", ({ target }) => pick({ layer: Number(target.value) }));
+  on(".i-playback .i-back", "click", () => pick({ stage: state.stage - 1 }));
+  on(".i-playback .i-play", "click", play);
+  on(".i-playback .i-forth", "click", () => pick({ stage: state.stage + 1 }));
+  on(".i-quiz-button", "click", startQuiz);
+  on(".i-tour-button", "click", () => visit(0));
+  on(".i-layer input", "input", ({ target }) => pick({ layer: Number(target.value) }));
 
   const pointed = { ...act, state, current, flow };
   followPicture(views.picture, pointed);
@@ -184,7 +184,7 @@ function createInspector(root, emit = null) {
     now = null;
     pending ||= requestAnimationFrame(render);
   });
-  for (const room of [".frame", ".stripbox"]) resized.observe(root.querySelector(room));
+  for (const room of [".i-frame", ".i-stripbox"]) resized.observe(root.querySelector(room));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   new MutationObserver(repaint).observe(document.body, { attributeFilter: ["class"] });
 

@@ -160,7 +160,7 @@ function paintHeat(ctx, picture, values, top) {
   for (let p = 0; p < values.length; p++) {
     const there = !Number.isNaN(values[p]);
     ctx.globalAlpha = there ? HEAT : 0.72;
-    ctx.fillStyle = there ? looks.heatColour(values[p] / top) : picture.panel;
+    ctx.fillStyle = there ? looks.heatColour(values[p] / top) : picture.absent;
     ctx.fillRect(...picture.box(p));
   }
   ctx.globalAlpha = 1;

@@ -70,7 +70,7 @@ function firstDifference(a, b) {
 class AnswerPanel {
   constructor(element, pick) {
     this.element = element;
-    element.querySelector(".words").addEventListener("click", (event) => {
+    element.querySelector(".i-words").addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (button) pick(Number(button.value));
     });
@@ -80,15 +80,15 @@ class AnswerPanel {
     const { element } = this;
     const find = (name) => element.querySelector(name);
     const parting = other ? firstDifference(trace, other) : -1;
-    find(".question").textContent = trace.question;
-    find(".words").replaceChildren(
+    find(".i-question").textContent = trace.question;
+    find(".i-words").replaceChildren(
       ...trace.words.map(({ text, probability }, i) =>
         node(
           "button",
           {
             type: "button",
             value: i,
-            className: i === parting ? "parts" : "",
+            className: i === parting ? "i-parts" : "",
             title: `${percent(probability)} sure`,
             "aria-pressed": String(attending && i === word),
           },
@@ -96,13 +96,13 @@ class AnswerPanel {
         ),
       ),
     );
-    const note = find(".parting");
+    const note = find(".i-parting");
     note.hidden = !other;
     if (other) note.textContent = this.parts(trace, other, parting);
     const place = attending || parting < 0 ? word : parting;
     const lists = [[trace, trace.words[place]]];
     if (other && place === parting) lists.push([other, other.words[place]]);
-    find(".rivals").replaceChildren(
+    find(".i-rivals").replaceChildren(
       ...lists
         .filter(([, w]) => w)
         .map(([{ name }, w]) => this.rivals(lists.length > 1 ? name : "", w)),
@@ -143,7 +143,7 @@ const SECRET = "The card keeps quiet until you reveal.";
 class Card {
   constructor(element, goTo) {
     this.element = element;
-    element.querySelector(".path").addEventListener("click", (event) => {
+    element.querySelector(".i-path").addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (button) goTo(Number(button.value));
     });
@@ -154,11 +154,11 @@ class Card {
     this.description = description;
     const { element } = this;
     const find = (name) => element.querySelector(name);
-    element.classList.toggle("empty", !description);
+    element.classList.toggle("i-empty", !description);
     find("h3").textContent = description?.title ?? "";
-    find(".place").textContent = description?.place ?? "";
-    find(".why").textContent = description?.why ?? (secret ? SECRET : HINT);
-    const chip = find(".fate");
+    find(".i-place").textContent = description?.place ?? "";
+    find(".i-why").textContent = description?.why ?? (secret ? SECRET : HINT);
+    const chip = find(".i-fate");
     chip.textContent = description ? FATES[description.fate] : "";
     chip.hidden = !description;
     if (description) chip.style.setProperty("--sample", looks.sample(description.fate));
@@ -167,14 +167,14 @@ class Card {
         node("div", {}, node("dt", {}, label), node("dd", {}, value)),
       ),
     );
-    find(".path").replaceChildren(
+    find(".i-path").replaceChildren(
       ...(description?.path ?? []).map(({ stage, name, where, fate }) =>
         node(
           "li",
           {},
           node(
             "button",
-            { type: "button", value: stage, className: FATES[fate] },
+            { type: "button", value: stage, "data-fate": FATES[fate] },
             `${name}: ${where}`,
           ),
         ),
@@ -192,7 +192,9 @@ function showLegend(element, entries) {
       node(
         "li",
         {},
-        ...(sample ? [node("i", { className: look, style: `background:${sample}` })] : []),
+        ...(sample
+          ? [node("i", { className: look && `i-${look}`, style: `background:${sample}` })]
+          : []),
         text,
       ),
     ),

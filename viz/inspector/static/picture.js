@@ -28,8 +28,8 @@ class Picture extends PatchMap {
 
   paintBase(images) {
     const ctx = this.pen(this.base);
-    const { panel } = themeOf(this.canvas);
-    this.panel = panel;
+    const { panel, line } = themeOf(this.canvas);
+    Object.assign(this, { panel, absent: line }); // the ground, and what stands for no token
     this.frames.forEach((frame, i) => {
       const { x, y, width, height } = frame;
       ctx.drawImage(images[i], x, y, width, height);

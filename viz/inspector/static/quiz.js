@@ -5,9 +5,9 @@ const GUESSES = 12;
 class Quiz {
   constructor(element, { reveal, again, close }) {
     this.element = element;
-    element.querySelector(".reveal").addEventListener("click", reveal);
-    element.querySelector(".again").addEventListener("click", again);
-    element.querySelector(".close").addEventListener("click", close);
+    element.querySelector(".i-reveal").addEventListener("click", reveal);
+    element.querySelector(".i-again").addEventListener("click", again);
+    element.querySelector(".i-close").addEventListener("click", close);
   }
 
   show(quiz, trace) {
@@ -16,11 +16,11 @@ class Quiz {
     if (!quiz) return;
     const left = quiz.goal - quiz.picks.size;
     const choose = `Choose ${quiz.goal}: ${left ? `${left} left` : "done, reveal"}.`;
-    const reveal = element.querySelector(".reveal");
+    const reveal = element.querySelector(".i-reveal");
     reveal.disabled = quiz.picks.size === 0;
     reveal.hidden = quiz.revealed;
-    element.querySelector(".again").hidden = !quiz.revealed;
-    element.querySelector(".text").textContent = quiz.revealed
+    element.querySelector(".i-again").hidden = !quiz.revealed;
+    element.querySelector(".i-text").textContent = quiz.revealed
       ? verdict(quiz.picks, trace)
       : `“${trace.question}” Which patches does ${trace.name} keep to the end? ${choose}`;
   }

@@ -7,9 +7,9 @@ const HOW_TO_SELECT =
 class SelectionPanel {
   constructor(element, { clear, ask }) {
     this.element = element;
-    element.querySelector(".clear").addEventListener("click", clear);
+    element.querySelector(".i-clear").addEventListener("click", clear);
     for (const name of ["keep", "drop", "only"])
-      element.querySelector(`.${name}`).addEventListener("click", () => ask(name));
+      element.querySelector(`.i-${name}`).addEventListener("click", () => ask(name));
   }
 
   // selected: a set of patches; traces: the answer shown, then others about the same picture.
@@ -18,19 +18,19 @@ class SelectionPanel {
     const find = (name) => element.querySelector(name);
     const n = selected.size;
     const [trace] = traces;
-    element.classList.toggle("none", n === 0);
+    element.classList.toggle("i-none", n === 0);
     const asking = canAsk ? ", and ask again with or without it" : "";
-    find(".note").textContent = n
+    find(".i-note").textContent = n
       ? `${plural(n, "patch")} of ${trace.n}. Share of them that still has a token of its own:`
       : `${HOW_TO_SELECT}${asking}.`;
-    for (const name of ["keep", "drop", "only"]) find(`.${name}`).hidden = !canAsk;
+    for (const name of ["keep", "drop", "only"]) find(`.i-${name}`).hidden = !canAsk;
     if (!n) {
-      find(".evidence").replaceChildren();
-      find(".shares").replaceChildren();
+      find(".i-evidence").replaceChildren();
+      find(".i-shares").replaceChildren();
       return;
     }
     const shares = traces.map((t) => aliveByLayer(t, selected));
-    drawShares(find(".evidence"), traces, shares, looks.series);
+    drawShares(find(".i-evidence"), traces, shares, looks.series);
     const row = (...cells) => node("tr", {}, ...cells);
     const head = row(node("th"), node("th", {}, "first layer"), node("th", {}, "at the end"));
     const rows = traces.map(({ name }, i) => {
@@ -42,7 +42,7 @@ class SelectionPanel {
         node("td", {}, percent(end)),
       );
     });
-    find(".shares").replaceChildren(node("thead", {}, head), node("tbody", {}, ...rows));
+    find(".i-shares").replaceChildren(node("thead", {}, head), node("tbody", {}, ...rows));
   }
 }
 

@@ -3,9 +3,9 @@
 class Tour {
   constructor(element, { move, close }) {
     this.element = element;
-    element.querySelector(".back").addEventListener("click", () => move(-1));
-    element.querySelector(".next").addEventListener("click", () => move(1));
-    element.querySelector(".close").addEventListener("click", close);
+    element.querySelector(".i-back").addEventListener("click", () => move(-1));
+    element.querySelector(".i-next").addEventListener("click", () => move(1));
+    element.querySelector(".i-close").addEventListener("click", close);
   }
 
   show(steps, index) {
@@ -13,9 +13,9 @@ class Tour {
     const on = index !== null;
     element.hidden = !on;
     if (!on) return;
-    element.querySelector(".text").textContent = steps[index].text;
-    element.querySelector(".count").textContent = `${index + 1} of ${steps.length}`;
-    element.querySelector(".back").disabled = index === 0;
-    element.querySelector(".next").textContent = index === steps.length - 1 ? "Done" : "Next";
+    element.querySelector(".i-text").textContent = steps[index].text;
+    element.querySelector(".i-count").textContent = `${index + 1} of ${steps.length}`;
+    element.querySelector(".i-back").disabled = index === 0;
+    element.querySelector(".i-next").textContent = index === steps.length - 1 ? "Done" : "Next";
   }
 }

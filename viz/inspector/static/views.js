@@ -19,30 +19,32 @@ class Views {
     Object.assign(this, { root, state });
     const find = (this.find = (selector) => root.querySelector(selector));
     const { update, pick } = act;
-    this.picture = new Picture(find("canvas.picture"));
-    this.strip = new Strip(find("canvas.strip"));
-    this.importance = new Histogram(find(".importance canvas"), { log: true, format: short });
-    this.similarity = new Histogram(find(".similarity canvas"), { log: false, format: similar });
-    this.card = new Card(find(".card"), (stage) => pick({ stage }));
-    this.answer = new AnswerPanel(find(".answer"), (word) => pick({ word, overlay: "attention" }));
-    this.traces = new Choice(find(".answers"), act.switchTo);
-    this.overlays = new Choice(find(".overlays"), (overlay) => pick({ overlay }));
-    this.tools = new Choice(find(".tools"), (tool) => update({ tool }));
-    this.modes = new Choice(find(".modes"), (mode) => update({ mode }));
-    this.stages = new Choice(find(".stages"), (stage) => pick({ stage }));
-    this.beside = new Choice(find(".beside .choice"), (beside) => pick({ beside }));
-    this.whatIf = new WhatIfPanel(find(".whatif"), (whatIf) => update({ whatIf }));
-    this.selection = new SelectionPanel(find(".selection"), {
+    this.picture = new Picture(find("canvas.i-picture"));
+    this.strip = new Strip(find("canvas.i-strip"));
+    this.importance = new Histogram(find(".i-importance canvas"), { log: true, format: short });
+    this.similarity = new Histogram(find(".i-similarity canvas"), { log: false, format: similar });
+    this.card = new Card(find(".i-card"), (stage) => pick({ stage }));
+    this.answer = new AnswerPanel(find(".i-answer"), (word) =>
+      pick({ word, overlay: "attention" }),
+    );
+    this.traces = new Choice(find(".i-answers"), act.switchTo);
+    this.overlays = new Choice(find(".i-overlays"), (overlay) => pick({ overlay }));
+    this.tools = new Choice(find(".i-tools"), (tool) => update({ tool }));
+    this.modes = new Choice(find(".i-modes"), (mode) => update({ mode }));
+    this.stages = new Choice(find(".i-stages"), (stage) => pick({ stage }));
+    this.beside = new Choice(find(".i-beside .i-choice"), (beside) => pick({ beside }));
+    this.whatIf = new WhatIfPanel(find(".i-whatif"), (whatIf) => update({ whatIf }));
+    this.selection = new SelectionPanel(find(".i-selection"), {
       clear: () => update({ selected: new Set() }),
       ask: act.ask,
     });
-    this.quiz = new Quiz(find(".quiz"), {
+    this.quiz = new Quiz(find(".i-quiz"), {
       reveal: () =>
         pick({ quiz: { ...state.quiz, revealed: true }, stage: Infinity, overlay: "fate" }),
       again: act.startQuiz,
       close: () => update({ quiz: null }),
     });
-    this.tour = new Tour(find(".guide"), {
+    this.tour = new Tour(find(".i-guide"), {
       move: (by) => act.visit(state.tour + by),
       close: () => update({ tour: null, lock: -1 }),
     });
@@ -50,7 +52,7 @@ class Views {
   }
 
   get width() {
-    return Math.floor(this.find(".frame").clientWidth);
+    return Math.floor(this.find(".i-frame").clientWidth);
   }
 
   // Take the room there is; `anew`: for other pictures, or in other colours.
@@ -60,7 +62,7 @@ class Views {
       const high = Math.max(300, Math.min(MAX_HEIGHT, 0.78 * innerHeight));
       picture.layout(trace, images, looks, width, high);
     }
-    const room = Math.floor(this.find(".stripbox").clientWidth);
+    const room = Math.floor(this.find(".i-stripbox").clientWidth);
     if (room && (anew || strip.width !== room)) strip.layout(trace, looks, room);
     for (const chart of charts) {
       const wide = Math.floor(chart.canvas.clientWidth); // 0 where it is not shown
@@ -80,8 +82,8 @@ class Views {
     picture.paint(overlay, now);
     strip.paint(trace.stages.map((stored, s) => (s === stage ? situation : stored)));
     for (const chart of this.charts) chart.paint(now.looks);
-    showLegend(this.find(".legend"), overlay.legend(now));
-    this.find(".caption").textContent = overlay.caption(now);
+    showLegend(this.find(".i-legend"), overlay.legend(now));
+    this.find(".i-caption").textContent = overlay.caption(now);
     this.answer.show(trace, now.other, state.word, overlay === OVERLAYS.attention);
     this.selection.show(state.selected, [trace, ...now.others], now.ask, now.looks);
     this.whatIf.show(now, state.whatIf);
@@ -95,7 +97,7 @@ class Views {
     const names = (list) => list.map(({ name }, value) => ({ value, label: name }));
     this.traces.show(traces.length > 1 ? names(traces) : [], state.trace);
     this.beside.show(names(others), state.beside);
-    find(".beside").hidden = others.length < 2;
+    find(".i-beside").hidden = others.length < 2;
     const possible = overlays.map(([value, { label }]) => ({ value, label }));
     this.overlays.show(possible, possible.find(({ value }) => OVERLAYS[value] === overlay)?.value);
     this.tools.show(TOOLS, state.tool);
@@ -105,16 +107,16 @@ class Views {
       return { value, label: capital(name), note };
     });
     this.stages.show(stages, state.stage);
-    find(".layer").hidden = overlay !== OVERLAYS.attention;
+    find(".i-layer").hidden = overlay !== OVERLAYS.attention;
     if (attention) {
-      const input = find(".layer input");
+      const input = find(".i-layer input");
       input.max = trace.attention.layers.length - 1;
       input.value = attention.index;
-      find(".layer output").textContent = attention.layer;
+      find(".i-layer output").textContent = attention.layer;
     }
-    find(".tour-button").hidden = trace.tour.length === 0;
-    find(".quiz-button").hidden = find(".playback").hidden = trace.last === 0;
-    find(".play").textContent = state.playing ? "Stop" : "Play";
+    find(".i-tour-button").hidden = trace.tour.length === 0;
+    find(".i-quiz-button").hidden = find(".i-playback").hidden = trace.last === 0;
+    find(".i-play").textContent = state.playing ? "Stop" : "Play";
   }
 
   // What the histograms count; those without anything to count are hidden.
@@ -123,9 +125,9 @@ class Views {
     const others = evidence.similarity?.map((value, t) => (fate[t] === Fate.KEPT ? NaN : value));
     this.importance.load(evidence.importance, fate);
     this.similarity.load(others, fate, tau);
-    this.find(".importance .note").textContent = `${capital(measure)}; logarithmic.`;
+    this.find(".i-importance .i-note").textContent = `${capital(measure)}; logarithmic.`;
     const drag = tau === undefined ? "" : " Drag τ: right of it they merge.";
-    this.find(".similarity .note").textContent = `Of the tokens that are no targets.${drag}`;
+    this.find(".i-similarity .i-note").textContent = `Of the tokens that are no targets.${drag}`;
   }
 
   // What follows the pointer: the lit patches, their ways, the markers and the card.
@@ -153,6 +155,6 @@ class Views {
     const { title, place, fate, why } = this.card.description ?? {};
     const held = this.state.lock >= 0 ? " Held." : "";
     const card = title ? `${title}, ${place}: ${FATES[fate]}. ${why}${held}` : "No patch.";
-    this.find(".spoken").textContent = text ?? card;
+    this.find(".i-spoken").textContent = text ?? card;
   }
 }

@@ -5,7 +5,7 @@ const NOT_HELD = "A trace does not hold what this step could be decided again wi
 class WhatIfPanel {
   constructor(element, change) {
     this.element = element;
-    this.controls = element.querySelector(".controls");
+    this.controls = element.querySelector(".i-controls");
     this.controls.addEventListener("input", ({ target }) => {
       const { name, read } = this.sliders.find((s) => s.name === target.name);
       const value = read(Number(target.value));
@@ -15,7 +15,7 @@ class WhatIfPanel {
       );
     });
     this.controls.addEventListener("click", (event) => {
-      if (event.target.closest(".reset")) change({});
+      if (event.target.closest(".i-reset")) change({});
     });
   }
 
@@ -32,10 +32,10 @@ class WhatIfPanel {
       label.querySelector("output").textContent = text(value);
     }
     this.controls.hidden = this.sliders.length === 0;
-    find(".reset").disabled = !changed;
-    find(".note").textContent =
+    find(".i-reset").disabled = !changed;
+    find(".i-note").textContent =
       this.sliders.length > 0 ? AGAIN : stage > 0 ? NOT_HELD : "Choose a stage after compression.";
-    find(".result").textContent = changed ? difference(trace.stages[stage], situation) : "";
+    find(".i-result").textContent = changed ? difference(trace.stages[stage], situation) : "";
   }
 
   // The sliders, built anew only where they are others than before: one may be in use.
@@ -52,7 +52,7 @@ class WhatIfPanel {
         node("output"),
       ),
     );
-    const reset = node("button", { type: "button", className: "reset" }, "As it was");
+    const reset = node("button", { type: "button", className: "i-reset" }, "As it was");
     this.controls.replaceChildren(...rows, reset);
   }
 }
