@@ -360,6 +360,21 @@ def test_the_word_where_two_answers_part_shows_both_lists(open_file, libra, fast
     expect(page.locator(".i-rivals h5")).to_have_count(1)
 
 
+def test_buttons_in_use_keep_the_focus(open_file, libra):
+    page = open_file(libra)
+    word = page.locator(".i-words button").nth(3)
+    word.focus()
+    page.keyboard.press("Enter")
+    expect(word).to_have_attribute("aria-pressed", "true")
+    expect(word).to_be_focused()
+    picture(page).click(position=spot(page, 40))
+    step = page.locator(".i-path button").first
+    step.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".i-stages input").nth(1)).to_be_checked()
+    expect(step).to_be_focused()
+
+
 # ----- what if -----
 
 

@@ -85,7 +85,7 @@ const heatScale = (looks, row) => [
   {
     sample: looks.heatGradient(),
     look: "wide",
-    text: `0 to ${percent(heatTop(row))} of the attention, per token`,
+    text: `0 to ${percent(heatTop(row))} of the attention or more, per token`,
   },
 ];
 
@@ -102,10 +102,10 @@ function stageCaption({ trace, stage, situation, changed }) {
 const HEAT = 0.78; // how far a heat map covers the picture
 const WITHIN = 0.99; // of all values lie within the heat scale: sinks would leave the rest black
 
-// What became of each patch.
-function paintFate(ctx, picture, situation) {
+// What became of each patch, or of some.
+function paintFate(ctx, picture, situation, some = () => true) {
   picture.looks.fates.forEach((look, fate) => {
-    const which = (p) => situation.fate[p] === fate;
+    const which = (p) => situation.fate[p] === fate && some(p);
     if (!situation.counts[fate]) return;
     if (look.strength) picture.fill(ctx, look.tint, look.strength, which);
     if (look.hatch) picture.fill(ctx, hatchPattern(ctx, ...look.hatch, picture.scale), 1, which);
@@ -129,11 +129,7 @@ function paintGroups(ctx, picture, situation, mode) {
     ctx.fillRect(...picture.box(p));
   }
   ctx.globalAlpha = 1;
-  picture.looks.fates.forEach((look, index) => {
-    const which = (p) => lost(p) && fate[p] === index;
-    if (look.strength) picture.fill(ctx, look.tint, look.strength, which);
-    if (look.hatch) picture.fill(ctx, hatchPattern(ctx, ...look.hatch, picture.scale), 1, which);
-  });
+  paintFate(ctx, picture, situation, lost);
   picture.borders(ctx, (p) => (lost(p) ? -10 - fate[p] : root[p]));
 }
 
@@ -196,12 +192,10 @@ function agreement(mine, theirs) {
 function paintAgreement(ctx, picture, side) {
   const { looks, panel, scale } = picture;
   picture.fill(ctx, panel, 0.7, (p) => side[p] === 0);
-  [
-    ["/", 1],
-    ["\\", 2],
-  ].forEach(([direction, value]) => {
-    picture.fill(ctx, looks.sides[value - 1], 0.65, (p) => side[p] === value);
-    picture.fill(ctx, hatchPattern(ctx, direction, "#fff", scale), 0.6, (p) => side[p] === value);
+  ["/", "\\"].forEach((direction, i) => {
+    const only = (p) => side[p] === i + 1;
+    picture.fill(ctx, looks.sides[i], 0.65, only);
+    picture.fill(ctx, hatchPattern(ctx, direction, "#fff", scale), 0.6, only);
   });
   picture.frameAll(ctx, (p) => side[p] === 3);
 }

@@ -2,46 +2,26 @@
 
 let groupsOfChoices = 0; // radio buttons need a name of their own on the page
 
-// A row of choices out of which one is on. options: [{ value, label, title, disabled }].
+// A row of choices out of which one is on. options: [{ value, label, title, note }].
 class Choice {
   constructor(element, pick) {
-    Object.assign(this, { element, pick, name: `inspector-choice-${groupsOfChoices++}` });
-    element.addEventListener("change", (event) =>
-      pick(this.options[Number(event.target.value)].value),
-    );
+    this.element = element;
+    this.name = `inspector-choice-${groupsOfChoices++}`;
+    element.addEventListener("change", ({ target }) => pick(this.options[target.value].value));
   }
 
   show(options, value) {
-    const key = JSON.stringify(options);
-    if (key !== this.key) {
-      this.options = options;
-      this.key = key;
-      this.element.replaceChildren(
-        ...options.map((option, i) => {
-          const input = node("input", {
-            type: "radio",
-            name: this.name,
-            value: i,
-            disabled: !!option.disabled,
-          });
-          return node(
-            "label",
-            { title: option.title ?? "" },
-            input,
-            node(
-              "span",
-              {},
-              option.label,
-              ...(option.note ? [node("small", {}, option.note)] : []),
-            ),
-          );
-        }),
-      );
-    }
-    this.element.hidden = options.length === 0;
-    this.element
-      .querySelectorAll("input")
-      .forEach((input, i) => (input.checked = options[i].value === value));
+    const { element } = this;
+    this.options = options;
+    refill(element, options, () => options.map((option, i) => this.choice(option, i)));
+    element.hidden = options.length === 0;
+    const inputs = element.querySelectorAll("input");
+    inputs.forEach((input, i) => (input.checked = options[i].value === value));
+  }
+
+  choice({ label, title = "", note }, value) {
+    const text = node("span", {}, label, ...(note ? [node("small", {}, note)] : []));
+    return node("label", { title }, node("input", { type: "radio", name: this.name, value }), text);
   }
 }
 
@@ -54,6 +34,14 @@ function node(name, properties = {}, ...children) {
       : (element[key] = value);
   element.append(...children);
   return element;
+}
+
+// Fill an element with children, unless it holds just that: a button in use keeps its focus.
+function refill(element, content, build) {
+  const key = JSON.stringify(content);
+  if (element.content === key) return;
+  element.content = key;
+  element.replaceChildren(...build());
 }
 
 // A word of the answer as text; white space made visible.
@@ -81,21 +69,16 @@ class AnswerPanel {
     const find = (name) => element.querySelector(name);
     const parting = other ? firstDifference(trace, other) : -1;
     find(".i-question").textContent = trace.question;
-    find(".i-words").replaceChildren(
-      ...trace.words.map(({ text, probability }, i) =>
-        node(
-          "button",
-          {
-            type: "button",
-            value: i,
-            className: i === parting ? "i-parts" : "",
-            title: `${percent(probability)} sure`,
-            "aria-pressed": String(attending && i === word),
-          },
-          wordText(text),
-        ),
-      ),
+    refill(find(".i-words"), [trace.words, parting], () =>
+      trace.words.map(({ text, probability }, value) => {
+        const className = value === parting ? "i-parts" : "";
+        const title = `${percent(probability)} sure`;
+        return node("button", { type: "button", value, className, title }, wordText(text));
+      }),
     );
+    find(".i-words")
+      .querySelectorAll("button")
+      .forEach((button, i) => button.setAttribute("aria-pressed", attending && i === word));
     const note = find(".i-parting");
     note.hidden = !other;
     if (other) note.textContent = this.parts(trace, other, parting);
@@ -162,23 +145,17 @@ class Card {
     chip.textContent = description ? FATES[description.fate] : "";
     chip.hidden = !description;
     if (description) chip.style.setProperty("--sample", looks.sample(description.fate));
-    find("dl").replaceChildren(
-      ...(description?.facts ?? []).map(({ label, value }) =>
+    const { facts = [], path = [] } = description ?? {};
+    refill(find("dl"), facts, () =>
+      facts.map(({ label, value }) =>
         node("div", {}, node("dt", {}, label), node("dd", {}, value)),
       ),
     );
-    find(".i-path").replaceChildren(
-      ...(description?.path ?? []).map(({ stage, name, where, fate }) =>
-        node(
-          "li",
-          {},
-          node(
-            "button",
-            { type: "button", value: stage, "data-fate": FATES[fate] },
-            `${name}: ${where}`,
-          ),
-        ),
-      ),
+    refill(find(".i-path"), path, () =>
+      path.map(({ stage, name, where, fate }) => {
+        const look = { type: "button", value: stage, "data-fate": FATES[fate] };
+        return node("li", {}, node("button", look, `${name}: ${where}`));
+      }),
     );
   }
 }
@@ -187,16 +164,11 @@ const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 // The legend under the picture: samples with their numbers.
 function showLegend(element, entries) {
+  const sample = (background, look) =>
+    node("i", { className: look ? `i-${look}` : "", style: `background:${background}` });
   element.replaceChildren(
-    ...entries.map(({ sample, text, look = "" }) =>
-      node(
-        "li",
-        {},
-        ...(sample
-          ? [node("i", { className: look && `i-${look}`, style: `background:${sample}` })]
-          : []),
-        text,
-      ),
+    ...entries.map(({ sample: background, text, look }) =>
+      node("li", {}, ...(background ? [sample(background, look)] : []), text),
     ),
   );
 }

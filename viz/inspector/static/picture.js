@@ -8,7 +8,6 @@ class Picture extends PatchMap {
   constructor(canvas) {
     super();
     this.canvas = canvas;
-    this.ctx = canvas.getContext("2d");
     this.base = document.createElement("canvas"); // the pictures alone
     this.painted = document.createElement("canvas"); // with their overlay
   }
