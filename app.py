@@ -23,6 +23,7 @@ from page import (
     engine,
     examples,
     figures,
+    inspect,
     learn,
     panels,
     theme,
@@ -70,6 +71,8 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             a = ask.AskTab(**pictures, **answer)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 several = compare.build()
+            with gr.Tab("Inspect", id="inspect") as inspect_tab:
+                inspected = inspect.build()
             with gr.Tab("Figures", id="figures") as figures_tab:
                 gallery = figures.build()
             with gr.Tab("Efficiency", id="efficiency") as efficiency_tab:
@@ -136,6 +139,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             several.outputs,
             **QUICK,
         )
+        inspect_tab.select(inspect.draw, shown, inspected, **QUICK)
         figures_tab.select(figures.draw, shown, gallery, **QUICK)
         efficiency_tab.select(efficiency.draw, shown, charts, **QUICK)
 

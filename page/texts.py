@@ -117,6 +117,9 @@ MEASURED = (
     "FLOPs and KV cache: as shares of vanilla's, visual tokens in the decoder alone. Times: as "
     "measured here, once for each method."
 )
+INSPECT = (
+    "Point at a patch, a bar or a token: every view shows where it went, and why. Click to hold it."
+)
 FIGURES = "Every figure that the current answer gives. The arrow in a corner saves it as PNG."
 EFFICIENCY = "What compression saves: by the papers' formula, and by the clock of this machine."
 CHARTS = (
