@@ -146,6 +146,8 @@ def first_difference(ours: str, theirs: str) -> int | None:
 
 def below(legend: str, overlay: str, pair: Sequence[Trace] = ()) -> str:
     """What the pictures of a comparison show; and of two under a slider, which is which."""
+    if not legend:
+        return note(texts.NOTHING_COMPARED)
     sides = texts.SLIDER.format(*(escape(title(trace.method)) for trace in pair)) if pair else ""
     return f'{legend}<p class="caption">{sides} {texts.OVERLAYS[overlay][1]}</p>'
 
