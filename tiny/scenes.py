@@ -64,13 +64,13 @@ def compose(
     Up to `signs` signs come on top; the more are allowed, the more scenes have any.
     """
     n = int(rng.integers(least, most + 1))
-    names = list(rng.choice(objects.NAMES[:-1], n, replace=False))
-    if rng.random() < 0.4:  # coloured shapes are one name in twenty: show them more often
-        names[0] = str(rng.choice(objects.SHAPES))
-    if n > 1 and rng.random() < 0.6:
-        same = int(rng.integers(2, min(5, n) + 1))
-        names[1:same] = [names[0]] * (same - 1)
-    if rng.random() < 0.3 * signs:
+    same = int(rng.integers(2, min(5, n) + 1)) if n > 1 and rng.random() < 0.6 else 1
+    kinds = list(rng.choice(objects.NAMES[:-1], n - same + 1, replace=False))
+    if rng.random() < 0.4:  # coloured shapes are one name in twenty: show more, several at once
+        shapes = rng.choice(objects.SHAPES, min(len(kinds), int(rng.integers(1, 4))), replace=False)
+        kinds[: len(shapes)] = shapes
+    names = [kinds[0]] * (same - 1) + kinds
+    if rng.random() < 0.4 * signs:
         names = [objects.SIGN] * int(rng.integers(1, signs + 1)) + names
     scene = Scene()
     scale = min(1.0, 2.4 / n**0.5)

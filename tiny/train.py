@@ -1,14 +1,15 @@
 """Train the embedded model from scratch: `python -m tiny.train` (or `make train`).
 
-Five stages, each quick where learning from pixels alone is slow:
+Six stages, each quick where learning from pixels alone is slow:
   symbols  half the decoder learns to answer from scenes written as patch codes, without pictures
   deeper   the same with the whole decoder: a layer that adds nothing yet after each of the first
   pixels   the tower learns to write those codes, from windows of pictures
   pictures the same on whole pictures
   joint    everything together
+  refine   the same, longer
 The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
-keeps a checkpoint and a JSONL log in its run folder and resumes from there. The last one may be
-shared by several processes: `torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
+keeps a checkpoint and a JSONL log in its run folder and resumes from there. The last two may
+be shared by several processes: `torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
 """
 
 import argparse
@@ -65,6 +66,16 @@ STAGES = {
         asked=24,
         budget=352,
         mixture=(6, 24, 9, 9, 12, 18, 6, 9, 7),  # more of what is still wrong by then
+    ),
+    "refine": Settings(
+        steps=4000,
+        batch=4,
+        decay=0.6,
+        visible=192,
+        rate=5e-4,
+        asked=24,
+        budget=352,
+        mixture=(6, 22, 7, 7, 10, 18, 8, 12, 10),
     ),
 }
 
@@ -482,12 +493,26 @@ def _windows(n: int, rng, easy: float) -> tuple[Tensor, dict[str, Tensor], Tenso
 
 def train_joint(folder: Path, settings: Settings) -> None:
     """Everything, from whole pictures."""
-    model, code = _assembled(folder), tiny.PatchCode()
-    criterion = CodeLoss(code, model.config.vision_config.hidden_size)
+    model = _assembled(folder)
+    criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
     saved = torch.load(folder / "pictures.pt", weights_only=True)
     criterion.load_state_dict(saved["criterion"])
-    run = Run(folder, "joint", settings, {"model": model, "criterion": criterion})
-    rng = np.random.default_rng([2 * 10**6, run.rank, run.step])
+    _answer_pictures(model, criterion, "joint", folder, settings, 2 * 10**6)
+
+
+def train_refine(folder: Path, settings: Settings) -> None:
+    """The same again with a rate that rises once more."""
+    model = tiny.build()
+    criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
+    saved = torch.load(folder / "joint.pt", weights_only=True)
+    model.load_state_dict(saved["model"])
+    criterion.load_state_dict(saved["criterion"])
+    _answer_pictures(model, criterion, "refine", folder, settings, 4 * 10**6)
+
+
+def _answer_pictures(model, criterion, stage: str, folder: Path, settings, seed: int) -> None:
+    run = Run(folder, stage, settings, {"model": model, "criterion": criterion})
+    rng = np.random.default_rng([seed, run.rank, run.step])
     mix = weights(settings)
     everywhere = torch.arange(N_PATCHES).expand(settings.batch, -1)
     for step in run.steps():
@@ -524,6 +549,7 @@ RUNNERS = {
     "pixels": train_pixels,
     "pictures": train_pictures,
     "joint": train_joint,
+    "refine": train_refine,
 }
 
 
@@ -550,7 +576,7 @@ def main() -> None:
         RUNNERS[stage](options.folder, settings)
     if options.export:
         model = tiny.build()
-        saved = torch.load(options.folder / "joint.pt", weights_only=True)
+        saved = torch.load(options.folder / "refine.pt", weights_only=True)
         model.load_state_dict(saved["model"])
         tiny.save(model, options.export)
 
