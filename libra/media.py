@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,19 @@ MAX_ASPECT = 100  # models scale the shorter edge up: a longer strip would fill 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 Source = str | Path | bytes | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Media:
+    """What a question is about: still pictures, or the sampled frames of one video."""
+
+    pictures: list[Image.Image]  # upright RGB
+    times: list[float] | None = None  # of a video: the second of each frame
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the pictures are the frames of one video."""
+        return self.times is not None
 
 
 def load_image(source: Source) -> Image.Image:
