@@ -1,5 +1,6 @@
 """Questions about a scene in the exact forms that the embedded model knows, with their answers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ KINDS = (
     "sign",
     "caption",
 )
+SEQUENCES = ("images", "video")  # about several pictures, and about films
+ORDINALS = ("first", "second", "third")
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 MOST = 5
 _SIDES = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
@@ -48,6 +51,51 @@ def mixture(scene: Scene, n: int, rng: np.random.Generator, weights: np.ndarray)
             if question is not None:
                 asked.append(question)
     return asked[:n]
+
+
+def ask_images(album: Sequence[Scene], rng: np.random.Generator) -> Question | None:
+    """Which of two or three pictures has an object; None where more than one has it."""
+    name = _name(_any(rng, album), rng, 0.85)
+    having = [i for i, scene in enumerate(album) if scene.count(name)]
+    if len(having) > 1:
+        return None
+    answer = ORDINALS[having[0]] if having else "none"
+    return Question("images", f"Which image has the {name}?", answer, (name,))
+
+
+def ask_film(film: Sequence[Scene], rng: np.random.Generator) -> Question | None:
+    """How an object moves, what comes in last, or how many of a kind appear."""
+    first, last = film[0], film[-1]
+    form = int(rng.integers(3))
+    if form == 0:
+        return _moves(first, last)
+    if form == 1:
+        came = last.things[-1]  # scenes list their objects in the order of coming in
+        late = [scene.count(came.name) for scene in film]
+        before = film[late.index(late[-1]) - 1] if late[0] < late[-1] else None
+        if before is None or len(last.things) - len(before.things) != 1:
+            return None
+        return Question("video", "What appears last?", came.name)
+    name = _name(last, rng, 0.85)
+    if last.count(name) > MOST:
+        return None
+    return Question("video", f"How many {plural(name)} appear?", str(last.count(name)), (name,))
+
+
+def _moves(first: Scene, last: Scene) -> Question | None:
+    """Which way the only moving object goes."""
+    before = {t.name: t for t in first.unique()}
+    for after in last.unique():
+        old = before.get(after.name)
+        if old is None:
+            continue
+        dx, dy = after.x - old.x, after.y - old.y
+        if max(abs(dx), abs(dy)) < 0.2:
+            continue
+        way = ("left", "right")[dx > 0] if abs(dx) > abs(dy) else ("up", "down")[dy > 0]
+        text = f"Which way does the {after.name} move?"
+        return Question("video", text, way, (after.name,))
+    return None
 
 
 def _any(rng, items):

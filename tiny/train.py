@@ -8,49 +8,25 @@ Six stages, each quick where learning from pixels alone is slow:
   joint    everything together
   refine   the same, longer
 The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
-keeps a checkpoint and a JSONL log in its run folder and resumes from there. The last two may
-be shared by several processes: `torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
+keeps a checkpoint and a JSONL log in its run folder and resumes from there. The last two may be
+shared by several processes: `torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
 """
 
 import argparse
 import contextlib
-import json
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from tiny import films, packing, questions, scenes
 from tiny import model as tiny
-from tiny import questions, scenes
-from tiny.objects import NAMES, plural
-from tiny.vocabulary import ASSISTANT, BOS, EOS, ID, USER, encode
-
-N_PATCHES = scenes.GRID**2
-START = 2  # <s> <user> stand before the picture
-_KIND = {kind: i for i, kind in enumerate(questions.KINDS)}
-_NAME_OF = {ID[w]: i for i, name in enumerate(NAMES) for w in (name, plural(name))}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One stage's schedule."""
-
-    steps: int
-    batch: int
-    rate: float
-    decay: float = 0.35  # share of the steps in which the rate falls
-    asked: int = 20  # questions for each scene
-    budget: int = 288  # question tokens for each scene
-    visible: int = 80  # patches that the decoder sees of a symbolic scene
-    mixture: tuple[float, ...] = (11, 15, 12, 12, 13, 12, 9, 9, 7)  # shares of questions.KINDS
-    compiled: bool = False
-
+from tiny.losses import CodeLoss, FactProbe
+from tiny.packing import N_PATCHES, pack
+from tiny.run import Run, Settings
 
 STAGES = {
     "symbols": Settings(steps=3000, batch=12, rate=1e-3, decay=0),
@@ -68,119 +44,17 @@ STAGES = {
         mixture=(6, 24, 9, 9, 12, 18, 6, 9, 7),  # more of what is still wrong by then
     ),
     "refine": Settings(
-        steps=4000,
+        steps=2800,
         batch=4,
-        decay=0.6,
+        decay=0.65,
         visible=192,
         rate=5e-4,
         asked=24,
         budget=352,
         mixture=(6, 22, 7, 7, 10, 18, 8, 12, 10),
+        sequences=True,
     ),
 }
-
-
-# ---- questions behind an image: packed, each sees the image and itself alone ----
-
-
-@dataclass
-class Packed:
-    """Question tokens of a batch, `[B, T]` each."""
-
-    ids: Tensor
-    block: Tensor  # number of the question, -1 for padding
-    place: Tensor  # position within the question
-    target: Tensor  # next answer token, -100 elsewhere
-    kind: Tensor  # kind of the question at its answer tokens
-    weight: Tensor  # of an answer token: long answers must not drown the short ones
-    facts: Tensor  # [B, T, 4] at tokens that name an object: known, count, x, y
-
-    @property
-    def known(self) -> Tensor:
-        """Which tokens `[B, T]` name an object."""
-        return self.facts[..., 0] > 0
-
-
-def pack(batch: list[scenes.Scene], settings: Settings, rng, weights) -> Packed:
-    """Ask each scene `settings.asked` questions and pack as many as the budget holds."""
-    shape = (len(batch), settings.budget)
-    ids = np.zeros(shape, np.int64)
-    block = np.full(shape, -1, np.int64)
-    place = np.zeros(shape, np.int64)
-    target = np.full(shape, -100, np.int64)
-    kind = np.full(shape, -1, np.int64)
-    weight = np.zeros(shape, np.float32)
-    facts = np.zeros((*shape, 4), np.float32)
-    for b, scene in enumerate(batch):
-        at = 0
-        for q, question in enumerate(questions.mixture(scene, settings.asked, rng, weights)):
-            ask = [*encode(question.text), ID[ASSISTANT]]
-            answer = [*encode(question.answer), ID[EOS]]
-            n, end = len(ask), at + len(ask) + len(answer)
-            if end > settings.budget:
-                continue
-            ids[b, at:end] = ask + answer
-            block[b, at:end] = q
-            place[b, at:end] = np.arange(end - at)
-            target[b, at + n - 1 : end - 1] = answer
-            kind[b, at + n - 1 : end - 1] = _KIND[question.kind]
-            weight[b, at + n - 1 : end - 1] = len(answer) ** -0.5
-            for i, token in enumerate(ask):
-                if token in _NAME_OF and NAMES[_NAME_OF[token]] in question.mentions:
-                    same = [t for t in scene.things if t.name == NAMES[_NAME_OF[token]]]
-                    x, y = (same[0].x, same[0].y) if len(same) == 1 else (-1, -1)
-                    facts[b, at + i] = (1, min(len(same), questions.MOST), x, y)
-            at = end
-    return Packed(*map(torch.from_numpy, (ids, block, place, target, kind, weight, facts)))
-
-
-def decode(model, visual: Tensor, where: Tensor, packed: Packed, weights=None) -> Tensor:
-    """Hidden states `[B, T, D]` of packed questions behind visual tokens `[B, N, D]`.
-
-    `where` `[B, N]` is the patch of each visual token: it keeps that patch's position id.
-    """
-    embed = model.get_input_embeddings()
-    b, n = where.shape
-    head = embed(torch.tensor([[ID[BOS], ID[USER]]])).expand(b, -1, -1)
-    inputs = torch.cat([head, visual, embed(packed.ids)], 1)
-    before = torch.arange(START).expand(b, -1)
-    positions = torch.cat([before, START + where, START + N_PATCHES + packed.place], 1)
-    block = torch.cat([torch.full((b, START + n), -2), packed.block], 1)
-    total = block.shape[1]
-    sees = torch.ones(total, total, dtype=torch.bool).tril()[None]
-    sees = sees & ((block[:, None] == -2) | (block[:, None] == block[:, :, None]))
-    output = model.model.language_model(
-        inputs_embeds=inputs, attention_mask=sees[:, None], position_ids=positions, use_cache=False
-    )
-    return output.last_hidden_state[:, START + n :]
-
-
-def answer_loss(model, hidden: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-    """Weighted cross entropy of the answer tokens, and which of them are right `[answers]`."""
-    at = packed.target >= 0
-    logits = model.lm_head(hidden[at]).float()
-    wanted = packed.target[at]
-    weight = packed.weight[at]
-    loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
-    return loss, logits.argmax(-1) == wanted
-
-
-class FactProbe(nn.Module):
-    """Reads count and place of an object off the hidden state of the word that names it."""
-
-    def __init__(self, width: int = tiny.WIDTH) -> None:
-        super().__init__()
-        self.count = nn.Linear(width, questions.MOST + 1)
-        self.where = nn.Linear(width, 2)
-
-    def forward(self, hidden: Tensor, packed: Packed) -> Tensor:
-        """Loss over the naming tokens; places count only where the object is alone."""
-        hidden, facts = hidden[packed.known], packed.facts[packed.known]
-        loss = F.cross_entropy(self.count(hidden).float(), facts[:, 1].long())
-        alone = facts[:, 2] >= 0
-        if alone.any():
-            loss = loss + 10 * F.mse_loss(self.where(hidden[alone]).float(), facts[alone, 2:])
-        return loss
 
 
 @contextlib.contextmanager
@@ -194,9 +68,6 @@ def captured(module: nn.Module):
         yield seen
     finally:
         handle.remove()
-
-
-# ---- the tower ----
 
 
 def tower(model, pixels: Tensor, places: Tensor | None = None, last: int = 0):
@@ -224,144 +95,6 @@ def normalise(pictures: list[np.ndarray]) -> Tensor:
     std = torch.tensor(processor.image_std).view(3, 1, 1)
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
     return (pixels - mean) / std
-
-
-class CodeLoss(nn.Module):
-    """How far projected patches are from their codes, and whether each names what it shows."""
-
-    def __init__(self, code: tiny.PatchCode, width: int) -> None:
-        super().__init__()
-        self.code = code
-        self.sharp = nn.Parameter(torch.tensor(2.5))
-        self.present = nn.Linear(width, len(NAMES))
-
-    def forward(self, projected, labels, places, cls) -> tuple[Tensor, dict[str, float]]:
-        """Loss for `projected` `[B, N, D]`; `cls` `[b, C]` must list the objects of its picture."""
-        wanted = self.code(**labels, place=places)
-        loss = 3 * ((projected.float() - wanted) ** 2).mean() / wanted.var()
-        logs = {"code": float(loss.detach()) / 3}
-        for key, share in (("name", 2.0), ("colour", 1.0), ("character", 1.0)):
-            label, table = labels[key], getattr(self.code, f"{key}s")
-            shown = label >= 0
-            if key != "name" and not shown.any():
-                continue
-            keep = torch.ones_like(shown) if key == "name" else shown
-            seen = projected[keep].float() - self.code.place[places.expand_as(label)[keep]]
-            scores = self.sharp.exp() * F.normalize(seen, dim=-1) @ F.normalize(table, dim=-1).T
-            errors = F.cross_entropy(scores, label[keep] % len(table), reduction="none")
-            shown = shown[keep]
-            loss = loss + share * errors[shown].mean()
-            if key == "name":  # most patches show nothing: they must not drown the others
-                loss = loss + errors[~shown].mean()
-            logs[key] = float((scores.argmax(-1) == label[keep])[shown].float().mean())
-        if cls is not None:
-            there = torch.zeros(len(cls), len(NAMES) + 1)
-            there.scatter_(1, labels["name"][: len(cls)] % (len(NAMES) + 1), 1.0)
-            score = self.present(cls).float()
-            loss = loss + 8 * F.binary_cross_entropy_with_logits(score, there[:, :-1])
-        return loss, logs
-
-
-# ---- running a stage ----
-
-
-class Run:
-    """Optimisers, schedule, checkpoint and log of one stage."""
-
-    def __init__(self, folder: Path, stage: str, settings: Settings, modules: dict[str, nn.Module]):
-        self.folder, self.stage, self.settings, self.modules = folder, stage, settings, modules
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path, self.log_path = folder / f"{stage}.pt", folder / f"{stage}.jsonl"
-        parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-        hidden = {
-            id(p)
-            for name, p in modules["model"].named_parameters()
-            if p.ndim == 2 and ".layers." in name
-        }
-        matrices = [p for p in parameters if id(p) in hidden]
-        others = [p for p in parameters if id(p) not in hidden]
-        self.parameters = parameters
-        self.optimisers = [
-            torch.optim.Muon(matrices, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
-        ]
-        self.step, self.sums, self.began = 0, {}, time.time()
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        if settings.compiled:
-            for name, module in modules["model"].named_modules():
-                if name.rpartition(".")[0].endswith(".layers"):
-                    module.compile(dynamic=False)
-        if self.path.exists():
-            saved = torch.load(self.path, weights_only=True)
-            self.step = saved["step"]
-            for key, module in modules.items():
-                module.load_state_dict(saved[key])
-            for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
-                optimiser.load_state_dict(state)
-
-    def steps(self):
-        """The remaining steps, with a progress bar; the rate warms up and falls at the end."""
-        bar = tqdm(range(self.step, self.settings.steps), initial=self.step, desc=self.stage,
-                   total=self.settings.steps, mininterval=10)  # fmt: skip
-        for step in bar:
-            left = (self.settings.steps - step) / self.settings.steps
-            fall = max(0.02, left / self.settings.decay) if self.settings.decay else 1.0
-            rate = self.settings.rate * min(1.0, (step + 1) / 100, fall)
-            for optimiser, factor in zip(self.optimisers, (2.0, 1.0), strict=True):
-                for group in optimiser.param_groups:
-                    group["lr"] = factor * rate
-            yield step
-        self.save()
-
-    def update(self, loss: Tensor, logs: dict[str, float]) -> None:
-        """One optimiser step; every 50 steps a line of means to the log."""
-        for optimiser in self.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if dist.is_initialized():
-            self._average_gradients()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for optimiser in self.optimisers:
-            optimiser.step()
-        self.step += 1
-        for key, value in logs.items():
-            total, n = self.sums.get(key, (0.0, 0))
-            self.sums[key] = (total + value, n + 1)
-        if self.step % 50 == 0 and self.rank == 0:
-            row = {k: round(total / n, 4) for k, (total, n) in self.sums.items()}
-            row = {"step": self.step, "seconds": round(time.time() - self.began), **row}
-            with self.log_path.open("a") as log:
-                log.write(json.dumps(row) + "\n")
-            self.sums = {}
-        if self.step % 250 == 0:
-            self.save()
-
-    def _average_gradients(self) -> None:
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(flat)
-        flat /= dist.get_world_size()
-        for own, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            own.copy_(mean.view_as(own))
-
-    def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
-        if self.rank != 0:
-            return
-        state = {key: module.state_dict() for key, module in self.modules.items()}
-        state |= {"step": self.step, "optimisers": [o.state_dict() for o in self.optimisers]}
-        torch.save(state, self.path.with_suffix(".part"))
-        self.path.with_suffix(".part").replace(self.path)
-
-
-def kind_logs(packed: Packed, right: Tensor) -> dict[str, float]:
-    """Share of right answer tokens of each kind of question."""
-    kind = packed.kind[packed.target >= 0]
-    return {
-        name: float(right[kind == i].float().mean())
-        for name, i in _KIND.items()
-        if (kind == i).any()
-    }
 
 
 def weights(settings: Settings) -> np.ndarray:
@@ -398,13 +131,14 @@ def _read_symbols(model, stage: str, folder: Path, settings: Settings) -> None:
         seen = {key: value.gather(1, where) for key, value in labels.items()}
         visual = code(**seen, place=where)
         visual = visual + 0.025 * torch.randn_like(visual)
-        packed = pack(batch, settings, rng, mix)
+        asked = [questions.mixture(scene, settings.asked, rng, mix) for scene in batch]
+        packed = pack(asked, settings.budget, batch)
         with torch.autocast("cpu", torch.bfloat16), captured(middle) as states:
-            hidden = decode(model, visual, where, packed)
-            loss, right = answer_loss(model, hidden, packed)
+            hidden = packing.decode(model, packing.alone(visual, where), packed)
+            loss, right = packing.answer_loss(model, hidden, packed)
             facts = probe(states[0][:, -settings.budget :], packed)
         logs = {"loss": float(loss.detach()), "facts": float(facts.detach())}
-        run.update(loss + 0.3 * facts, logs | kind_logs(packed, right))
+        run.update(loss + 0.3 * facts, logs | packing.kind_logs(packed, right))
 
 
 def _visible(labels: dict[str, Tensor], n: int, rng) -> Tensor:
@@ -518,19 +252,65 @@ def _answer_pictures(model, criterion, stage: str, folder: Path, settings, seed:
     for step in run.steps():
         batch = [scenes.compose(rng, most=int(rng.integers(5, 10))) for _ in range(settings.batch)]
         pictures, labels = zip(*(scenes.draw(scene, rng) for scene in batch), strict=True)
-        packed = pack(batch, settings, rng, mix)
+        asked = [questions.mixture(scene, settings.asked, rng, mix) for scene in batch]
+        packed = pack(asked, settings.budget)
         labels = tiny.stack(labels)
-        part = step < 0.8 * settings.steps  # a part is quicker, and enough until the end
+        part = step < 0.85 * settings.steps  # a part is quicker, and enough until the end
         where = _visible(labels, settings.visible, rng) if part else everywhere
         with torch.autocast("cpu", torch.bfloat16):
             features, cls = tower(model, normalise(pictures), last=1)
             projected = model.model.multi_modal_projector(features)
-            index = where[..., None].expand(-1, -1, projected.shape[-1])
-            hidden = decode(model, projected.gather(1, index), where, packed)
-            loss, right = answer_loss(model, hidden, packed)
+            hidden = packing.decode(model, packing.alone(_at(projected, where), where), packed)
+            loss, right = packing.answer_loss(model, hidden, packed)
         dense, logs = criterion(projected, labels, everywhere, cls)
-        logs |= {"loss": float(loss.detach())} | kind_logs(packed, right)
-        run.update(loss + 0.5 * dense, logs)
+        logs |= {"loss": float(loss.detach())} | packing.kind_logs(packed, right)
+        loss = loss + 0.5 * dense
+        if settings.sequences:
+            n = settings.visible // (3 if part else 1)
+            if step % 2:
+                seen, packed = _album(model, projected, labels, batch, n, rng)
+            else:
+                seen, packed = _films(model, criterion.code, n // 2, rng, drawn=step % 8 == 0)
+            with torch.autocast("cpu", torch.bfloat16):
+                hidden = packing.decode(model, seen, packed)
+                more, right = packing.answer_loss(model, hidden, packed)
+            loss = loss + 0.3 * more
+            logs |= packing.kind_logs(packed, right)
+        run.update(loss, logs)
+
+
+def _at(visual: Tensor, where: Tensor) -> Tensor:
+    """Visual tokens `[..., 576, D]` at patches `where` `[..., N]`."""
+    return visual.gather(-2, where[..., None].expand(*where.shape, visual.shape[-1]))
+
+
+def _album(model, projected, labels, batch, n: int, rng) -> tuple[packing.Seen, packing.Packed]:
+    """Two or three of a batch's pictures one after the other, `n` patches of each."""
+    chosen = rng.permutation(len(batch))[: int(rng.integers(2, 4))]
+    where = _visible({k: v[chosen] for k, v in labels.items()}, n, rng)
+    seen = packing.in_order(model, _at(projected[chosen], where)[None], where[None])
+    asked = [questions.ask_images([batch[i] for i in chosen], rng) for _ in range(12)]
+    return seen, pack([[q for q in asked if q]], 128)
+
+
+def _films(model, code, n: int, rng, drawn: bool) -> tuple[packing.Seen, packing.Packed]:
+    """A film as the tower sees it (`drawn`), or four as patch codes; `n` patches of each frame."""
+    shot = [films.compose(rng) for _ in range(1 if drawn else 4)]
+    asked = [[q for _ in range(10) if (q := questions.ask_film(film, rng))] for film in shot]
+    if drawn:
+        pictures, labels = zip(*films.draw(shot[0], rng), strict=True)
+        labels = tiny.stack(labels)
+        where = _visible(labels, n, rng)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            features, _ = tower(model, normalise(pictures))
+            visual = _at(model.model.multi_modal_projector(features), where)
+    else:
+        labels = tiny.stack([scenes.symbols(scene) for film in shot for scene in film])
+        where = _visible(labels, n, rng)
+        visual = code(**{k: v.gather(1, where) for k, v in labels.items()}, place=where)
+        visual = visual + 0.05 * torch.randn_like(visual)
+    visual, where = (x.unflatten(0, (len(shot), -1)) for x in (visual, where))
+    return packing.in_order(model, visual, where), pack(asked, 96)
 
 
 def _assembled(folder: Path):
