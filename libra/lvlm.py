@@ -89,12 +89,14 @@ class LVLM:
 
     def default_layers(self, method: str) -> tuple[int, ...]:
         """The decoder layers after which the paper of `method` reduces, scaled to this depth."""
-        return default_layers(registry.get(method), self.n_layers)
+        return default_layers(registry.create(method), self.n_layers)
 
     def default_encoder_layers(self, method: str) -> tuple[int, ...]:
         """The encoder layers inside which `method` reduces, scaled to this encoder's depth."""
         return default_encoder_layers(
-            registry.get(method), len(self.family.encoder_layers), self.family.last_encoder_layer
+            registry.create(method),
+            len(self.family.encoder_layers),
+            self.family.last_encoder_layer,
         )
 
     def encode(self, images: Sequence[Source]) -> Features:

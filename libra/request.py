@@ -106,14 +106,14 @@ def load_pictures(images: Source | Sequence[Source] | None) -> list[Image.Image]
     return [load_image(image) for image in images]
 
 
-def default_layers(method: type[Method], n_layers: int) -> tuple[int, ...]:
+def default_layers(method: Method, n_layers: int) -> tuple[int, ...]:
     """The decoder layers of a method's first preset, in a decoder `n_layers` deep."""
     if method.kind == "none" or "decoder" not in method.sites():
         return ()
     return scale_layers(_preset(method, "layers") or (3,), n_layers)
 
 
-def default_encoder_layers(method: type[Method], n_layers: int, last: int) -> tuple[int, ...]:
+def default_encoder_layers(method: Method, n_layers: int, last: int) -> tuple[int, ...]:
     """The encoder layers of a method's first preset, in an encoder `n_layers` deep."""
     if "encoder" not in method.sites():
         return ()
@@ -137,12 +137,12 @@ def scale_encoder_layers(layers: Sequence[int], n_layers: int, last: int) -> tup
     return tuple(sorted({min(last, round(x * n_layers / 24)) for x in layers}))
 
 
-def _preset(method: type[Method], name: str) -> tuple[int, ...]:
+def _preset(method: Method, name: str) -> tuple[int, ...]:
     return next((preset[name] for preset in method.presets.values() if name in preset), ())
 
 
 def _plan_layers(method: Method, family: Family, layers: Sequence[int] | None) -> tuple[int, ...]:
-    default = default_layers(type(method), family.geometry.n_layers)
+    default = default_layers(method, family.geometry.n_layers)
     return _chosen_layers(layers, default, family.geometry.n_layers - 1, "Layers")
 
 
@@ -150,7 +150,7 @@ def _plan_encoder_layers(
     method: Method, family: Family, layers: Sequence[int] | None
 ) -> tuple[int, ...]:
     last = family.last_encoder_layer
-    default = default_encoder_layers(type(method), len(family.encoder_layers), last)
+    default = default_encoder_layers(method, len(family.encoder_layers), last)
     return _chosen_layers(layers, default, last, "Encoder layers")
 
 

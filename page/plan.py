@@ -47,7 +47,7 @@ def comparison(own: dict, chosen: Sequence[str], shared: dict[str, Any]) -> list
 def defaults(method: str, model: str) -> dict[str, Any]:
     """What a method does in a model unless told otherwise."""
     layers = engine.load(model).default_layers(method)
-    encoder_layers = default_encoder_layers(methods.get(method), *engine.encoder_depth(model))
+    encoder_layers = default_encoder_layers(methods.create(method), *engine.encoder_depth(model))
     plan = {"ratio": 0.0, "layers": layers, "encoder_layers": encoder_layers}
     return plan | {p.name: p.default for p in methods.parameters(method)}
 
@@ -124,7 +124,7 @@ def compresses(method: str) -> bool:
 
 def acts_in_encoder(method: str) -> bool:
     """Whether a method has encoder layers to choose."""
-    return "encoder" in methods.get(method).sites()
+    return "encoder" in methods.create(method).sites()
 
 
 def slides(method: str) -> bool:

@@ -25,7 +25,7 @@ import libra
 from libra import InputError, cost, models
 from libra.decoder import CompressedCache
 from libra.layout import TokenLayout
-from libra.methods import get
+from libra.methods import create
 from libra.request import default_layers
 
 
@@ -293,15 +293,15 @@ def test_concurrent_answers_equal_serial_ones(lvlm):
 
 
 def test_default_layers_scale_with_the_depth():
-    libra_layers = {n: default_layers(get("libra"), n) for n in (8, 28, 32, 40)}
+    libra_layers = {n: default_layers(create("libra"), n) for n in (8, 28, 32, 40)}
     assert libra_layers == {
         8: (1, 3, 5),
         28: (6, 13, 20),
         32: (7, 15, 23),
         40: (9, 19, 29),
     }
-    assert [default_layers(get("fastv"), n) for n in (8, 28, 32, 40)] == [(1,), (3,), (3,), (3,)]
-    assert default_layers(get("vanilla"), 32) == ()
+    assert [default_layers(create("fastv"), n) for n in (8, 28, 32, 40)] == [(1,), (3,), (3,), (3,)]
+    assert default_layers(create("vanilla"), 32) == ()
 
 
 # -- bad input --------------------------------------------------------------------------------

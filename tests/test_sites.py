@@ -1,7 +1,7 @@
 """Compression before the decoder, against a recomputation from weights and plain modules."""
 
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -32,12 +32,18 @@ CONNECTOR = {
     "divprune": create("divprune", ratio=0.6),
     "spatial": create("spatial", rows=2, columns=3),
     "sequential": create("sequential", ratio=0.5),
+    "random": create("random", ratio=0.5, site="connector"),
+    "kmeans": create("kmeans", ratio=0.5, site="connector"),
 }
 ENCODER = {
     "tome": create("tome", ratio=0.25),
     "evit": create("evit", ratio=0.3),
     "illava": create("illava", ratio=0.4),
     "illava, as in the paper": create("illava", ratio=0.4, follow="paper"),
+    "illava without merging": create("illava", ratio=0.4, merge="none"),
+    "random": create("random", ratio=0.25, site="encoder"),
+    "greedy": create("greedy", ratio=0.25, site="encoder"),
+    "kmeans": create("kmeans", ratio=0.25, site="encoder"),
 }
 ENCODER_LAYERS = (1, 3)
 
@@ -105,7 +111,7 @@ def assert_same_words(trace, logits):
     )
 
 
-def connector_tokens(method, model, states, layout):
+def connector_tokens(method, model, states, layout, generator):
     """What a connector method is given for one picture."""
     last = method.name.startswith("prumerge") and method.follow == "code"
     layer = model.model.vision_tower.encoder.layers[-1 if last else -2]
@@ -117,6 +123,7 @@ def connector_tokens(method, model, states, layout):
         importance=attention.mean(0)[0, 1:].float(),
         keys=keys.mean(0)[1:],
         layout=layout,
+        generator=generator,
     )
 
 
@@ -127,11 +134,12 @@ def test_connector_equals_recomputation(any_lvlm, case, n_images):
     method, model = CONNECTOR[case], reference_of(any_lvlm)
     images = [make_image(i, 80 - 20 * i, 60) for i in range(n_images)]
     trace = run(any_lvlm, method, images)
+    generator = torch.Generator().manual_seed(0)
     features, slots = [], []
     for i, image in enumerate(images):
         states = plain_states(model, pixels_of(any_lvlm, image))
         layout = any_lvlm.family.layout([image.size])
-        reduction = method.reduce(connector_tokens(method, model, states, layout))
+        reduction = method.reduce(connector_tokens(method, model, states, layout, generator))
         features.append(reduction.dense().double() @ states[-2][1:])
         slots += [N_VISUAL * i + slot for slot in reduction.slot.tolist()]
     assert_same_words(trace, generate(model, any_lvlm, features))
@@ -150,6 +158,7 @@ def test_encoder_equals_recomputation(any_lvlm, case):
     tower = model.model.vision_tower
     x = tower.pre_layrnorm(tower.embeddings(pixels_of(any_lvlm, image)))[0]
     size, lineage = torch.ones(N_VISUAL), torch.eye(N_VISUAL, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
     for i, layer in enumerate(tower.encoder.layers[:-1]):
         attention, keys = attention_of(layer, x)
         values = torch.stack(
@@ -163,7 +172,7 @@ def test_encoder_equals_recomputation(any_lvlm, case):
             patches, n = x[1:], len(x) - 1
             step = method
             if method.name == "illava":
-                step = create("illava", keep=n - 4, follow=method.follow)
+                step = replace(method, keep=n - 4)
             reduction = step.reduce(
                 Tokens(
                     hidden=patches,
@@ -171,6 +180,7 @@ def test_encoder_equals_recomputation(any_lvlm, case):
                     received=received,
                     keys=keys.mean(0)[1:],
                     size=size,
+                    generator=generator,
                 )
             )
             matrix = reduction.dense().double()

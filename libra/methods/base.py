@@ -80,10 +80,9 @@ class Method(ABC):
         for parameter in fields(self):
             check_value(self.name, parameter, getattr(self, parameter.name))
 
-    @classmethod
-    def sites(cls) -> tuple[str, ...]:
-        """Where it acts, if it acts at several sites in one request."""
-        return (cls.site,)
+    def sites(self) -> tuple[str, ...]:
+        """Where it acts: at one site or, in one request, at several."""
+        return (self.site,)
 
     @abstractmethod
     def reduce(self, tokens: Tokens) -> Reduction:
@@ -155,6 +154,19 @@ class RatioMethod(Method):
     def unchanged(self, tokens: Tokens) -> Reduction:
         """What to return when nothing is to be removed."""
         return Reduction.identity(len(tokens), tokens.hidden.device)
+
+
+@dataclass(frozen=True)
+class Baseline(RatioMethod):
+    """A method that looks at hidden states at most, and so can act anywhere."""
+
+    site: str = field(
+        default="decoder",
+        metadata={
+            "help": "where it acts",
+            "choices": ("decoder", "connector", "encoder"),
+        },
+    )
 
 
 def check_value(method: str, parameter: Field, value: object) -> None:

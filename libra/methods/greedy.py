@@ -5,13 +5,13 @@ from typing import ClassVar
 
 import torch
 
-from libra.methods.base import RatioMethod, Tokens
+from libra.methods.base import Baseline, Tokens
 from libra.methods.operations import at_least_fp32, merge_groups
 from libra.reduction import Reduction
 
 
 @dataclass(frozen=True)
-class Greedy(RatioMethod):
+class Greedy(Baseline):
     """Merge the two most similar tokens into their mean until few enough are left.
 
     Exact and slow: one step per removed token, each a search through all pairs.

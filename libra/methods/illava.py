@@ -49,9 +49,16 @@ class ILLaVA(RatioMethod):
             "choices": ("code", "paper"),
         },
     )
+    merge: str = field(
+        default="recycle",
+        metadata={
+            "help": "merge the least attended tokens into one, or only drop them (the paper's "
+            "attention-based pruning)",
+            "choices": ("recycle", "none"),
+        },
+    )
 
-    @classmethod
-    def sites(cls) -> tuple[str, ...]:
+    def sites(self) -> tuple[str, ...]:
         """Encoder and decoder."""
         return ("encoder", "decoder")
 
@@ -69,7 +76,10 @@ class ILLaVA(RatioMethod):
         n = len(tokens)
         (ranking,) = self.needs
         score = tokens.scores(ranking)
-        merged = score.sort(stable=True).indices[: n - n_keep + 1]
+        ascending = score.sort(stable=True).indices
+        if self.merge == "none":
+            return Reduction.select(ascending[n - n_keep :].sort().values, n, {ranking: score})
+        merged = ascending[: n - n_keep + 1]
         weight = torch.arange(len(merged), 0, -1, dtype=score.dtype, device=score.device)
         weight = weight / weight.sum()
         others, survivor = complement(merged, n), merged[-1:]

@@ -7,13 +7,13 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from libra.methods.base import RatioMethod, Tokens
+from libra.methods.base import Baseline, Tokens
 from libra.methods.operations import at_least_fp32, complement, merge_groups, spread, top
 from libra.reduction import Reduction
 
 
 @dataclass(frozen=True)
-class KMeans(RatioMethod):
+class KMeans(Baseline):
     """A few iterations of Lloyd's algorithm on the hidden states.
 
     The first centres are evenly spaced tokens. A cluster that runs empty takes over the token that

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import torch
 
-from libra.methods.base import RatioMethod, Tokens
+from libra.methods.base import Baseline, Tokens
 from libra.reduction import Reduction
 
 
 @dataclass(frozen=True)
-class Random(RatioMethod):
+class Random(Baseline):
     """Keep tokens drawn at random, in their original order.
 
     The draw comes from the generator of the request; without one the seed is 0.
