@@ -1,0 +1,93 @@
+"""What one transformer layer computes, moves and holds, operation by operation.
+
+A multiply-add counts as two FLOPs, as in the peak figures of devices. Element-wise work counts by
+the bytes it moves; rotary embeddings are left out.
+"""
+
+from dataclasses import dataclass
+
+from libra.architecture import Stack
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One kernel: what it computes, and what it moves between memory and processor."""
+
+    name: str
+    flops: float  # of matrix products; a multiply-add is two, element-wise work none
+    weights: float  # bytes of weights read
+    read: float  # bytes of activations, keys and values read
+    written: float  # bytes of activations, keys and values written
+
+    @property
+    def bytes(self) -> float:
+        """Bytes moved."""
+        return self.weights + self.read + self.written
+
+
+def linear(name: str, n: int, shape: tuple[int, int], itemsize: float) -> Operation:
+    """`n` vectors through a weight matrix of `shape` (inputs, outputs)."""
+    a, b = shape
+    return Operation(name, 2 * n * a * b, a * b * itemsize, n * a * itemsize, n * b * itemsize)
+
+
+def layer_operations(
+    stack: Stack, n: int, cached: int = 0, itemsize: float = 2, fused: bool = True
+) -> list[Operation]:
+    """What one layer does with `n` tokens whose attention spans `cached` earlier ones, too.
+
+    Prefill and encoder: n tokens, none cached. Decoding: one token over the cache.
+
+    Args:
+        stack: sizes of the layer.
+        n: tokens that it processes.
+        cached: tokens whose keys and values are read from the cache.
+        itemsize: bytes per number, of weights and activations.
+        fused: flash or SDPA attention; eager attention writes and reads its matrix.
+    """
+    keys, at = n + cached, stack.matrices
+    state, wide = n * stack.d * itemsize, n * stack.m * itemsize
+    cache, matrix = keys * stack.d_kv * itemsize, stack.heads * n * keys * itemsize
+    product = 2 * n * keys * stack.d
+    if fused:
+        attention = [Operation("attention", 2 * product, 0, state + 2 * cache, state)]
+    else:
+        attention = [
+            Operation("scores", product, 0, state + cache, matrix),
+            Operation("softmax", 0, 0, matrix, matrix),
+            Operation("mix", product, 0, matrix + cache, state),
+        ]
+    matrices = {name: linear(name, n, shape, itemsize) for name, shape in at.items()}
+    return [
+        Operation("norm", 0, 0, state, state),
+        *(matrices[name] for name in ("query", "key", "value")),
+        *attention,
+        matrices["out"],
+        Operation("add", 0, 0, 2 * state, state),
+        Operation("norm", 0, 0, state, state),
+        *(matrices[name] for name in ("gate", "up") if name in matrices),
+        Operation("activation", 0, 0, (1 + stack.gated) * wide, wide),
+        matrices["down"],
+        Operation("add", 0, 0, 2 * state, state),
+    ]
+
+
+def peak_activation(stack: Stack, n: int, itemsize: float = 2, fused: bool = True) -> float:
+    """Most bytes of activations that a decoder layer holds at once for `n` tokens: an estimate.
+
+    It is reached in one of three places: while rotary embedding turns the keys (residual, norm,
+    query before and after, key, value and three of the keys' size), at the softmax of eager
+    attention (its matrix before and after), or in the MLP (residual, norm, three vectors of its
+    width, and still the matrix of eager attention). KV cache and weights are not part of it.
+    """
+    matrix = 0 if fused else stack.heads * n
+    rotary = 4 * stack.d + 5 * stack.d_kv
+    softmax = 4 * stack.d + 2 * stack.d_kv + 2 * matrix
+    mlp = 2 * stack.d + (2 + stack.gated) * stack.m + matrix
+    return n * max(rotary, softmax, mlp) * itemsize
+
+
+def repeated(operation: Operation, times: int) -> Operation:
+    """An operation over several sequences at once: its weights are read once."""
+    o = operation
+    return Operation(o.name, times * o.flops, o.weights, times * o.read, times * o.written)

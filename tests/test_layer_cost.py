@@ -1,0 +1,173 @@
+"""FLOPs, bytes and memory of a workload against counters that watch the real model run."""
+
+import math
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache, LlamaConfig, Qwen2VLConfig
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
+
+from libra.architecture import ARCHITECTURES, Architecture, Stack
+from libra.cost import Workload
+from libra.layer_cost import layer_operations, peak_activation
+from libra.models import open_model
+from tests.conftest import IMAGE_SIZE, N_LAYERS, N_VISUAL, make_model
+
+TEXT = 9
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model("eager")  # the counter does not see fused attention on a CPU
+
+
+@pytest.fixture(scope="module")
+def workload(model):
+    architecture = Architecture.of("micro", model.config)
+    return Workload(architecture, N_VISUAL, [N_VISUAL] * N_LAYERS, TEXT)
+
+
+def counted(run):
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def total(operations):
+    return sum(operation.flops for operation in operations)
+
+
+def test_the_full_count_is_what_the_model_multiplies(model, workload):
+    tower, pixels = model.model.vision_tower, torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE).double()
+    assert total(workload.encoder()) == counted(lambda: tower(pixels))
+    patches = torch.zeros(N_VISUAL, 32).double()
+    projector = model.model.multi_modal_projector
+    assert total(workload.connector()) == counted(lambda: projector(patches))
+    cache = DynamicCache(config=model.config.get_text_config())
+    prompt = {"inputs_embeds": torch.zeros(1, N_VISUAL + TEXT, 64).double()}
+    word = {"input_ids": torch.zeros(1, 1, dtype=torch.long)}
+    run = {"past_key_values": cache, "logits_to_keep": 1}
+    assert total(workload.prefill()) == counted(lambda: model(**prompt, **run))
+    for step in (1, 2):
+        assert total(workload.decode(step)) == counted(lambda: model(**word, **run))
+
+
+def test_the_cache_is_what_the_formula_says(model, workload):
+    cache = DynamicCache(config=model.config.get_text_config())
+    prompt = torch.zeros(1, N_VISUAL + TEXT, 64).double()
+    model(inputs_embeds=prompt, past_key_values=cache, logits_to_keep=1)
+    held = [layer.keys.nbytes + layer.values.nbytes for layer in cache.layers]
+    assert [8 / 2 * n for n in workload.kv_bytes()] == held  # two bytes there, eight here
+
+
+def test_several_pictures_are_several_units(model):
+    architecture = Architecture.of("micro", model.config)
+    two = Workload(architecture, 2 * N_VISUAL, [2 * N_VISUAL] * N_LAYERS, TEXT)
+    pixels = torch.zeros(2, 3, IMAGE_SIZE, IMAGE_SIZE).double()
+    assert total(two.encoder()) == counted(lambda: model.model.vision_tower(pixels))
+    one = Workload(architecture, N_VISUAL, [N_VISUAL] * N_LAYERS, TEXT)
+    weights = [sum(o.weights for o in work.encoder()) for work in (one, two)]
+    assert weights[0] == weights[1]
+
+
+def test_an_encoder_that_merges_has_less_to_do_in_later_layers(workload):
+    patches = [16, 16, 12, 8, 8]
+    merging = Workload(workload.architecture, 16, [8] * N_LAYERS, TEXT, patches)
+    stack = workload.architecture.encoder
+    expected = sum(total(layer_operations(stack, n + 1)) for n in patches)
+    assert total(merging.encoder()) == expected + 2 * 16 * 588 * 32
+    assert total(merging.connector()) == total(workload.connector()) / 2
+
+
+def test_qwen2_vl_sizes_come_from_its_configuration():
+    config = Qwen2VLConfig(
+        text_config={"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100},
+        vision_config={"embed_dim": 32, "depth": 2, "num_heads": 4, "hidden_size": 64},
+    )
+    architecture = Architecture.of("micro", config)
+    config.vision_config._attn_implementation = "eager"
+    vision = Qwen2VisionTransformerPretrainedModel(config.vision_config).eval()
+    grid = torch.tensor([[1, 4, 6]])
+    work = Workload(architecture, 6, [6, 6], TEXT)
+    run = counted(lambda: vision(torch.zeros(24, 3 * 2 * 14 * 14), grid_thw=grid))
+    assert total(work.encoder()) + total(work.connector()) == run
+
+
+def test_the_embedded_model_is_listed_as_it_is():
+    listed = ARCHITECTURES["tiny-llava"]
+    assert Architecture.of("tiny-llava", open_model("tiny-llava").model.config) == listed
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("llava-1.5-7b", 7.06),
+        ("llava-1.5-13b", 13.35),
+        ("llava-next-8b", 8.36),
+        ("llava-onevision-7b", 8.03),
+        ("qwen2-vl-7b", 8.29),
+    ],
+)
+def test_listed_models_have_the_published_number_of_weights(name, billions):
+    a = ARCHITECTURES[name]
+
+    def weights(stack):
+        return stack.n_layers * sum(math.prod(shape) for shape in stack.matrices.values())
+
+    outside = 2 * a.vocabulary * a.decoder.d + a.pixels * a.encoder.d
+    outside += sum(math.prod(shape) for shape in a.connector)
+    whole = weights(a.decoder) + weights(a.encoder) + outside
+    assert whole / 1e9 == pytest.approx(billions, rel=0.005)
+
+
+class Live(TorchDispatchMode):
+    """The most bytes that the results of operations held at once."""
+
+    def __init__(self, *others):
+        super().__init__()
+        self.now = self.peak = 0
+        self.known = {tensor.untyped_storage().data_ptr() for tensor in others}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **kwargs or {})
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._watch(tensor.untyped_storage())
+        return result
+
+    def _watch(self, storage):
+        if (place := storage.data_ptr()) in self.known or not storage.nbytes():
+            return
+        self.known.add(place)
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, place, storage.nbytes())
+
+    def _forget(self, place, size):
+        self.known.discard(place)
+        self.now -= size
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("d", "m", "heads", "n"), [(64, 320, 4, 96), (64, 32, 8, 200)])
+def test_the_estimated_peak_is_near_the_observed_one(attention, d, m, heads, n):
+    config = LlamaConfig(
+        hidden_size=d,
+        intermediate_size=m,
+        num_attention_heads=heads,
+        num_hidden_layers=1,
+        attn_implementation=attention,
+    )
+    layer = LlamaDecoderLayer(config, layer_idx=0).eval()
+    hidden, position = torch.randn(1, n, d), torch.arange(n)[None]
+    rotary = LlamaRotaryEmbedding(config)(hidden, position)
+    with torch.no_grad(), Live(*layer.parameters(), *rotary, hidden) as live:
+        layer(hidden, position_embeddings=rotary)
+    seen = live.peak + hidden.nbytes  # the residual is there from the beginning
+    estimate = peak_activation(Stack(1, d, m, heads, d), n, 4, fused=attention == "sdpa")
+    assert estimate == pytest.approx(seen, rel=0.1)
