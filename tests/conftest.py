@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -27,10 +28,15 @@ N_ENCODER_LAYERS = 5
 WORDS = "is there a cat dog in the image ? what how many left right yes no one two of".split()
 
 
+CHROMIUM = shutil.which("chromium")
+NO_CHROMIUM = "no Chromium found: install it with `apt-get install -y chromium`"
+PATIENCE = 60_000  # milliseconds that a browser waits; machines that test are often busy
+
+
 def pytest_configure() -> None:
     """Where the browser tests must run (`LIBRA_REQUIRE_BROWSER`), stop if they cannot."""
-    if os.environ.get("LIBRA_REQUIRE_BROWSER") and shutil.which("chromium") is None:
-        raise pytest.UsageError("no Chromium found: install it with `apt-get install -y chromium`")
+    if os.environ.get("LIBRA_REQUIRE_BROWSER") and CHROMIUM is None:
+        raise pytest.UsageError(NO_CHROMIUM)
 
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "<user>", "<assistant>"]
@@ -148,3 +154,69 @@ def model_folder(tmp_path_factory):
     make_tokenizer().save_pretrained(folder)
     make_image_processor().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(model_folder):
+    """The micro model as the page names it."""
+    return str(model_folder)
+
+
+@pytest.fixture(scope="module")
+def url(model, tmp_path_factory):
+    """The page on the micro model with two prepared examples."""
+    from tests.serve_page import prepare_examples, serve_page
+
+    folder = prepare_examples(tmp_path_factory.mktemp("examples"), model)
+    with serve_page(model, folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium; tests that need one are skipped without it.
+
+    It is closed after each module: while it is open, an event loop runs in this thread.
+    """
+    if CHROMIUM is None:
+        pytest.skip(NO_CHROMIUM)
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, url):
+    """Open the page; requests to other hosts and errors of scripts fail the test."""
+    contexts, strangers, errors = [], [], []
+
+    def open_(width=1440, height=960, **options):
+        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("request", lambda request: strangers.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.locator("#hero img").wait_for()
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    own = urlsplit(url).netloc
+    assert not [u for u in strangers if u.startswith("http") and urlsplit(u).netloc != own]
+    assert not errors
+
+
+def expect(locator):
+    """Playwright's, imported only where a browser is driven."""
+    from playwright.sync_api import expect as playwright_expect
+
+    return playwright_expect(locator)

@@ -1,7 +1,6 @@
 """The inspector in headless Chromium: the stand-alone file opened from disk, and inside Gradio."""
 
 import json
-import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,17 +12,10 @@ from libra import methods
 from libra.methods import Tokens
 from libra.reduction import Fate
 from libra.trace import Event, Trace
+from tests.conftest import PATIENCE, expect
 from viz import inspector
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="no Chromium found: install it with `apt-get install -y chromium`",
-    ),
-]
-PATIENCE = 60_000  # milliseconds; machines that test are often busy
+pytestmark = pytest.mark.browser
 GRID = 12
 N = GRID * GRID
 PICTURE = photo(336, 336)
@@ -39,19 +31,6 @@ def fastv():
     return make_trace(
         "fastv", layers=(1,), grid=(GRID, GRID), pictures=[PICTURE], answer="a man in uniform"
     )
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import expect, sync_playwright
-
-    expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -82,12 +61,6 @@ def open_file(chromium, tmp_path):
     for context in contexts:
         context.close()
     assert not troubles
-
-
-def expect(locator):
-    from playwright.sync_api import expect as playwright_expect
-
-    return playwright_expect(locator)
 
 
 def run(page, body, argument=None):

@@ -10,19 +10,6 @@ from gradio_client.exceptions import AppError
 from libra.trace import Trace
 from page import engine
 from tests.conftest import N_LAYERS, N_VISUAL, QUESTION, make_image
-from tests.serve_page import prepare_examples, serve_page
-
-
-@pytest.fixture(scope="module")
-def model(model_folder):
-    return str(model_folder)
-
-
-@pytest.fixture(scope="module")
-def url(model, tmp_path_factory):
-    folder = prepare_examples(tmp_path_factory.mktemp("examples"), model)
-    with serve_page(model, folder) as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """The page in headless Chromium, on the micro model."""
 
 import io
-import shutil
 import zipfile
-from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -11,73 +9,9 @@ from PIL import Image
 from libra.trace import Trace
 from page import engine, texts
 from page.shown import Result
-from tests.conftest import N_VISUAL, QUESTION, make_image
-from tests.serve_page import prepare_examples, serve_page
+from tests.conftest import N_VISUAL, QUESTION, expect, make_image
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="no Chromium found: install it with `apt-get install -y chromium`",
-    ),
-]
-PATIENCE = 30_000  # milliseconds; machines that test are often busy
-
-
-@pytest.fixture(scope="module")
-def model(model_folder):
-    return str(model_folder)
-
-
-@pytest.fixture(scope="module")
-def url(model, tmp_path_factory):
-    folder = prepare_examples(tmp_path_factory.mktemp("examples"), model)
-    with serve_page(model, folder) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import expect, sync_playwright
-
-    expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(chromium, url):
-    """Open the page; requests to other hosts and errors of scripts fail the test."""
-    contexts, strangers, errors = [], [], []
-
-    def open_(width=1440, height=960, **options):
-        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.on("request", lambda request: strangers.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url)
-        page.locator("#hero img").wait_for()
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    own = urlsplit(url).netloc
-    assert not [u for u in strangers if u.startswith("http") and urlsplit(u).netloc != own]
-    assert not errors
-
-
-def expect(locator):
-    from playwright.sync_api import expect as playwright_expect
-
-    return playwright_expect(locator)
+pytestmark = pytest.mark.browser
 
 
 def question(page):

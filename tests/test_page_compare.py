@@ -16,11 +16,6 @@ METHODS = ["vanilla", "fastv", "sparsevlm", "libra", "prumerge", "illava", "tome
 
 
 @pytest.fixture(scope="module")
-def model(model_folder):
-    return str(model_folder)
-
-
-@pytest.fixture(scope="module")
 def own(tmp_path_factory):
     """What the Ask tab asks: Libra-Merging with settings of its own."""
     path = tmp_path_factory.mktemp("pictures") / "picture.png"

@@ -31,11 +31,6 @@ EVIL = "\"'><script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
-def model(model_folder):
-    return str(model_folder)
-
-
-@pytest.fixture(scope="module")
 def picture(tmp_path_factory):
     path = tmp_path_factory.mktemp("pictures") / "picture.png"
     make_image(seed=7).save(path)
