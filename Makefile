@@ -28,8 +28,10 @@ train: $(VENV)/develop  ## train the embedded model from scratch and write asset
 	for stage in symbols deeper pixels pictures; do \
 		$(BIN)/python -m tiny.train --stage $$stage || exit 1; \
 	done
-	$(BIN)/torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1
-	$(BIN)/python -m tiny.train --stage joint --export assets/tiny-llava
+	for stage in joint refine; do \
+		$(BIN)/torchrun --nproc-per-node 2 -m tiny.train --stage $$stage --threads 1 || exit 1; \
+	done
+	$(BIN)/python -m tiny.train --stage refine --export assets/tiny-llava
 
 evaluate: $(VENV)/develop  ## measure the embedded model and write its card
 	$(BIN)/python -m tiny.evaluate --card assets/tiny-llava/README.md

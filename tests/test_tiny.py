@@ -1,16 +1,20 @@
 """The embedded model's data and training code, against recomputation by other means."""
 
 import json
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
+from tiny import films, objects, packing, questions, scenes, sprites, train, vocabulary
 from tiny import model as tiny
-from tiny import objects, questions, scenes, sprites, train, vocabulary
+from tiny.run import Settings
 from tiny.scenes import Scene, Thing
 
 rng = np.random.default_rng
+MIX = train.weights(train.STAGES["symbols"])
 
 
 @pytest.fixture
@@ -23,6 +27,16 @@ def drawn(monkeypatch):
     monkeypatch.setattr(sprites, "load", lambda: styles)
     field = scenes.Image.new("RGB", (512, 512), (90, 120, 80))
     monkeypatch.setattr(sprites, "photos", lambda: [field])
+
+
+def _film() -> list[Scene]:
+    """A cat walks to the right, a dog lies still, a ball comes in."""
+    dog, ball = Thing("dog", 0.8, 0.75, 0.2, 0.2), Thing("ball", 0.2, 0.8, 0.2, 0.2, "blue")
+    cats = [Thing("cat", x, 0.2, 0.2, 0.2) for x in np.linspace(0.2, 0.8, films.FRAMES).tolist()]
+    return [Scene([cat, dog, *([ball] if k > 4 else [])]) for k, cat in enumerate(cats)]
+
+
+FILM = _film()
 
 
 def test_there_are_at_least_a_hundred_objects_with_one_token_each():
@@ -82,9 +96,8 @@ def test_existence_agrees_with_the_scene_and_is_balanced():
 
 def test_every_question_uses_known_words_only():
     random = rng(2)
-    mix = train.weights(train.STAGES["symbols"])
     for _ in range(40):
-        for q in questions.mixture(scenes.compose(random), 10, random, mix):
+        for q in questions.mixture(scenes.compose(random), 10, random, MIX):
             ids = vocabulary.encode(f"{q.text} {q.answer}")
             assert vocabulary.ID[vocabulary.UNKNOWN] not in ids, q
 
@@ -97,17 +110,20 @@ def test_tokenizer_agrees_with_the_training_encoder_and_decodes_back():
     assert tokenizer.decode(ids) == "a cat, two dogs and a car"
 
 
-def test_chat_template_is_the_sequence_of_training():
-    message = [
-        {
-            "role": "user",
-            "content": [{"type": "image"}, {"type": "text", "text": "Describe the image."}],
-        }
-    ]
+def prompt(n_pictures: int) -> str:
+    """What the chat template writes before a question about so many pictures."""
+    content = [{"type": "image"}] * n_pictures + [{"type": "text", "text": "?"}]
     text = vocabulary.tokenizer().apply_chat_template(
-        message, tokenize=False, add_generation_prompt=True
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
-    assert text == "<s><user><image>Describe the image.<assistant>"
+    before, after = text.split("?")
+    assert after == "<assistant>"
+    return before
+
+
+def test_chat_template_numbers_several_pictures():
+    assert prompt(1) == "<s><user><image>"
+    assert prompt(3) == "<s><user>1<image>2<image>3<image>"
 
 
 def test_labels_lie_on_the_objects(drawn):
@@ -132,24 +148,77 @@ def test_growing_keeps_the_function():
     torch.testing.assert_close(grown(input_ids=ids).logits, small(input_ids=ids).logits)
 
 
-def test_packed_questions_equal_one_plain_forward_each(drawn):
-    """The block mask and the restarted positions against the untouched model, one question."""
+@pytest.mark.parametrize("n_pictures", [1, 2])
+def test_packed_questions_equal_one_plain_forward_each(drawn, n_pictures):
+    """The block mask and the restarted positions against the untouched model, one question.
+
+    The plain model reads what its own chat template writes.
+    """
     model = tiny.build(2).double().eval()
-    settings = train.Settings(steps=1, batch=1, rate=0.0, asked=5, budget=100)
-    batch = [scene()]
-    packed = train.pack(batch, settings, rng(4), train.weights(settings))
-    pixels = train.normalise([scenes.draw(batch[0], rng(5))[0]]).double()
+    batch = [scene(), films.compose(rng(6))[-1]][:n_pictures]
+    packed = packing.pack([questions.mixture(batch[0], 5, rng(4), MIX)], 100)
+    pixels = train.normalise([scenes.draw(s, rng(5))[0] for s in batch]).double()
     with torch.no_grad():
         features, _ = train.tower(model, pixels)
         projected = model.model.multi_modal_projector(features)
-        where = torch.arange(576)[None]
-        hidden = train.decode(model, projected, where, packed)
+        where = torch.arange(576).expand(n_pictures, -1)
+        if n_pictures == 1:
+            seen = packing.alone(projected, where)
+        else:
+            seen = packing.in_order(model, projected[None], where[None])
+        hidden = packing.decode(model, seen, packed)
         for block in packed.block.unique().tolist()[1:]:
             mine = packed.block[0] == block
-            head = [vocabulary.ID[w] for w in ("<s>", "<user>", *["<image>"] * 576)]
+            head = vocabulary.tokenizer()(prompt(n_pictures), add_special_tokens=False).input_ids
+            image = vocabulary.ID["<image>"]
+            head = [i for token in head for i in ([image] * 576 if token == image else [token])]
             ids = torch.tensor([[*head, *packed.ids[0][mine].tolist()]])
             plain = model.model(input_ids=ids, pixel_values=pixels).last_hidden_state
             torch.testing.assert_close(plain[0, len(head) :], hidden[0][mine])
+
+
+def test_a_film_is_drawn_alike_from_frame_to_frame(drawn):
+    frames = films.draw(FILM, rng(7), plain=True)
+    pictures = np.stack([picture for picture, _ in frames]).astype(int)
+    assert len(frames) == films.FRAMES
+    dog = np.s_[:, 200:300, 220:320]  # still, and in every frame
+    assert np.abs(pictures[1:][dog] - pictures[:-1][dog]).max() == 0
+    assert (pictures[0] != pictures[-1]).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Which way does the cat move?", "right"),
+        ("What appears last?", "ball"),
+        ("How many dogs appear?", "1"),
+    ],
+)
+def test_each_question_about_a_film_has_its_form_and_answer(text, answer):
+    random = rng(0)
+    asked = [questions.ask_film(FILM, random) for _ in range(300)]
+    assert {q.text: q.answer for q in asked if q}[text] == answer
+
+
+def test_composed_films_move_one_object_and_keep_the_others():
+    for seed in range(30):
+        film = films.compose(rng(seed))
+        assert len(film) == films.FRAMES
+        for earlier, later in pairwise(film):
+            assert later.things[1 : len(earlier.things)] == earlier.things[1:]
+            assert all(0 <= t.x <= 1 and 0 <= t.y <= 1 for t in later.things)
+
+
+def test_questions_about_several_pictures_name_the_one_that_has_it():
+    album = [FILM[0], scene(), scenes.Scene([scenes.Thing("ball", 0.5, 0.5, 0.2, 0.2, "red")])]
+    random, answers = rng(3), {}
+    for _ in range(400):
+        question = questions.ask_images(album, random)
+        if question is not None:
+            answers[question.mentions[0]] = question.answer
+    assert answers["sign"] == "second"
+    assert "dog" not in answers and "ball" not in answers and "cat" not in answers
+    assert set(answers.values()) == {"second", "none"}
 
 
 def test_saved_folder_loads_with_transformers(tmp_path):
@@ -170,10 +239,10 @@ def test_saved_folder_loads_with_transformers(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["symbols", "pixels"])
 def test_training_logs_and_resumes(tmp_path, drawn, stage):
-    settings = train.Settings(steps=1, batch=2, rate=1e-3, asked=3, budget=60, visible=32)
+    settings = Settings(steps=1, batch=2, rate=1e-3, asked=3, budget=60, visible=32)
     train.RUNNERS[stage](tmp_path, settings)
     first = torch.load(tmp_path / f"{stage}.pt", weights_only=True)
-    train.RUNNERS[stage](tmp_path, train.replace(settings, steps=2))
+    train.RUNNERS[stage](tmp_path, replace(settings, steps=2))
     second = torch.load(tmp_path / f"{stage}.pt", weights_only=True)
     assert (first["step"], second["step"]) == (1, 2)
     changed = [k for k in first["model"] if not torch.equal(first["model"][k], second["model"][k])]
