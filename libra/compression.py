@@ -1,8 +1,8 @@
 """Where a compression method meets a model: one request, and the sites before the decoder.
 
 `Compression` is one request: its plan, and what became of its visual tokens so far. Encoder and
-connector are handled here, picture by picture; inside the decoder it rides on the request's KV
-cache (`libra.decoder`).
+connector are handled here, unit by unit; inside the decoder it rides on the request's KV cache
+(`libra.decoder`).
 """
 
 from __future__ import annotations
@@ -11,36 +11,57 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import LongTensor, Tensor
 
 from libra.counterfactual import reduce_forced
 from libra.layout import TokenLayout
 from libra.methods import Method, Tokens
 from libra.models.base import Family
 from libra.models.features import EncoderAttention, Features
+from libra.models.prepared import Prepared
 from libra.reduction import Reduction
 from libra.trace import Event
 
-Attention = Callable[[], EncoderAttention]  # computed only if a method ranks by it
+# What a method may want to know of the patches before the decoder.
+_FACTS: dict[str, Callable[[Method, EncoderAttention], Tensor | None]] = {
+    "importance": lambda method, attention: (
+        attention.received()
+        if method.encoder_score == "received"
+        else attention.cls_row(method.joint_attention)
+    ),
+    "received": lambda method, attention: attention.received(),
+    "keys": lambda method, attention: attention.keys(method.joint_keys),
+}
 
 
 @dataclass(frozen=True)
 class Standing:
     """The visual tokens as they are now."""
 
-    layout: TokenLayout  # the patch whose place each of them takes
+    prepared: Prepared
+    place: LongTensor  # [n] the original token whose place each of them takes
     size: Tensor  # [n] how many patches each stands for
 
     @classmethod
-    def start(cls, layout: TokenLayout) -> Standing:
+    def start(cls, prepared: Prepared) -> Standing:
         """Every token is its own patch."""
-        return cls(layout, torch.ones(len(layout)))
+        n = len(prepared.layout)
+        return cls(prepared, torch.arange(n), torch.ones(n))
+
+    @property
+    def layout(self) -> TokenLayout:
+        """The patch whose place each of the tokens takes."""
+        return self.prepared.layout.select(self.place)
+
+    def select(self, tokens: LongTensor) -> Standing:
+        """Some of the tokens."""
+        return Standing(self.prepared, self.place[tokens], self.size[tokens])
 
     def after(self, reduction: Reduction) -> Standing:
         """The tokens that a reduction leaves."""
         r = reduction.to("cpu")
         size = self.size.new_zeros(r.n_out).index_add_(0, r.target, self.size[r.source])
-        return Standing(self.layout.select(r.slot), size)
+        return Standing(self.prepared, self.place[r.slot], size)
 
 
 @dataclass
@@ -48,7 +69,7 @@ class Compression:
     """One request (batch 1): what to do with its N visual tokens, and what has been done."""
 
     method: Method
-    layout: TokenLayout  # of the N tokens before any event
+    prepared: Prepared
     layers: tuple[int, ...] = ()  # decoder layers after which to reduce
     encoder_layers: tuple[int, ...] = ()  # encoder layers inside which to reduce
     keep: Sequence[int] = ()  # counterfactual: patches forced in ...
@@ -59,40 +80,36 @@ class Compression:
     standing: Standing = field(init=False)
 
     def __post_init__(self):
-        self.standing = Standing.start(self.layout)
+        self.standing = Standing.start(self.prepared)
 
-    def encode(self, family: Family, images: Sequence) -> Features:
-        """Encode the pictures, reduced inside the encoder if that is planned."""
+    def encode(self, family: Family) -> Features:
+        """Encode the media, reduced inside the encoder if that is planned."""
         if not self.encoder_layers:
-            return family.encode(images)
-        pictures = [self._picture(i) for i in range(len(images))]
-        features = family.encode(images, pictures)
-        for i, layer in enumerate(self.encoder_layers):
-            self.record("encoder", layer, [picture.reductions[i] for picture in pictures])
+            return family.encode(self.prepared)
+        units = self._units()
+        features = family.encode(self.prepared, units)
+        self._record_units("encoder", self.encoder_layers, units)
         return features
 
-    def connect(self, family: Family, features: Features) -> list[Tensor]:
-        """Encoder features of each picture [N, D], reduced if that is planned here.
+    def connect(self, family: Family, features: Features) -> Tensor:
+        """[n, D] the visual tokens of encoder features, reduced if that is planned here.
 
         Patches that vanilla is to do without are taken away here: it has no other event.
         """
-        eventless = not self.layers and not self.encoder_layers
-        if "connector" not in self.method.sites() and not (eventless and self.drop):
-            return features.hidden
-        layer = self.method.encoder_layer
-        pictures = [self._picture(i) for i in range(len(features.hidden))]
-        hidden = [
-            picture.reduce(
-                self.method,
-                hidden,
-                lambda states=states: family.encoder_attention(layer, states),
-            )
-            for picture, hidden, states in zip(
-                pictures, features.hidden, features.inputs[layer], strict=True
-            )
-        ]
-        self.record("connector", -1, [picture.reductions[0] for picture in pictures])
-        return hidden
+        if self.encoder_layers:
+            hidden = [features.hidden[unit] for unit in self.prepared.unit.unique().tolist()]
+            return torch.cat(hidden)[self._order.to(hidden[0].device)]
+        tokens = family.tokens(features, self.prepared)
+        if "connector" not in self.method.sites() and (self.layers or not self.drop):
+            return tokens
+        facts = self._facts(family, features)
+        units, hidden = self._units(), []
+        for unit in units.values():
+            own = unit.tokens.to(tokens.device)
+            mine = {name: fact[own] for name, fact in facts.items()}
+            hidden.append(unit.reduce(self.method, tokens[own], mine))
+        self._record_units("connector", (-1,), units)
+        return torch.cat(hidden)[self._order.to(tokens.device)]
 
     def decide(self, tokens: Tokens) -> Reduction:
         """What the method makes of all visual tokens at once, inside the decoder."""
@@ -100,37 +117,75 @@ class Compression:
             return reduce_forced(self.method, tokens, self.keep, self.drop)
         return self.method.reduce(tokens)
 
-    def record(self, site: str, layer: int, reductions: Sequence[Reduction]) -> None:
-        """Note an event: the reductions of all pictures, or the one of all tokens."""
-        whole = Reduction.side_by_side(reductions)
-        self.standing = self.standing.after(whole)
-        self.events.append(Event(site, layer, whole))
+    def record(self, site: str, layer: int, reduction: Reduction) -> None:
+        """Note an event of all tokens."""
+        self.standing = self.standing.after(reduction)
+        self.events.append(Event(site, layer, reduction))
 
-    def _picture(self, image: int) -> PictureCompression:
-        """The part of this request that concerns one picture."""
-        own = (self.standing.layout.image == image).nonzero().flatten()
-        first, n = int(own[0]), len(own)
+    def _facts(self, family: Family, features: Features) -> dict[str, Tensor]:
+        """What the method wants to know of the visual tokens at the connector, [N] or [N, C]."""
+        names = [name for name in _FACTS if name in self.method.needs]
+        if not names:
+            return {}
+        layer = self.method.encoder_layer
+        known = [
+            read(self.method, family.encoder_attention(layer, x)) for x in features.inputs[layer]
+        ]
+        packed = {name: [_columns(facts[name]) for facts in known] for name in names}
+        return {
+            name: family.pack(facts, self.prepared).view(-1, *known[0][name].shape[1:])
+            for name, facts in packed.items()
+        }
+
+    def _units(self) -> dict[int, UnitCompression]:
+        """The parts of this request that concern one unit each."""
+        unit = self.prepared.unit[self.standing.place]
+        return {u: self._unit((unit == u).nonzero().flatten()) for u in unit.unique().tolist()}
+
+    def _unit(self, tokens: LongTensor) -> UnitCompression:
+        """The part of this request that concerns these of the tokens as they stand now."""
+        number = {token: i for i, token in enumerate(tokens.tolist())}
         keep, drop = (
-            () if self.events else [p - first for p in patches if first <= p < first + n]
+            () if self.events else [number[p] for p in patches if p in number]
             for patches in (self.keep, self.drop)
         )
-        return PictureCompression(
+        return UnitCompression(
             plan=self,
-            standing=Standing(self.standing.layout.select(own), self.standing.size[own]),
-            n_first=n,
+            tokens=tokens,
+            standing=self.standing.select(tokens),
+            n_first=len(tokens),
             keep=keep,
             drop=drop,
         )
 
+    def _record_units(
+        self, site: str, layers: Sequence[int], units: dict[int, UnitCompression]
+    ) -> None:
+        """Note the events of all units as events of all tokens, which end in the prompt's order.
+
+        Outputs stand in the line of their slot, there unit after unit, in the method's own order.
+        """
+        parts = list(units.values())
+        for i, layer in enumerate(layers):
+            whole = Reduction.side_by_side([part.reductions[i] for part in parts])
+            if i == 0:
+                whole = whole.renumbered(torch.cat([part.tokens for part in parts]))
+            if i == len(layers) - 1:
+                places = self.standing.place[whole.slot.cpu()]
+                self._order = self.prepared.line[places].argsort(stable=True)
+                whole = whole.reordered(self._order)
+            self.record(site, layer, whole)
+
 
 @dataclass
-class PictureCompression:
-    """The events of one picture before the decoder."""
+class UnitCompression:
+    """The events of one unit before the decoder."""
 
     plan: Compression
+    tokens: LongTensor  # [n] its tokens among all, before its first event
     standing: Standing
     n_first: int
-    keep: Sequence[int]  # of this picture's patches, at its first event
+    keep: Sequence[int]  # of its tokens, at its first event
     drop: Sequence[int]
     reductions: list[Reduction] = field(default_factory=list)
 
@@ -139,23 +194,26 @@ class PictureCompression:
         """The encoder layers inside which to reduce."""
         return self.plan.encoder_layers
 
-    def reduce_in_encoder(self, layer: int, hidden: Tensor, attention: Attention) -> Tensor:
-        """One event inside the encoder: [T, D] -> [T', D]; special tokens stay in front."""
-        n = len(self.standing.layout)
-        n_special = len(hidden) - n
-        step = self.plan.method.encoder_step(n, self.n_first, len(self.encoder_layers))
-        patches = self.reduce(step, hidden[n_special:], attention)
-        return torch.cat([hidden[:n_special], patches])
+    @property
+    def patches(self) -> LongTensor:
+        """[n] the patches of the unit behind its tokens, before any event."""
+        return self.plan.prepared.patch[self.tokens]
 
-    def reduce(self, method: Method, hidden: Tensor, attention: Attention) -> Tensor:
+    def reduce_in_encoder(
+        self, layer: int, hidden: Tensor, attention: Callable[[], EncoderAttention]
+    ) -> Tensor:
+        """One event inside the encoder: [F + n, D] -> [F + n', D]; the F tokens in front stay."""
+        n = len(self.standing.place)
+        n_front = len(hidden) - n
+        step = self.plan.method.encoder_step(n, self.n_first, len(self.encoder_layers))
+        facts = read(step, attention()) if set(_FACTS) & set(step.needs) else {}
+        return torch.cat([hidden[:n_front], self.reduce(step, hidden[n_front:], facts)])
+
+    def reduce(self, method: Method, hidden: Tensor, facts: dict[str, Tensor | None]) -> Tensor:
         """One event: [n, D] -> [n', D]."""
-        needs = set(method.needs)
-        seen = attention() if needs & {"importance", "received", "keys"} else None
         tokens = Tokens(
             hidden=hidden,
-            importance=_importance(method, seen) if "importance" in needs else None,
-            received=seen.received() if "received" in needs else None,
-            keys=seen.keys(method.joint_keys) if "keys" in needs else None,
+            **facts,
             size=self.standing.size.to(hidden.device),
             layout=self.standing.layout,
             generator=self.plan.generator,
@@ -169,8 +227,11 @@ class PictureCompression:
         return reduction.apply(hidden)
 
 
-def _importance(method: Method, attention: EncoderAttention) -> Tensor | None:
-    """What a method ranks patches by before the decoder."""
-    if method.encoder_score == "received":
-        return attention.received()
-    return attention.cls_row(method.joint_attention)
+def read(method: Method, attention: EncoderAttention) -> dict[str, Tensor | None]:
+    """What a method needs to know of a unit's patches, [T] or [T, C] each."""
+    return {name: fact(method, attention) for name, fact in _FACTS.items() if name in method.needs}
+
+
+def _columns(fact: Tensor) -> Tensor:
+    """[T] or [T, C] -> [T, C]."""
+    return fact if fact.ndim == 2 else fact[:, None]

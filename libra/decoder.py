@@ -42,11 +42,13 @@ class DecoderSequence:
     Args:
         compression: the request.
         visual: [N] places of its visual tokens in the prompt.
+        n_trailing: how many of the media's other tokens, as newlines, follow the last of them.
     """
 
-    def __init__(self, compression: Compression, visual: LongTensor):
+    def __init__(self, compression: Compression, visual: LongTensor, n_trailing: int = 0):
         self.compression = compression
         self.visual = visual
+        self._n_before_text = int(visual.max()) + 1 + n_trailing
         self.positions: LongTensor | None = None  # [S] prompt position of each token
         self.rows: list[list[Tensor]] = []  # [step][layer]: [n_l], if tracing
         self._prefill = True
@@ -103,14 +105,15 @@ class DecoderSequence:
     def _begin(self, hidden: Tensor) -> None:
         """Look at the prompt [1, S, D] before the first layer."""
         self.positions = torch.arange(hidden.shape[1], device=hidden.device)
+        self._n_instruction = hidden.shape[1] - self._n_before_text
         self.visual = self.visual.to(hidden.device)
         if "text_similarity" in self.compression.method.needs:
             text = hidden[0, self._instruction(hidden.shape[1])]
             self._text_similarity = hidden[0, self.visual] @ text.T
 
     def _instruction(self, n: int) -> LongTensor:
-        """[T] places of the text after the visual tokens, in a sequence of `n` tokens."""
-        return torch.arange(int(self.visual.max()) + 1, n)
+        """[T] places of the text after the media, in a prompt that now has `n` tokens."""
+        return torch.arange(n - self._n_instruction, n)
 
     def _queries(self, layer: int, n: int, prefill: bool) -> dict[str, LongTensor]:
         """The queries whose attention rows are needed of this call, by the fact they give."""
@@ -150,7 +153,7 @@ class DecoderSequence:
             generator=request.generator,
         )
         reduction = request.decide(tokens)
-        request.record("decoder", layer, [reduction])
+        request.record("decoder", layer, reduction)
         if self._text_similarity is not None:
             self._text_similarity = self._text_similarity[reduction.slot]
 

@@ -36,7 +36,7 @@ class Generation:
         family, request, timings = self.family, self.request, self.timings
         self.compression = Compression(
             method=request.method,
-            layout=request.layout,
+            prepared=request.prepared,
             layers=request.layers,
             encoder_layers=request.encoder_layers,
             keep=request.keep,
@@ -44,19 +44,19 @@ class Generation:
             tracing=request.tracing,
             generator=torch.Generator(family.device).manual_seed(request.seed),
         )
-        self.features = request.features or self.compression.encode(family, request.images)
+        self.features = request.features or self.compression.encode(family)
         timings.encoder = self.features.seconds
 
         begin = seconds(family.device)
-        hidden = self.compression.connect(family, self.features)
-        tokens = family.connect(torch.cat(hidden))
+        tokens = family.connect(self.compression.connect(family, self.features))
+        specials = family.specials(self.features, request.prepared)
         timings.connector = seconds(family.device) - begin
 
         begin = seconds(family.device)
-        ids, visual = family.prompt(request.question, [len(picture) for picture in hidden])
-        self.sequence = DecoderSequence(self.compression, visual)
+        prompt = request.prompt.reduced(self.compression.standing.place)
+        self.sequence = DecoderSequence(self.compression, prompt.visual, prompt.n_trailing)
         cache = CompressedCache(family.model.config, self.sequence)
-        inputs = {"inputs_embeds": family.embed(ids, visual, tokens)}
+        inputs = family.inputs(prompt, tokens, specials)
         for step in range(request.max_new_tokens):
             output = family.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
             logits = output.logits[0, -1].float()
@@ -72,7 +72,7 @@ class Generation:
             self._generated.append(token)
             yield self.text
             begin = seconds(family.device)
-            inputs = {"input_ids": torch.tensor([[token]], device=family.device)}
+            inputs = family.next_inputs(token, prompt, step + 1)
 
     @property
     def text(self) -> str:
@@ -122,8 +122,9 @@ class Generation:
             question=request.question,
             answer=self.text,
             words=self.words,
-            images=[_thumbnail(image) for image in request.images],
-            layout=request.layout,
+            images=[_thumbnail(view) for view in request.prepared.views],
+            times=request.prepared.times,
+            layout=request.prepared.layout,
             events=compression.events,
             counts=self.sequence.counts,
             importance=rows[0] if rows else [],
@@ -135,17 +136,20 @@ class Generation:
 
     @torch.no_grad()
     def _cls_attention(self, features: Features) -> Tensor | None:
-        """CLS row of the last encoder layer for all patches, if tracing and if all are there."""
+        """[N] CLS row of the last encoder layer, if tracing and if all patches are there."""
         if not self.request.tracing or self.request.encoder_layers:
             return None
+        if not self.family.has_cls:
+            return None
         rows = [self.family.encoder_attention(-1, x).cls_row() for x in features.inputs[-1]]
-        return None if rows[0] is None else torch.cat(rows).cpu()
+        packed = self.family.pack([row[:, None] for row in rows], self.request.prepared)
+        return packed[:, 0].cpu()
 
     def _cost(self) -> Cost:
         """What the visual tokens cost the decoder, and what all of them would have cost it."""
         sizes = self.family.geometry
         counts = self.sequence.counts
-        vanilla = [len(self.request.layout)] * sizes.n_layers
+        vanilla = [self.request.n_plain] * sizes.n_layers
         itemsize = self.family.model.dtype.itemsize
         return Cost(
             flops=cost.prefill_flops(counts, sizes.d, sizes.m, sizes.d_kv),

@@ -7,21 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from libra import methods as registry
 from libra.decoder import Hooks
 from libra.errors import InputError
 from libra.generation import Generation
-from libra.media import Source
+from libra.media import Media, Source
 from libra.models import Family, Features, entry, open_model
 from libra.request import (
     Request,
     check_request,
     default_encoder_layers,
     default_layers,
+    load_media,
     load_pictures,
 )
 from libra.trace import Trace
+from libra.video import Clip, load_video
+
+TYPICAL = Image.new("RGB", (640, 480))  # the picture that a card speaks of
 
 
 @dataclass
@@ -83,7 +88,7 @@ class LVLM:
             "device": str(self.family.device),
             "dtype": str(model.dtype).removeprefix("torch."),
             "layers": self.n_layers,
-            "visual_tokens": len(self.family.layout([(1, 1)])),
+            "visual_tokens": len(self.family.prepare(Media([TYPICAL])).layout),
             "knows": known.knows if known else "",
         }
 
@@ -99,10 +104,12 @@ class LVLM:
             self.family.last_encoder_layer,
         )
 
-    def encode(self, images: Sequence[Source]) -> Features:
-        """Encoder features of pictures, to be reused by several requests about them."""
+    def encode(
+        self, images: Sequence[Source] = (), video: str | Path | Clip | None = None
+    ) -> Features:
+        """Encoder features of pictures or a video, to be reused by several requests about them."""
         with torch.no_grad():
-            return self.family.encode(load_pictures(images))
+            return self.family.encode(self.family.prepare(load_media(images, video)))
 
     def answer(self, **request: object) -> Answer:
         """Answer one question. Takes the arguments of `stream`."""
@@ -114,7 +121,7 @@ class LVLM:
         self,
         images: Sequence[Source] = (),
         question: str = "",
-        video: object = None,
+        video: str | Path | Clip | None = None,
         method: str = "libra",
         ratio: float | None = None,
         layers: Sequence[int] | None = None,
@@ -134,7 +141,8 @@ class LVLM:
         Args:
             images: PIL images, paths or uint8 arrays, at most 64; a path or image alone is one.
             question: up to 2,000 characters.
-            video: not supported by this family.
+            video: a path, or a clip of `libra.video.load_video`, instead of images. A model that
+                knows pictures only gets its frames as pictures.
             method: a name out of `libra.methods.names()`.
             ratio: share of the visual tokens that each event removes; default: the method's own,
                 which is one half for most.
@@ -149,8 +157,8 @@ class LVLM:
             drop: patches that the first event must remove; vanilla, which has none, never gets
                 them from the encoder.
             tracing: collect attention rows; without it the trace holds everything else.
-            features: result of `encode` for the same images; not used where the method acts
-                inside the encoder.
+            features: result of `encode` for the same images or video; not used where the method
+                acts inside the encoder.
             params: further parameters of the method.
 
         Raises:
@@ -205,8 +213,9 @@ def load(
 def compare(
     lvlm: LVLM,
     methods: Iterable[str | Mapping],
-    images: Sequence[Source],
-    question: str,
+    images: Sequence[Source] = (),
+    question: str = "",
+    video: str | Path | Clip | None = None,
     **shared: object,
 ) -> list[Answer]:
     """Ask the same question under several methods; the encoder runs once for all that leave it be.
@@ -217,14 +226,18 @@ def compare(
             override the shared ones.
         images: the pictures.
         question: the question.
+        video: a path or a clip, instead of pictures.
         shared: arguments of `LVLM.stream` for all methods.
     """
-    pictures = load_pictures(images)
+    if video is None:
+        media = {"images": load_pictures(images)}
+    else:
+        media = {"images": images, "video": load_video(video)}
     features, answers = None, []
     for choice in methods:
         own = {"method": choice} if isinstance(choice, str) else choice
-        request = {"images": pictures, "question": question, "method": "libra", **shared, **own}
+        request = {**media, "question": question, "method": "libra", **shared, **own}
         if features is None and not lvlm.default_encoder_layers(request["method"]):
-            features = lvlm.encode(pictures)
+            features = lvlm.encode(**media)
         answers.append(lvlm.answer(**request, features=features))
     return answers

@@ -202,6 +202,36 @@ class Reduction:
         fate[owners] = Fate.KEPT
         return fate
 
+    def renumbered(self, tokens: LongTensor) -> "Reduction":
+        """The same map where input i is called `tokens[i]`, a permutation [n_in]."""
+        tokens = tokens.to(self.source.device)
+        origin = tokens.argsort()
+        named = {
+            name: torch.where(fact < 0, fact, tokens[fact.clamp(min=0)])
+            for name, fact in self.evidence.items()
+            if name in TOKEN_EVIDENCE
+        }
+        return replace(
+            self,
+            source=tokens[self.source],
+            slot=tokens[self.slot],
+            evidence={name: f[origin] for name, f in (self.evidence | named).items()},
+        )
+
+    def reordered(self, order: LongTensor) -> "Reduction":
+        """The same map with its outputs in another order, a permutation [n_out]."""
+        order = order.to(self.target.device)
+        place = order.argsort()
+        target, edge = place[self.target].sort(stable=True)
+        return replace(
+            self,
+            source=self.source[edge],
+            target=target,
+            weight=self.weight[edge],
+            slot=self.slot[order],
+            compensation=None if self.compensation is None else int(place[self.compensation]),
+        )
+
     def to(self, device: torch.device | str) -> "Reduction":
         """The same map on another device."""
         return replace(

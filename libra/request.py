@@ -12,11 +12,12 @@ from PIL import Image
 from libra import methods
 from libra.counterfactual import check_forced
 from libra.errors import InputError
-from libra.layout import TokenLayout
-from libra.media import Source, load_image
+from libra.media import Media, Source, load_image
 from libra.methods import Method
 from libra.models import Family, Features
+from libra.models.prepared import Prepared, Prompt
 from libra.trace import MAX_PICTURES
+from libra.video import Clip, load_video
 
 MAX_QUESTION = 2000  # characters
 MAX_NEW_TOKENS = 512
@@ -26,9 +27,10 @@ MAX_NEW_TOKENS = 512
 class Request:
     """A checked request: all that the run needs."""
 
-    images: list[Image.Image]
+    prepared: Prepared  # the media, and the layout of the N visual tokens before any event
     question: str
-    layout: TokenLayout  # of the N visual tokens before any event
+    prompt: Prompt  # with places for all N
+    n_plain: int  # visual tokens of the model as it is: N, unless a method replaces its pooling
     method: Method
     layers: tuple[int, ...]
     encoder_layers: tuple[int, ...]
@@ -46,7 +48,7 @@ def check_request(
     *,
     images: Sequence[Source],
     question: str,
-    video: object,
+    video: str | Path | Clip | None,
     method: str,
     ratio: float | None,
     layers: Sequence[int] | None,
@@ -64,25 +66,27 @@ def check_request(
     Raises:
         InputError: the first thing that cannot be answered, and what to do about it.
     """
-    if video is not None:
-        raise InputError(f"{name} takes pictures, not videos.")
-    pictures = load_pictures(images)
-    layout = family.layout([picture.size for picture in pictures])
-    _check_length(name, family, _checked_question(question), layout, max_new_tokens)
+    media = load_media(images, video)
     if isinstance(keep, int):  # the method's own parameter of that name, for example of a preset
         params, keep = params | {"keep": keep}, None
     _check_common(ratio, seed)
     if ratio is not None and "ratio" in {f.name for f in fields(methods.get(method))}:
         params = {"ratio": ratio} | params
     plan = methods.create(method, **params)
-    keep, drop = _patches("keep", keep), _patches("drop", drop)
-    check_forced(plan, keep, drop, len(layout))
+    _check_support(name, family, plan)
     layers = _plan_layers(plan, family, layers)
     encoder_layers = _plan_encoder_layers(plan, family, encoder_layers)
+    plain = family.prepare(media)
+    prepared = family.prepare(media, pooled=False) if encoder_layers else plain
+    prompt = family.prompt(_checked_question(question), prepared)
+    _check_length(name, family, prompt, max_new_tokens)
+    keep, drop = _patches("keep", keep), _patches("drop", drop)
+    check_forced(plan, keep, drop, len(prepared.layout))
     return Request(
-        images=pictures,
+        prepared=prepared,
         question=question,
-        layout=layout,
+        prompt=prompt,
+        n_plain=len(plain.layout),
         method=plan,
         layers=layers,
         encoder_layers=encoder_layers,
@@ -93,6 +97,23 @@ def check_request(
         tracing=tracing,
         features=None if encoder_layers else features,  # those are of the untouched encoder
     )
+
+
+def load_media(
+    images: Source | Sequence[Source] | None, video: str | Path | Clip | None = None
+) -> Media:
+    """What a question is about: at least one picture, or one video.
+
+    Args:
+        images: as of `load_pictures`.
+        video: a path, or a clip that has been loaded.
+    """
+    if video is None:
+        return Media(load_pictures(images))
+    if not isinstance(images, Sequence) or images:
+        raise InputError("A question is about pictures or about one video: leave one of them out.")
+    clip = load_video(video)
+    return Media(clip.frames, clip.times)
 
 
 def load_pictures(images: Source | Sequence[Source] | None) -> list[Image.Image]:
@@ -200,15 +221,31 @@ def _checked_question(question: object) -> str:
     return question
 
 
-def _check_length(
-    name: str, family: Family, question: str, layout: TokenLayout, max_new_tokens: int
-) -> None:
+def _check_length(name: str, family: Family, prompt: Prompt, max_new_tokens: int) -> None:
     """Raise InputError where prompt and answer together exceed what the model takes."""
     if type(max_new_tokens) is not int or not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
         raise InputError(f"max_new_tokens must be a whole number in 1..{MAX_NEW_TOKENS}.")
-    ids, _ = family.prompt(question, layout.image.bincount().tolist())
-    if len(ids) + max_new_tokens > family.max_positions:
+    if len(prompt.ids) + max_new_tokens > family.max_positions:
         raise InputError(
-            f"The pictures and this question make {len(ids)} tokens, more than the "
-            f"{family.max_positions} that {name} takes: use fewer pictures."
+            f"The pictures and this question make {len(prompt.ids)} tokens, more than the "
+            f"{family.max_positions} that {name} takes: use fewer pictures or frames."
         )
+
+
+def _check_support(name: str, family: Family, method: Method) -> None:
+    """Raise InputError where a method wants of the encoder what this model's does not have."""
+    lack = _lack(family, method)
+    if lack:
+        able = [n for n in methods.names() if not _lack(family, methods.create(n))]
+        raise InputError(f"{method.title} {lack} of {name}. Choose one of: {', '.join(able)}.")
+
+
+def _lack(family: Family, method: Method) -> str:
+    """What a method cannot have of a family's encoder; empty if all is there."""
+    sites = set(method.sites())
+    if "encoder" in sites and not family.reduces_in_encoder:
+        return "acts inside the encoder, which is not possible in that"
+    ranks = sites & {"encoder", "connector"} and "importance" in method.needs
+    if ranks and method.encoder_score == "cls" and not family.has_cls:
+        return "ranks patches by the attention of a CLS token, which is missing in the encoder"
+    return ""

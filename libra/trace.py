@@ -113,6 +113,7 @@ class Trace:
     cls_attention: Tensor | None  # [N] CLS row of the last encoder layer, head mean
     timings: Timings
     cost: Cost
+    times: list[float] | None = None  # of a video: the second of each of the images
 
     @property
     def stages(self) -> list[str]:

@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch
 from conftest import N_LAYERS, N_VISUAL, QUESTION, make_image, make_lvlm, make_model
+from prompts import prepare
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
@@ -36,16 +37,16 @@ def prompt_of(lvlm, n_images=1):
     images = [make_image(i) for i in range(n_images)]
     with torch.no_grad():
         tokens = lvlm.family.connect(torch.cat(lvlm.encode(images).hidden))
-        ids, visual = lvlm.family.prompt(QUESTION, [N_VISUAL] * n_images)
-        layout = lvlm.family.layout([image.size for image in images])
-        return lvlm.family.embed(ids, visual, tokens), visual, layout
+        prepared, prompt = prepare(lvlm, images, QUESTION)
+        embedded = lvlm.family.inputs(prompt, tokens)["inputs_embeds"]
+        return embedded, prompt.visual, prepared
 
 
 @torch.no_grad()
 def decode(lvlm, prompt, method, layers, n_tokens=6, **settings):
     """Greedy decoding through the engine: tokens, logits [n_tokens, V], cache."""
-    embedded, visual, layout = prompt
-    compression = Compression(method, layout, layers, **settings)
+    embedded, visual, prepared = prompt
+    compression = Compression(method, prepared, layers, **settings)
     cache = CompressedCache(lvlm.family.model.config, DecoderSequence(compression, visual))
     inputs, tokens, logits = {"inputs_embeds": embedded}, [], []
     for _ in range(n_tokens):
@@ -61,7 +62,7 @@ def decode(lvlm, prompt, method, layers, n_tokens=6, **settings):
 @torch.no_grad()
 def recompute(model, prompt, method, layers, n_tokens=6):
     """The same from scratch at every step, on a model without hooks and without a cache."""
-    embedded, visual, layout = prompt
+    embedded, visual, prepared = prompt
     decoder = model.model.language_model
     embedding = model.get_input_embeddings()
     tokens, logits = [], []
@@ -88,7 +89,7 @@ def recompute(model, prompt, method, layers, n_tokens=6):
                     received=attention[seen][:, seen].mean(0),
                     text_attention=attention[max(seen) + 1 : n_prompt][:, seen].T,
                     text_similarity=embedded[0, visual[patches]] @ instruction.T,
-                    layout=layout.select(torch.tensor(patches)),
+                    layout=prepared.layout.select(torch.tensor(patches)),
                     n_previous_compensation=compensated,
                 )
             )
@@ -230,7 +231,7 @@ def test_nothing_to_remove_is_the_plain_model_bit_for_bit(name, attention):
     layers = () if name == "vanilla" else (1, 3)
     with make_lvlm(attention, torch.float32) as lvlm:
         family = lvlm.family
-        ids, _ = family.prompt(QUESTION, [N_VISUAL])
+        ids = prepare(lvlm, [make_image(0)], QUESTION)[1].ids
         pixels = family.image_processor([make_image(0)], return_tensors="pt").pixel_values
         tokens, logits, _ = decode(lvlm, prompt_of(lvlm), method, layers)
     generated = make_model(attention, torch.float32).generate(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import N_VISUAL, QUESTION, make_image, make_model
+from prompts import prepare
 
 from libra import InputError
 from libra.counterfactual import check_forced, reduce_forced
@@ -107,8 +108,8 @@ def test_vanilla_does_without_dropped_patches(lvlm):
     assert trace.lineage(1).slot.tolist() == rest
     with torch.no_grad():
         tokens = lvlm.family.connect(lvlm.encode([make_image()]).hidden[0])[rest]
-        ids, visual = lvlm.family.prompt(QUESTION, [len(rest)])
-        embedded = lvlm.family.embed(ids, visual, tokens)
+        _, prompt = prepare(lvlm, [make_image()], QUESTION, rest)
+        embedded = lvlm.family.inputs(prompt, tokens)["inputs_embeds"]
         logits = make_model()(inputs_embeds=embedded).logits[0, -1]
     assert trace.words[0].probability == pytest.approx(float(logits.softmax(-1).max()), abs=1e-6)
     assert not lvlm.answer(**request, keep=[3], max_new_tokens=1).trace.events

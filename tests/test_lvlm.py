@@ -19,6 +19,7 @@ from conftest import (
     make_model,
     make_tokenizer,
 )
+from prompts import prepare
 from transformers import LlavaProcessor
 
 import libra
@@ -189,8 +190,7 @@ def test_kv_bytes_are_those_of_the_cache(lvlm, method, monkeypatch):
         for layer in caches[0].layers
         for tensor in (layer.keys, layer.values)
     )
-    ids, visual = lvlm.family.prompt(QUESTION, [N_VISUAL])
-    n_text = len(ids) - len(visual)
+    n_text = len(prepare(lvlm, [make_image()], QUESTION)[1].ids) - N_VISUAL
     keys = caches[0].layers[0].keys
     text = 2 * n_text * N_LAYERS * keys.shape[1] * keys.shape[3] * keys.element_size()
     assert trace.cost.kv_bytes == stored - text
@@ -327,7 +327,8 @@ REFUSED = {
     "empty question": ({"question": " \n"}, "no question"),
     "long question": ({"question": "a" * 10_000}, "10,000 characters; at most 2,000"),
     "control word": ({"question": "what is <image> ?"}, "'<image>'"),
-    "video": ({"video": "clip.mp4"}, "not videos"),
+    "missing video": ({"images": [], "video": "clip.mp4"}, "no file clip.mp4"),
+    "pictures and a video": ({"video": "clip.mp4"}, "leave one of them out"),
     "unknown method": ({"method": "magic"}, "fastv"),
     "unknown parameter": ({"method": "fastv", "tau": 0.5}, "tau"),
     "ratio below 0": ({"ratio": -0.1}, "ratio"),

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
-from PIL import Image
 from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from libra.errors import InputError
-from libra.layout import TokenLayout
+from libra.media import Media
 from libra.models.features import EncoderAttention, Features
+from libra.models.prepared import Prepared, Prompt
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,37 @@ def seconds(device: torch.device) -> float:
     return time.perf_counter()
 
 
+_CALLED = {"image": "pictures", "video": "videos"}
+
+
 class EncoderReducer(Protocol):
-    """Shrinks the tokens of one picture in chosen encoder layers, between attention and MLP."""
+    """Shrinks the tokens of one unit in chosen encoder layers, between attention and MLP."""
 
     encoder_layers: tuple[int, ...]
+    patches: LongTensor  # [n] the patches of the unit that become visual tokens, in their order
 
     def reduce_in_encoder(
         self, layer: int, hidden: Tensor, attention: Callable[[], EncoderAttention]
     ) -> Tensor:
-        """[T, D] tokens of one picture -> [T', D]; special tokens stay in front, untouched."""
+        """[F + n, D] tokens of one unit -> [F + n', D]; what stands before the patches stays."""
 
 
 class Family(ABC):
-    """A loaded model of one family and everything in which families differ."""
+    """A loaded model of one family and everything in which families differ.
+
+    The way of a request: `prepare` (which tokens the media become) -> `encode` (patches of each
+    unit) -> `tokens` (the visual tokens, where methods at the connector act) -> `connect` (to the
+    decoder's width) -> `inputs` (the prompt with all that stands in it).
+
+    A new family writes `load`, `prepare`, `encode`, `encoder_attention` and `connect`, and where it
+    differs from a plain row of patches, also: `pack` (tiles, pooling), `specials` (newline
+    tokens), `tokens` (a connector that mixes patches) and `positions` (M-RoPE).
+    """
 
     name: ClassVar[str]
+    takes_video: ClassVar[bool] = False  # otherwise the frames of a video are so many pictures
+    has_cls: bool = True  # whether the encoder has a CLS token to rank patches by
+    reduces_in_encoder: bool = True  # whether `encode` takes reducers
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.model = model.eval()
@@ -75,63 +91,85 @@ class Family(ABC):
         """Load a model of this family from a local folder or the hub."""
 
     @property
-    @abstractmethod
     def decoder_layers(self) -> nn.ModuleList:
         """The layers of the language model."""
+        return self.model.model.language_model.layers
 
     @property
     @abstractmethod
     def encoder_layers(self) -> nn.ModuleList:
         """The layers of the vision encoder."""
 
-    @abstractmethod
-    def encode(
-        self, images: Sequence[Image.Image], reducers: Sequence[EncoderReducer] | None = None
-    ) -> Features:
-        """Run the vision encoder; with one reducer per picture, let them shrink its tokens."""
-
-    @abstractmethod
-    def encoder_attention(self, layer: int, hidden: Tensor) -> EncoderAttention:
-        """Queries and keys of an encoder layer for its input [T, D]."""
-
-    @abstractmethod
-    def connect(self, hidden: Tensor) -> Tensor:
-        """Project encoder features [N, D] to visual tokens [N, d]."""
-
-    @abstractmethod
-    def layout(self, sizes: Sequence[tuple[int, int]]) -> TokenLayout:
-        """The patch behind each visual token of pictures of these (width, height)."""
-
     @property
     @abstractmethod
     def last_encoder_layer(self) -> int:
         """The last encoder layer whose output reaches the language model."""
+
+    @abstractmethod
+    def prepare(self, media: Media, pooled: bool = True) -> Prepared:
+        """Which tokens the media become; needs their sizes alone.
+
+        Args:
+            media: pictures or a video.
+            pooled: whether patches are pooled, where the model does so. Methods that act inside
+                the encoder take the place of pooling.
+
+        Raises:
+            InputError: media that the model does not take.
+        """
+
+    @abstractmethod
+    def encode(
+        self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
+    ) -> Features:
+        """Run the vision encoder; with reducers, by unit, let them shrink the units' tokens."""
+
+    @abstractmethod
+    def encoder_attention(self, layer: int, hidden: Tensor) -> EncoderAttention:
+        """Queries and keys of an encoder layer for its input [F + T, D].
+
+        Layer -2 is the one that gives the model its features (`last_encoder_layer`), -1 the one
+        after it, or itself where it is the last.
+        """
+
+    def pack(self, patches: Sequence[Tensor], prepared: Prepared) -> Tensor:
+        """Anything known per patch, [T, C] of each unit, as known per visual token: [N, C]."""
+        counts = torch.tensor([len(x) for x in patches])
+        index = (counts.cumsum(0) - counts)[prepared.unit] + prepared.patch
+        return torch.cat(list(patches))[index.to(patches[0].device)]
+
+    def tokens(self, features: Features, prepared: Prepared) -> Tensor:
+        """[N, D] the visual tokens as methods at the connector see them."""
+        return self.pack(features.hidden, prepared)
+
+    @abstractmethod
+    def connect(self, tokens: Tensor) -> Tensor:
+        """[n, D] -> [n, d]: visual tokens as the decoder takes them."""
+
+    def specials(self, features: Features, prepared: Prepared) -> Tensor | None:
+        """[K, d] the media's other tokens, as newlines, in the order of the prompt."""
+        return None
 
     @property
     def device(self) -> torch.device:
         """Where the model's inputs go."""
         return self.model.get_input_embeddings().weight.device
 
-    def prompt(self, question: str, counts: Sequence[int]) -> tuple[LongTensor, LongTensor]:
-        """The question in the model's chat format.
-
-        Args:
-            question: what the user asks.
-            counts: how many visual tokens each picture has.
-
-        Returns:
-            Token ids [S], each picture's placeholder repeated to its count, and the places [N] of
-            the placeholders.
+    def prompt(self, question: str, prepared: Prepared) -> Prompt:
+        """The question in the model's chat format, with places for all tokens of the media.
 
         Raises:
-            InputError: a question with control words, or a prompt without a place per picture.
+            InputError: a question with control words, or a chat template without places for media.
         """
         for special in self.tokenizer.all_special_tokens:
             if special in question:
                 raise InputError(f"The question contains {special!r}, a control word of the model.")
-        content = [{"type": "image"} for _ in counts] + [{"type": "text", "text": question}]
+        kind = "video" if self.takes_video and prepared.media.is_video else "image"
+        content = [{"type": kind}] * (1 if kind == "video" else len(prepared.media.pictures))
         text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            [{"role": "user", "content": [*content, {"type": "text", "text": question}]}],
+            add_generation_prompt=True,
+            tokenize=False,
         )
         begin = self.tokenizer.bos_token
         ids = self.tokenizer(
@@ -139,21 +177,44 @@ class Family(ABC):
             add_special_tokens=begin is None or not text.startswith(begin),
             return_tensors="pt",
         ).input_ids[0]
-        image_id = self.model.config.image_token_id
-        places = int((ids == image_id).sum())
-        if places != len(counts):
+        return self.expand(ids, kind, prepared)
+
+    def expand(self, ids: LongTensor, kind: str, prepared: Prepared) -> Prompt:
+        """Token ids with one placeholder ("image" or "video") per span -> the whole prompt."""
+        placeholder, spans = getattr(self.model.config, f"{kind}_token_id"), prepared.spans
+        places = int((ids == placeholder).sum())
+        if places != len(spans):
             raise InputError(
-                f"The prompt has places for {places} pictures, not for {len(counts)}: take the "
-                f"model's word for a picture out of the question, or use a model whose chat "
-                f"template takes pictures."
+                f"The prompt has places for {places} {_CALLED[kind]}, not for {len(spans)}: take "
+                f"the model's word for them out of the question, or use a model whose chat "
+                f"template takes {_CALLED[kind]}."
             )
         repeats = torch.ones_like(ids)
-        repeats[ids == image_id] = torch.tensor(counts)
+        repeats[ids == placeholder] = torch.tensor([len(span) for span in spans])
         ids = ids.repeat_interleave(repeats)
-        return ids, (ids == image_id).nonzero().flatten()
+        media = (ids == placeholder).nonzero().flatten()
+        visual = torch.cat(spans)
+        return Prompt(ids, media[visual], media[~visual], self.positions(ids, prepared))
 
-    def embed(self, ids: LongTensor, visual: LongTensor, tokens: Tensor) -> Tensor:
-        """The prompt [1, S, d] with the visual tokens [N, d] at their places."""
-        embedded = self.model.get_input_embeddings()(ids.to(self.device))
-        embedded[visual.to(self.device)] = tokens.to(self.device, embedded.dtype)
-        return embedded[None]
+    def positions(self, ids: LongTensor, prepared: Prepared) -> Tensor | None:
+        """[..., S] position ids of a whole prompt, where they are not 0..S-1 (M-RoPE)."""
+        return None
+
+    def inputs(self, prompt: Prompt, tokens: Tensor, specials: Tensor | None = None) -> dict:
+        """Arguments of the model's first call: the prompt with the media's tokens in place."""
+        embedded = self.model.get_input_embeddings()(prompt.ids.to(self.device))
+        embedded[prompt.visual.to(self.device)] = tokens.to(self.device, embedded.dtype)
+        if specials is not None:
+            embedded[prompt.special.to(self.device)] = specials.to(self.device, embedded.dtype)
+        inputs = {"inputs_embeds": embedded[None]}
+        if prompt.positions is not None:
+            inputs["position_ids"] = prompt.positions[..., None, :].to(self.device)
+        return inputs
+
+    def next_inputs(self, token: int, prompt: Prompt, step: int) -> dict:
+        """Arguments of the model's call for the generated token number `step` (1-based)."""
+        inputs = {"input_ids": torch.tensor([[token]], device=self.device)}
+        if prompt.positions is not None:
+            last = prompt.positions[..., None, -1:].to(self.device)
+            inputs["position_ids"] = last + step
+        return inputs

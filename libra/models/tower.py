@@ -1,0 +1,150 @@
+"""Families over a vision transformer of CLIP's or SigLIP's make, which sees units of one size.
+
+The tower is run layer by layer, so that chosen layers can shrink their tokens.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from libra.errors import InputError
+from libra.methods.operations import complement
+from libra.models.base import EncoderReducer, Family, seconds
+from libra.models.features import EncoderAttention, Features
+from libra.models.prepared import Prepared
+
+
+class TowerFamily(Family):
+    """A vision tower, a projector and a decoder."""
+
+    tower_type: ClassVar[str] = "clip_vision_model"  # or "siglip_vision_model"
+
+    def __init__(self, model, tokenizer):
+        super().__init__(model, tokenizer)
+        vision = model.config.vision_config
+        if vision.model_type != self.tower_type:
+            raise InputError(
+                f"A {self.name} model over {vision.model_type} is not supported, only over "
+                f"{self.tower_type}."
+            )
+        self.has_cls = self.tower_type == "clip_vision_model"
+        self.grid = (vision.image_size // vision.patch_size,) * 2
+
+    @property
+    def tower(self) -> nn.Module:
+        """The vision encoder."""
+        return self.model.model.vision_tower
+
+    @abstractmethod
+    def pixels(self, prepared: Prepared) -> Tensor:
+        """[U, 3, H, W] what the encoder sees of each unit."""
+
+    @property
+    def encoder_layers(self) -> nn.ModuleList:
+        """The transformer's layers."""
+        return self.tower.encoder.layers
+
+    @property
+    def last_encoder_layer(self) -> int:
+        """The deepest layer whose output is among the configured features."""
+        return max(self._feature_states) - 1
+
+    @property
+    def _feature_states(self) -> list[int]:
+        """Which states are the features; state i is the input of layer i."""
+        chosen = self.model.config.vision_feature_layer
+        chosen = [chosen] if isinstance(chosen, int) else chosen
+        return [i % (len(self.encoder_layers) + 1) for i in chosen]
+
+    def _layer(self, layer: int) -> int:
+        """The encoder layer that -1 or -2 means: see `encoder_attention`."""
+        return min(self.last_encoder_layer + 2 + layer, len(self.encoder_layers) - 1)
+
+    def encode(
+        self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
+    ) -> Features:
+        """Features of the configured layers."""
+        begin = seconds(self.device)
+        pixels = self.pixels(prepared).to(self.device, self.model.dtype)
+        looked_at = {layer: self._layer(layer) for layer in (-1, -2)}
+        wanted = {*self._feature_states, *looked_at.values()}
+        if reducers is None:
+            runs = [(self._states(pixels, wanted), int(self.has_cls))]
+        else:  # units may shrink to different lengths: they go through one by one
+            runs = [
+                self._reduced_states(unit, wanted, reducers.get(i))
+                for i, unit in enumerate(pixels.split(1))
+            ]
+        features = [
+            (x, front)
+            for states, front in runs
+            for x in torch.cat([states[i] for i in self._feature_states], -1)
+        ]
+        return Features(
+            hidden=[x[front:] for x, front in features],
+            special=[x[:front] for x, front in features],
+            inputs={i: [x for s, _ in runs for x in s[layer]] for i, layer in looked_at.items()},
+            seconds=seconds(self.device) - begin,
+        )
+
+    def encoder_attention(self, layer: int, hidden: Tensor) -> EncoderAttention:
+        """Queries and keys of a layer, for a unit that nothing has been taken from."""
+        return self._attention(self.encoder_layers[self._layer(layer)], hidden, int(self.has_cls))
+
+    def _attention(self, layer: nn.Module, hidden: Tensor, n_front: int) -> EncoderAttention:
+        """Queries and keys of a layer for its input [F + T, D]."""
+        heads = (layer.self_attn.num_heads, layer.self_attn.head_dim)
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        normed = layer.layer_norm1(hidden)
+        query, key = (
+            project(normed).unflatten(-1, heads).transpose(0, 1).to(dtype)
+            for project in (layer.self_attn.q_proj, layer.self_attn.k_proj)
+        )
+        return EncoderAttention(query, key, n_front, self.has_cls)
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        """[U, 3, H, W] -> [U, F + T, D]: the input of the first layer."""
+        x = self.tower.embeddings(pixels)
+        return self.tower.pre_layrnorm(x) if self.has_cls else x
+
+    def _states(self, pixels: Tensor, wanted: Collection[int]) -> dict[int, Tensor]:
+        """The wanted states [U, F + T, D]: the input of a layer, or the output of the last."""
+        x, states = self._embed(pixels), {}
+        for i, layer in enumerate(self.encoder_layers[: max(wanted)]):
+            if i in wanted:
+                states[i] = x
+            x = layer(x, None)
+        return states | {max(wanted): x}
+
+    def _reduced_states(
+        self, pixels: Tensor, wanted: Collection[int], reducer: EncoderReducer | None
+    ) -> tuple[dict[int, Tensor], int]:
+        """The wanted states of one unit, and how many tokens stand before its patches.
+
+        A chosen layer is taken apart, because what is merged between attention and MLP changes the
+        length of the residual too, which no hook reaches. Patches that become no visual token
+        (padding) move to the front, where nothing is merged.
+        """
+        if reducer is None:
+            return self._states(pixels, wanted), int(self.has_cls)
+        x, states = self._embed(pixels), {}
+        patches = reducer.patches.to(x.device) + int(self.has_cls)
+        front = complement(patches, x.shape[1])
+        x = x[:, torch.cat([front, patches])]
+        for i, layer in enumerate(self.encoder_layers[: max(wanted)]):
+            if i in wanted:
+                states[i] = x
+            if i in reducer.encoder_layers:
+                attended = x + layer.self_attn(layer.layer_norm1(x), attention_mask=None)[0]
+                attention = partial(self._attention, layer, x[0], len(front))
+                h = reducer.reduce_in_encoder(i, attended[0], attention)[None]
+                x = h + layer.mlp(layer.layer_norm2(h))
+            else:
+                x = layer(x, None)
+        return states | {max(wanted): x}, len(front)
