@@ -14,11 +14,13 @@ from conftest import (
     make_lvlm,
     make_model,
 )
+from prompts import prepare
 from test_compression import recompute
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from libra import InputError, Trace
 from libra.compression import Compression
+from libra.media import Media
 from libra.methods import METHODS, Tokens, create
 from libra.reduction import Fate, Reduction
 from libra.request import default_encoder_layers
@@ -91,8 +93,8 @@ def plain_states(model, pixels):
 
 def generate(model, lvlm, features, n_tokens=5):
     """Logits [W, V] of transformers' own generate, given encoder features [n, D] per picture."""
-    counts = [len(f) for f in features]
-    ids, _ = lvlm.family.prompt(QUESTION, counts)
+    places = [N_VISUAL * i + j for i, f in enumerate(features) for j in range(len(f))]
+    ids = prepare(lvlm, [make_image()] * len(features), QUESTION, places)[1].ids
     tokens = [model.model.multi_modal_projector(f[None])[0] for f in features]
     generated = model.generate(
         input_ids=ids[None],
@@ -143,7 +145,7 @@ def test_connector_equals_recomputation(any_lvlm, case, n_images):
     features, slots = [], []
     for i, image in enumerate(images):
         states = plain_states(model, pixels_of(any_lvlm, image))
-        layout = any_lvlm.family.layout([image.size])
+        layout = any_lvlm.family.prepare(Media([image])).layout
         reduction = method.reduce(connector_tokens(method, model, states, layout, generator))
         features.append(reduction.dense().double() @ states[-2][1:])
         slots += [N_VISUAL * i + slot for slot in reduction.slot.tolist()]
@@ -231,21 +233,26 @@ def test_illava_acts_in_encoder_and_decoder(lvlm, follow):
     )
     assert encoded.counts == [8] * N_LAYERS
     features = encoder_output(lvlm, create("illava", follow=follow))
-    ids, visual = lvlm.family.prompt(QUESTION, [8])
-    embedded = lvlm.family.embed(ids, visual, lvlm.family.connect(features))
-    layout = trace.layout.select(trace.lineage(2).slot)
+    slot = trace.lineage(2).slot
+    prepared, prompt = prepare(lvlm, [make_image()], QUESTION, slot)
+    embedded = lvlm.family.inputs(prompt, lvlm.family.connect(features))["inputs_embeds"]
+    prepared = replace(prepared, layout=prepared.layout.select(slot))
     model = make_model()
     _, logits = recompute(
-        model, (embedded, visual, layout), create("illava", ratio=0.4, follow=follow), (2,), 5
+        model,
+        (embedded, prompt.visual, prepared),
+        create("illava", ratio=0.4, follow=follow),
+        (2,),
+        5,
     )
     assert_same_words(trace, logits)
 
 
 def encoder_output(lvlm, method):
     """Features [n, D] of the picture after two events inside the encoder."""
-    layout = lvlm.family.layout([(80, 60)])
-    compression = Compression(method, layout, encoder_layers=ENCODER_LAYERS, generator=seeded())
-    return compression.encode(lvlm.family, [make_image()]).hidden[0]
+    prepared = lvlm.family.prepare(Media([make_image()]))
+    compression = Compression(method, prepared, encoder_layers=ENCODER_LAYERS, generator=seeded())
+    return compression.encode(lvlm.family).hidden[0]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -262,7 +269,7 @@ def test_nothing_to_remove_is_the_plain_model_bit_for_bit(name, settings, attent
         request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 5}
         trace = lvlm.answer(**request, method=name, **settings).trace
         model = make_model(attention, torch.float32)
-        ids, _ = lvlm.family.prompt(QUESTION, [N_VISUAL])
+        ids = prepare(lvlm, [make_image()], QUESTION)[1].ids
         generated = model.generate(
             input_ids=ids[None],
             attention_mask=torch.ones_like(ids[None]),
@@ -359,7 +366,7 @@ def test_illava_removes_as_many_as_published_in_each_encoder_layer():
 
 def test_default_encoder_layers_scale_with_the_depth():
     def layers(name, n):
-        return default_encoder_layers(METHODS[name], n, n - 2)
+        return default_encoder_layers(create(name), n, n - 2)
 
     assert layers("illava", 24) == (4, 5, 6, 7)
     assert layers("illava", 6) == (1, 2)
