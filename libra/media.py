@@ -1,4 +1,7 @@
-"""Pictures from wherever they come to upright RGB, with limits and clear errors."""
+"""Pictures from wherever they come to upright RGB, with limits and clear errors.
+
+Videos: `libra.video`.
+"""
 
 import io
 import warnings
@@ -9,6 +12,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from libra.errors import InputError
+from libra.video import Clip, load_video
+
+__all__ = ["Clip", "Media", "Source", "load_image", "load_video"]
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
