@@ -8,15 +8,17 @@ from viz.accuracy import accuracy_against_flops
 from viz.agreement import agreement_map
 from viz.cls import cls_distribution
 from viz.costs import cost_bars
-from viz.export import save
+from viz.export import FORMATS, save
 from viz.fates import fate_map
 from viz.groups import group_map
 from viz.heat import attention_row, heat_map, heat_scale
 from viz.heat_panels import attention_per_word, attention_through_layers
 from viz.intervals import interval_strip
 from viz.masks import merging_masks
+from viz.numbers import NUMBERS
 from viz.paper import compare_merging, selected_through_model, selected_tokens
 from viz.registry import FIGURES, FigureSpec
+from viz.retention import retention
 from viz.sampling import sampling_panel
 from viz.selection import selected
 from viz.similarity import similarity_histogram
@@ -26,6 +28,8 @@ from viz.times import time_shares
 
 __all__ = [
     "FIGURES",
+    "FORMATS",
+    "NUMBERS",
     "FigureSpec",
     "accuracy_against_flops",
     "agreement_map",
@@ -41,6 +45,7 @@ __all__ = [
     "heat_scale",
     "interval_strip",
     "merging_masks",
+    "retention",
     "sampling_panel",
     "save",
     "selected",
