@@ -20,7 +20,8 @@ from viz import inspector
 from viz.inspector.data import ATTENTION_SCALE, MAX_ATTENTION, packed
 from viz.inspector.decisions import rule, what_if
 from viz.inspector.export import EVENTS, STATIC, document
-from viz.inspector.tours import tour
+from viz.inspector.tours import WRITTEN, tour
+from viz.inspector.tours.stories import STORIES
 
 SMALL = {"grid": (8, 8)}
 OVERLAYS = {"fate", "groups", "importance", "attention", "agreement"}
@@ -130,7 +131,7 @@ def test_an_answer_without_events_still_shows_importance(vanilla):
         vanilla.importance[-1].numpy()
     )
     assert set(unpack(decision["fate"]).tolist()) == {Fate.KEPT}
-    assert decision["rule"] == "" and decision["whatIf"] == {} and shown["tour"] == []
+    assert decision["rule"] == "" and decision["whatIf"] == {}
 
 
 def test_answers_without_attention_rows_can_be_shown(libra):
@@ -260,8 +261,48 @@ def test_a_tour_shows_what_it_says(method):
         assert trace.lineage(3).fate()[survivor] == Fate.KEPT
 
 
-def test_methods_without_a_written_tour_have_none():
-    assert tour(make_trace("turbo", layers=(1,), **SMALL)) == []
+@pytest.mark.parametrize("method", methods.names())
+def test_every_method_has_a_tour_that_can_be_shown(method):
+    trace = make_trace(method, **SMALL)
+    steps = tour(trace)
+    assert 5 <= len(steps) <= 8
+    for step in steps:
+        assert step["overlay"] in OVERLAYS and 0 <= step["stage"] <= len(trace.events)
+        assert step["patch"] is None or 0 <= step["patch"] < len(trace.layout)
+        assert len(step["text"]) > 60 and "{" not in step["text"]
+    told = " ".join(step["text"] for step in steps)
+    assert method not in STORIES or STORIES[method].lesson in told
+
+
+def test_the_tours_have_a_story_for_every_method():
+    assert set(STORIES) | set(WRITTEN) | {"vanilla"} == set(methods.names())
+
+
+@pytest.mark.parametrize("method", ["turbo", "evit", "random"])
+def test_a_told_tour_shows_patches_of_which_it_speaks(method):
+    trace = make_trace(method, layers=(1,), **SMALL)
+    first = trace.events[0].reduction
+    fate, group = first.fate(), first.group()
+    by_text = {step["text"]: step for step in tour(trace)}
+    kinds = (("This patch is gone", Fate.DROPPED), ("This patch went into", Fate.COMPENSATED))
+    shown = 0
+    for text, step in by_text.items():
+        for start, kind in kinds:
+            if text.startswith(start):
+                assert fate[step["patch"]] == kind
+                shown += 1
+        if said := re.match(r"This token now stands for (\d+) patches", text):
+            assert int(said[1]) == int((group == group[step["patch"]]).sum()) > 1
+            shown += 1
+        if said := re.search(r", (\d+) of 64 tokens stay", text):
+            assert int(said[1]) == int((fate == Fate.KEPT).sum())
+            shown += 1
+    assert shown == 2
+
+
+def test_there_is_no_tour_where_nothing_happened_or_nothing_is_known(libra):
+    assert tour(make_trace("fastv", ratio=0.0, layers=(1,), **SMALL)) == []
+    assert tour(replace(libra, importance=[], attention=[])) == []
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from libra import methods
 from libra.reduction import Fate
 from libra.trace import Event, Trace
 
@@ -19,7 +20,9 @@ def measure(trace: Trace, event: Event) -> tuple[str, Tensor | None]:
         layer = "" if event.site == "connector" else f", layer {event.layer}"
         return f"attention in the encoder{layer}", facts.get("importance")
     row = trace.importance[event.layer] if trace.importance else None
-    label = f"attention of the last prompt token, layer {event.layer}"
+    asks = "text_attention" in getattr(methods.METHODS.get(trace.method), "needs", ())
+    who = "words about the picture" if asks else "last prompt token"
+    label = f"attention of the {who}, layer {event.layer}"
     return label, facts.get("importance", row)
 
 
