@@ -23,10 +23,18 @@ from libra.errors import InputError
 from libra.models.base import Family, Geometry
 from libra.models.features import Features
 from libra.models.llava import Llava
+from libra.models.qwen2_5_vl import Qwen25VL
+from libra.models.qwen2_vl import Qwen2VL
+from libra.models.qwen3_vl import Qwen3VL
 
 __all__ = ["Family", "Features", "Geometry", "ModelEntry", "catalog", "entry", "open_model"]
 
-FAMILIES: dict[str, type[Family]] = {"llava": Llava}  # by `model_type` of the configuration
+FAMILIES: dict[str, type[Family]] = {  # by `model_type` of the configuration
+    "llava": Llava,
+    "qwen2_vl": Qwen2VL,
+    "qwen2_5_vl": Qwen25VL,
+    "qwen3_vl": Qwen3VL,
+}
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 PATIENCE = 5  # seconds to wait for the model hub
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -63,6 +71,7 @@ class ModelEntry:
 
 
 _PHOTOS = "Photos and everyday questions about them."
+_FILMS = "Photos or a video, and everyday questions about them."
 
 _CATALOG = (
     ModelEntry(
@@ -74,6 +83,13 @@ _CATALOG = (
     ),
     ModelEntry("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "llava", 7.06e9, _PHOTOS),
     ModelEntry("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "llava", 13.35e9, _PHOTOS),
+    ModelEntry("qwen2-vl-2b", "Qwen/Qwen2-VL-2B-Instruct", "qwen2_vl", 2.21e9, _FILMS),
+    ModelEntry("qwen2-vl-7b", "Qwen/Qwen2-VL-7B-Instruct", "qwen2_vl", 8.29e9, _FILMS),
+    ModelEntry("qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl", 3.75e9, _FILMS),
+    ModelEntry("qwen2.5-vl-7b", "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", 8.29e9, _FILMS),
+    ModelEntry("qwen3-vl-2b", "Qwen/Qwen3-VL-2B-Instruct", "qwen3_vl", 2.13e9, _FILMS),
+    ModelEntry("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", "qwen3_vl", 4.44e9, _FILMS),
+    ModelEntry("qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", 8.77e9, _FILMS),
 )
 
 

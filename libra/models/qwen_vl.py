@@ -1,0 +1,228 @@
+"""What the Qwen-VL families share: pictures of any size, two frames to a slot, M-RoPE.
+
+The encoder sees patches; two by two of them become one visual token, and in a video two frames
+become one slot of time. A unit is what the encoder's full attention spans: a picture or a slot.
+Patches come in the order of their tokens: the four of the first, the four of the second ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from PIL import Image
+from torch import LongTensor, Tensor, nn
+from transformers import AutoTokenizer, PreTrainedModel, ProcessorMixin, Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.vision_utils import get_vision_position_ids
+
+from libra.layout import TokenLayout
+from libra.media import Media
+from libra.models.base import EncoderReducer, Family, seconds
+from libra.models.features import EncoderAttention, Features
+from libra.models.prepared import Prepared
+
+Tables = tuple[Tensor, Tensor]  # [T, d] cosines and sines of the encoder's rotary embedding
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """What a layer of the encoder sees of one unit."""
+
+    hidden: Tensor  # [T, D]
+    tables: Tables
+
+
+class QwenVL(Family):
+    """A vision transformer without CLS, a merger of two by two patches, and a Qwen decoder.
+
+    Args:
+        model: the model.
+        tokenizer: with the model's chat template.
+        image_processor: PIL's variant of the model's own.
+        video_size: limits of a video's pixels, as the model's video processor has them.
+    """
+
+    takes_video = True
+    has_cls = False
+    reduces_in_encoder = False
+    model_class: ClassVar[type[PreTrainedModel]]
+
+    def __init__(self, model, tokenizer, image_processor: Qwen2VLImageProcessorPil, video_size):
+        super().__init__(model, tokenizer)
+        self.image_processor = image_processor
+        self.video_size = video_size
+        self.slot = image_processor.temporal_patch_size  # frames
+        self.merge = image_processor.merge_size  # patches to a token, each way
+
+    @classmethod
+    def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> QwenVL:
+        """Load from a local folder or the hub; needs no torchvision."""
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        if tokenizer.chat_template is None:  # older folders keep it with the processor
+            tokenizer.chat_template = ProcessorMixin.get_processor_dict(path)[0].get(
+                "chat_template"
+            )
+        model = cls.model_class.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        video, _ = BaseVideoProcessor.get_video_processor_dict(path)
+        return cls(
+            model.to(device),
+            tokenizer,
+            Qwen2VLImageProcessorPil.from_pretrained(path),
+            Qwen2VLImageProcessorPil.from_dict(video).size,  # which knows the older spellings too
+        )
+
+    @property
+    def tower(self) -> nn.Module:
+        """The vision encoder, merger included."""
+        return self.model.model.visual
+
+    @property
+    def encoder_layers(self) -> nn.ModuleList:
+        """The transformer's layers."""
+        return self.tower.blocks
+
+    @property
+    def last_encoder_layer(self) -> int:
+        """The last layer: its output is what the merger takes."""
+        return len(self.encoder_layers) - 1
+
+    @property
+    def attention_layer(self) -> int:
+        """The last layer in which all patches of a unit attend to each other."""
+        return self.last_encoder_layer
+
+    def picture_size(self, picture: Image.Image) -> tuple[int, int]:
+        """(height, width) in pixels that the processor scales a picture to."""
+        width, height = picture.size
+        limits = self.image_processor.size
+        return smart_resize(height, width, self.side, limits.shortest_edge, limits.longest_edge)
+
+    def frame_size(self, frames: Sequence[Image.Image]) -> tuple[int, int]:
+        """(height, width) in pixels that the processor scales the frames of a video to."""
+        width, height = frames[0].size
+        limits = self.video_size
+        return smart_resize(height, width, self.side, limits.shortest_edge, limits.longest_edge)
+
+    @property
+    def side(self) -> int:
+        """Pixels of a visual token, each way."""
+        return self.image_processor.patch_size * self.merge
+
+    def prepare(self, media: Media, pooled: bool = True) -> Prepared:
+        """A grid over the whole of each picture or slot, as fine as its size asks for."""
+        if media.is_video:
+            views = media.pictures[:: self.slot]
+            sizes = [self.frame_size(media.pictures)] * len(views)
+        else:
+            views = media.pictures
+            sizes = [self.picture_size(picture) for picture in views]
+        layout = TokenLayout.cat(
+            [
+                TokenLayout.square_crop(1, 1, (height // self.side, width // self.side), i)
+                for i, (height, width) in enumerate(sizes)
+            ]
+        )
+        if not media.is_video:
+            return Prepared.of_pictures(media, layout)
+        return replace(
+            Prepared.of_pictures(media, replace(layout, frame=layout.image)),
+            spans=[torch.ones(len(layout), dtype=torch.bool)],
+            views=views,
+            times=media.times[:: self.slot],
+        )
+
+    def grids(self, prepared: Prepared) -> LongTensor:
+        """[U, 3] slots (one), rows and columns of patches of each unit."""
+        slots = range(len(prepared.views))
+        grids = [prepared.layout.grid(i, i * prepared.media.is_video) for i in slots]
+        return torch.tensor([(1, self.merge * rows, self.merge * cols) for rows, cols in grids])
+
+    def pixels(self, prepared: Prepared) -> Tensor:
+        """[P, W] the pixels of every patch, as the model's own processors give them."""
+        pictures = prepared.media.pictures
+        if not prepared.media.is_video:
+            return self.image_processor(pictures, return_tensors="pt").pixel_values
+        height, width = self.frame_size(pictures)
+        frames = [f.resize((width, height), self.image_processor.resample) for f in pictures]
+        stills = self.image_processor(frames, do_resize=False, return_tensors="pt").pixel_values
+        # A still fills a slot with copies of itself: take one of each, and pair the frames.
+        patches = stills.view(len(frames), -1, 3, self.slot, self.image_processor.patch_size**2)
+        patches = patches[:, :, :, 0]
+        patches = torch.cat([patches, patches[-1:].expand(-len(frames) % self.slot, -1, -1, -1)])
+        return patches.unflatten(0, (-1, self.slot)).permute(0, 2, 3, 1, 4).flatten(2).flatten(0, 1)
+
+    def encode(
+        self, prepared: Prepared, reducers: Sequence[EncoderReducer] | None = None
+    ) -> Features:
+        """The merged tokens of every unit."""
+        begin = seconds(self.device)
+        pixels = self.pixels(prepared).to(self.device, self.model.dtype)
+        grids = self.grids(prepared).to(self.device)
+        tokens, states = self.run_tower(pixels, grids)
+        counts = grids.prod(-1).tolist()
+        tables = zip(*(t.split(counts) for t in self.tables(pixels, grids)), strict=True)
+        inputs = [LayerInput(x, t) for x, t in zip(states.split(counts), tables, strict=True)]
+        return Features(
+            hidden=list(tokens.split([n // self.merge**2 for n in counts])),
+            special=[],
+            inputs={-1: inputs, -2: inputs},
+            seconds=seconds(self.device) - begin,
+        )
+
+    def run_tower(self, pixels: Tensor, grids: LongTensor) -> tuple[Tensor, Tensor]:
+        """The merged tokens [N, D] and what `attention_layer` sees of all patches [P, D]."""
+        layer = self.attention_layer
+        out = self.tower(pixels, grid_thw=grids, output_hidden_states=[layer])
+        return out.pooler_output, out.hidden_states[layer]
+
+    def tables(self, x: Tensor, grids: LongTensor) -> Tables:
+        """Cosines and sines [P, d] for the rows and columns of all patches."""
+        return self.tower.rotary_pos_emb(x, get_vision_position_ids(grids, self.merge))
+
+    def encoder_attention(self, layer: int, hidden: LayerInput) -> EncoderAttention:
+        """Queries and keys of the last layer with full attention, whichever is asked for."""
+        return self.attention(self.encoder_layers[self.attention_layer], hidden)
+
+    def attention(self, layer: nn.Module, seen: LayerInput) -> EncoderAttention:
+        """Queries and keys of a layer, after rotary embedding."""
+        dtype = torch.promote_types(seen.hidden.dtype, torch.float32)
+        mixed = layer.attn.qkv(layer.norm1(seen.hidden))
+        query, key, _ = mixed.unflatten(-1, (3, layer.attn.num_heads, -1)).unbind(1)
+        query, key = apply_rotary_pos_emb_vision(query, key, *seen.tables)
+        query, key = (x.transpose(0, 1).to(dtype) for x in (query, key))
+        return EncoderAttention(query, key, n_front=0, has_cls=False)
+
+    def pack(self, patches: Sequence[Tensor], prepared: Prepared) -> Tensor:
+        """A token knows the mean of what its patches know."""
+        return torch.cat(list(patches)).unflatten(0, (-1, self.merge**2)).mean(1)
+
+    def tokens(self, features: Features, prepared: Prepared) -> Tensor:
+        """[N, D] behind the merger: what mixes patches has been done."""
+        return torch.cat(features.hidden)
+
+    def connect(self, tokens: Tensor) -> Tensor:
+        """The merger has brought them to the decoder's width."""
+        return tokens
+
+    def positions(self, ids: LongTensor, prepared: Prepared) -> LongTensor:
+        """[3, S] time, row and column of every token."""
+        kind, number = ("video", 2) if prepared.media.is_video else ("image", 1)
+        places = ids == getattr(self.model.config, f"{kind}_token_id")
+        grids = self.grids(prepared)
+        if prepared.media.is_video:
+            grids = torch.cat([torch.tensor([[len(grids)]]), grids[:1, 1:]], dim=1)
+        positions, _ = self.model.model.get_rope_index(
+            ids[None],
+            mm_token_type_ids=number * places[None].int(),
+            **{f"{kind}_grid_thw": grids, **self.clock(prepared)},
+        )
+        return positions[:, 0]
+
+    def clock(self, prepared: Prepared) -> dict[str, list[float]]:
+        """What else `get_rope_index` wants to know of the times of a video."""
+        return {}
