@@ -1,4 +1,4 @@
-"""The command line: `python -m libra answer | compare | figures | flops`.
+"""The command line: `python -m libra answer | compare | sweep | figures | flops`.
 
 Answers and tables go to standard output, progress to standard error. Bad input is one line on
 standard error and exit code 2.
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from libra import methods
 from libra.errors import InputError
-from libra.report import aligned, as_csv, facts, readout, table
+from libra.report import aligned, as_csv, facts, readout, sweep_table, table
 from libra.tables import paper_flops
 from libra.trace import Trace
 
@@ -94,6 +94,24 @@ def _compare(options: argparse.Namespace) -> None:
         print(as_csv(rows), end="")
     else:
         print(table(rows))
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    """Ask the same under one method at many ratios and layers, beside vanilla."""
+    from libra.sweep import settings, sweep
+
+    with _load(options) as lvlm:
+        chosen = settings(options.method, lvlm.n_layers, options.ratios, options.layers or ())
+        request = {name: getattr(options, name) for name in _INPUTS} | {"images": options.image}
+        runs = sweep(lvlm, options.method, chosen, **request)
+        progress = tqdm(runs, "sweeping", len(chosen), unit="setting", leave=False, disable=None)
+        rows = [row.facts() for row, _ in progress]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    elif options.csv:
+        print(as_csv(rows), end="")
+    else:
+        print(sweep_table(rows))
 
 
 def _figures(options: argparse.Namespace) -> None:
@@ -174,9 +192,25 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A,B,...",
         help="methods to compare, or all (default: all)",
     )
-    output = compare.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print the table as JSON")
-    output.add_argument("--csv", action="store_true", help="print the table as CSV")
+    _add_table(compare)
+
+    sweep = _command(commands, "sweep", _sweep, "ask the same at many ratios and layers")
+    _add_inputs(sweep)
+    sweep.add_argument("--method", default="libra", help="compression method (default: libra)")
+    sweep.add_argument(
+        "--ratios",
+        type=_numbers,
+        default=(0.25, 0.5, 0.75, 0.9),
+        metavar="A,B,...",
+        help="shares of the visual tokens to remove (default: 0.25,0.5,0.75,0.9)",
+    )
+    sweep.add_argument(
+        "--layers",
+        type=_integers,
+        metavar="I,J,...",
+        help="decoder layers after which to compress, each alone (default: four over the depth)",
+    )
+    _add_table(sweep)
 
     figures = _command(commands, "figures", _figures, "draw the figures of a stored trace")
     figures.add_argument("--trace", type=Path, required=True, metavar="FILE", help="the trace")
@@ -200,11 +234,34 @@ def _command(commands, name: str, run, summary: str, epilog: str = "") -> argpar
     return command
 
 
-def _add_request(command: argparse.ArgumentParser) -> None:
+def _add_table(command: argparse.ArgumentParser) -> None:
+    output = command.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print the table as JSON")
+    output.add_argument("--csv", action="store_true", help="print the table as CSV")
+
+
+def _add_inputs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--image", action="append", required=True, metavar="FILE", help="a picture; repeatable"
     )
     command.add_argument("--question", required=True, help="what to ask")
+    command.add_argument("--max-new-tokens", type=int, default=32, help="(default: 32)")
+    command.add_argument("--seed", type=int, default=0, help="of random methods (default: 0)")
+    command.add_argument(
+        "--model",
+        default="tiny-llava",
+        help="tiny-llava, a hub id or a local folder (default: tiny-llava)",
+    )
+    command.add_argument("--device", help="cpu, cuda ... (default: a GPU where there is one)")
+    command.add_argument(
+        "--attention",
+        default="sdpa",
+        help="sdpa, eager or flash_attention_2 (default: sdpa)",
+    )
+
+
+def _add_request(command: argparse.ArgumentParser) -> None:
+    _add_inputs(command)
     command.add_argument(
         "--ratio",
         type=float,
@@ -223,19 +280,6 @@ def _add_request(command: argparse.ArgumentParser) -> None:
         type=_integers,
         metavar="I,J,...",
         help="encoder layers inside which to compress, for methods that act there",
-    )
-    command.add_argument("--max-new-tokens", type=int, default=32, help="(default: 32)")
-    command.add_argument("--seed", type=int, default=0, help="of random methods (default: 0)")
-    command.add_argument(
-        "--model",
-        default="tiny-llava",
-        help="tiny-llava, a hub id or a local folder (default: tiny-llava)",
-    )
-    command.add_argument("--device", help="cpu, cuda ... (default: a GPU where there is one)")
-    command.add_argument(
-        "--attention",
-        default="sdpa",
-        help="sdpa, eager or flash_attention_2 (default: sdpa)",
     )
 
 
@@ -257,6 +301,15 @@ def _integers(text: str) -> tuple[int, ...]:
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a list of whole numbers such as 1,3,5"
+        ) from None
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of numbers such as 0.25,0.5"
         ) from None
 
 
@@ -309,8 +362,11 @@ def _check_budget(options: argparse.Namespace) -> None:
         raise InputError(f"{options.method} takes no number of tokens: leave out --tokens.")
 
 
+_INPUTS = ("question", "max_new_tokens", "seed")
+
+
 def _request(options: argparse.Namespace) -> dict:
-    names = ("question", "ratio", "layers", "encoder_layers", "max_new_tokens", "seed")
+    names = (*_INPUTS, "ratio", "layers", "encoder_layers")
     return {"images": options.image} | {name: getattr(options, name) for name in names}
 
 

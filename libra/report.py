@@ -68,6 +68,25 @@ def table(rows: list[dict]) -> str:
     )
 
 
+def sweep_table(rows: list[dict]) -> str:
+    """A sweep, for people; answers unlike vanilla's are marked."""
+    return aligned(
+        [
+            {
+                "ratio": f"{row['ratio']:.0%}" if i else "vanilla",
+                "after layer": "-" if row["layer"] is None else row["layer"],
+                "last layer": row["tokens"],
+                "FLOPs": f"{row['flops_share']:.0%}",
+                "KV": f"{row['kv_share']:.0%}",
+                "prefill": f"{1e3 * row['prefill_s']:.0f} ms",
+                "of vanilla's": f"{row['prefill_share']:.0%}",
+                "answer": row["answer"] + ("" if row["same"] else "  (differs)"),
+            }
+            for i, row in enumerate(rows)
+        ]
+    )
+
+
 def aligned(rows: list[dict]) -> str:
     """Rows as a table of columns; the keys of the first are the header."""
     lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]

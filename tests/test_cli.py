@@ -25,7 +25,7 @@ def run(capsys, picture, model_folder):
 
     def run(command, *arguments, image=picture, question=QUESTION):
         words = [command, *arguments]
-        if command in ("answer", "compare"):
+        if command in ("answer", "compare", "sweep"):
             words += ["--image", image, "--question", question, "--model", str(model_folder)]
             words += ["--max-new-tokens", "4"]
         try:
@@ -134,7 +134,7 @@ def test_help_is_complete(run, command):
     code, out, _ = run(*([command] if command else []), "--help")
     assert code == 0
     assert all(len(line) < 100 for line in out.splitlines())
-    if command in ("answer", "compare"):
+    if command in ("answer", "compare", "sweep"):
         for name in methods.names():
             assert f"  {name}: " in out
             for parameter in methods.parameters(name):
@@ -205,3 +205,33 @@ def test_the_module_runs_and_tables_need_no_transformers(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == "error: There is no trace file x.\n"
+
+
+def test_a_sweep_prints_a_row_per_setting(run):
+    options = ("--method", "fastv", "--ratios", "0.5,0.75", "--layers", "1,5")
+    code, out, err = run("sweep", *options)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["vanilla", "-", "16"],
+        ["50%", "1", "8"],
+        ["75%", "1", "4"],
+        ["50%", "5", "8"],
+        ["75%", "5", "4"],
+    ]
+    table = list(csv.DictReader(io.StringIO(run("sweep", *options, "--csv")[1])))
+    assert [(row["ratio"], row["layer"]) for row in table[:2]] == [("0.0", ""), ("0.5", "1")]
+    assert [row["tokens"] for row in table] == ["16", "8", "4", "8", "4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--ratios", "half"), "not a list of numbers"),
+        (("--ratios", "0.5,2"), "ratio must be"),
+        (("--method", "vanilla"), "no ratio to sweep over"),
+    ],
+)
+def test_a_bad_sweep_is_one_line(run, options, words):
+    code, out, err = run("sweep", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1) and words in err

@@ -1,0 +1,127 @@
+"""A sweep: one question under one method, at every ratio after every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from libra import methods
+from libra.errors import InputError
+from libra.request import load_pictures, scale_layers
+from libra.trace import Trace
+from libra.video import load_video
+
+if TYPE_CHECKING:
+    from libra.lvlm import LVLM
+
+RATIOS = (0.25, 0.5, 0.75, 0.9)
+LAYERS = (3, 7, 15, 23)  # of 32
+MAX_SETTINGS = 100
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one answer of a sweep was given; vanilla has ratio 0 and no layer."""
+
+    ratio: float
+    layer: int | None  # the only decoder layer that reduces; None where the method has none
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting and what came of it, beside vanilla."""
+
+    setting: Setting
+    answer: str
+    same: bool  # as vanilla's answer
+    tokens: int  # that the last layer processes
+    flops_share: float
+    kv_share: float
+    prefill_s: float
+    prefill_share: float  # measured once each
+    total_s: float
+
+    @classmethod
+    def of(cls, setting: Setting, trace: Trace, vanilla: Trace) -> Row:
+        """The row of an answer beside that of vanilla."""
+        return cls(
+            setting=setting,
+            answer=trace.answer,
+            same=trace.answer == vanilla.answer,
+            tokens=trace.counts[-1],
+            flops_share=trace.cost.flops / trace.cost.vanilla_flops,
+            kv_share=trace.cost.kv_bytes / trace.cost.vanilla_kv_bytes,
+            prefill_s=trace.timings.prefill,
+            prefill_share=trace.timings.prefill / vanilla.timings.prefill,
+            total_s=trace.timings.total,
+        )
+
+    def facts(self) -> dict:
+        """As plain values, for a table."""
+        values = {name: value for name, value in vars(self).items() if name != "setting"}
+        return {"ratio": self.setting.ratio, "layer": self.setting.layer, **values}
+
+
+def settings(
+    method: str, n_layers: int, ratios: Sequence[float] = RATIOS, layers: Sequence[int] = ()
+) -> list[Setting]:
+    """Vanilla, then every ratio after every layer, each layer alone.
+
+    Args:
+        method: a name; one that does not act in the decoder has no layers to choose.
+        n_layers: depth of the decoder.
+        ratios: shares of the visual tokens to remove.
+        layers: decoder layers; by default four over the depth.
+
+    Raises:
+        InputError: a method without a ratio, no ratio, or too many settings.
+    """
+    if not any(p.name == "ratio" for p in methods.parameters(method)):
+        raise InputError(f"{method} has no ratio to sweep over: choose another method.")
+    if not ratios:
+        raise InputError("There is no ratio to sweep over: give at least one, for example 0.5.")
+    inside = "decoder" in methods.create(method).sites()
+    chosen = (layers or scale_layers(LAYERS, n_layers)) if inside else (None,)
+    if len(ratios) * len(chosen) > MAX_SETTINGS:
+        raise InputError(
+            f"{len(ratios)} ratios after {len(chosen)} layers are more than {MAX_SETTINGS} "
+            f"settings: choose fewer."
+        )
+    return [Setting(0.0, None), *(Setting(r, layer) for layer in chosen for r in ratios)]
+
+
+def sweep(
+    lvlm: LVLM, method: str, chosen: Sequence[Setting], **request: object
+) -> Iterator[tuple[Row, Trace]]:
+    """Answer under one setting after the other, vanilla first.
+
+    Each pair is what came of a setting, and its trace. The encoder runs once, unless the method
+    acts there; an answer that is not measured comes first, because first runs are slow.
+
+    Args:
+        lvlm: the model.
+        method: a name.
+        chosen: see `settings`.
+        request: images or video, question and further arguments of `LVLM.stream`.
+    """
+    if request.get("video") is None:
+        media = {"images": load_pictures(request.get("images"))}
+    else:
+        media = {"video": load_video(request["video"])}
+    plain = request | media | {"method": "vanilla", "tracing": False}
+    requests = [plain, *(plain | _own(method, setting) for setting in chosen[1:])]
+    for each in requests:
+        lvlm.stream(**each)  # checks it, and runs nothing
+    lvlm.answer(**plain | {"max_new_tokens": 1})
+    features, vanilla = lvlm.encode(**media), None
+    for setting, each in zip(chosen, requests, strict=True):
+        trace = lvlm.answer(**each, features=features).trace
+        vanilla = vanilla or trace
+        yield Row.of(setting, trace, vanilla), trace
+
+
+def _own(method: str, setting: Setting) -> dict:
+    """The arguments of one setting."""
+    own = {"method": method, "ratio": setting.ratio}
+    return own if setting.layer is None else own | {"layers": (setting.layer,)}
