@@ -34,7 +34,7 @@ def cost_bars(traces: dict[str, Trace]) -> Figure:
     _times(axes[2], traces)
     figure.legend(loc="outside lower right", ncols=4, frameon=False, fontsize=SMALL)
     axes[0].set_yticks(range(len(traces)), list(traces), fontsize=SMALL + 1)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(traces) - 0.4, -0.6)
     for ax in axes:
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
