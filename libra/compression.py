@@ -97,7 +97,8 @@ class Compression:
         Patches that vanilla is to do without are taken away here: it has no other event.
         """
         if self.encoder_layers:
-            hidden = [features.hidden[unit] for unit in self.prepared.unit.unique().tolist()]
+            units = self.prepared.unit.unique().tolist()
+            hidden = family.project([features.hidden[unit] for unit in units])
             return torch.cat(hidden)[self._order.to(hidden[0].device)]
         tokens = family.tokens(features, self.prepared)
         if "connector" not in self.method.sites() and (self.layers or not self.drop):

@@ -48,9 +48,11 @@ class TokenLayout:
     def __len__(self) -> int:
         return len(self.image)
 
-    def grid(self, image: int = 0, frame: int = 0) -> tuple[int, int]:
+    def grid(self, image: int = 0, frame: int | None = None) -> tuple[int, int]:
         """(rows, columns) of the patch grid of one picture or frame; (0, 0) where there is none."""
-        here = (self.image == image) & (self.frame == frame) & (self.row >= 0)
+        here = (self.image == image) & (self.row >= 0)
+        if frame is not None:
+            here &= self.frame == frame
         if not here.any():
             return 0, 0
         return int(self.row[here].max()) + 1, int(self.column[here].max()) + 1

@@ -23,14 +23,22 @@ from libra.errors import InputError
 from libra.models.base import Family, Geometry
 from libra.models.features import Features
 from libra.models.llava import Llava
+from libra.models.llava_next import LlavaNext
+from libra.models.llava_next_video import LlavaNextVideo
+from libra.models.llava_onevision import LlavaOnevision
 from libra.models.qwen2_5_vl import Qwen25VL
 from libra.models.qwen2_vl import Qwen2VL
 from libra.models.qwen3_vl import Qwen3VL
+from libra.models.video_llava import VideoLlava
 
 __all__ = ["Family", "Features", "Geometry", "ModelEntry", "catalog", "entry", "open_model"]
 
 FAMILIES: dict[str, type[Family]] = {  # by `model_type` of the configuration
     "llava": Llava,
+    "llava_next": LlavaNext,
+    "llava_onevision": LlavaOnevision,
+    "llava_next_video": LlavaNextVideo,
+    "video_llava": VideoLlava,
     "qwen2_vl": Qwen2VL,
     "qwen2_5_vl": Qwen25VL,
     "qwen3_vl": Qwen3VL,

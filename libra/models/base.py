@@ -10,7 +10,12 @@ from typing import ClassVar, Protocol
 
 import torch
 from torch import LongTensor, Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 
 from libra.errors import InputError
 from libra.media import Media
@@ -50,6 +55,15 @@ class EncoderReducer(Protocol):
         """[F + n, D] tokens of one unit -> [F + n', D]; what stands before the patches stays."""
 
 
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, with the chat template that older folders keep elsewhere."""
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.chat_template is None:
+        processor, _ = ProcessorMixin.get_processor_dict(path)
+        tokenizer.chat_template = processor.get("chat_template")
+    return tokenizer
+
+
 class Family(ABC):
     """A loaded model of one family and everything in which families differ.
 
@@ -58,8 +72,9 @@ class Family(ABC):
     decoder's width) -> `inputs` (the prompt with all that stands in it).
 
     A new family writes `load`, `prepare`, `encode`, `encoder_attention` and `connect`, and where it
-    differs from a plain row of patches, also: `pack` (tiles, pooling), `specials` (newline
-    tokens), `tokens` (a connector that mixes patches) and `positions` (M-RoPE).
+    differs from a plain row of patches, also: `pack` (tiles, pooling), `project` (where that comes
+    after projecting), `specials` (newline tokens), `tokens` (a connector that mixes patches) and
+    `positions` (M-RoPE).
     """
 
     name: ClassVar[str]
@@ -138,9 +153,13 @@ class Family(ABC):
         index = (counts.cumsum(0) - counts)[prepared.unit] + prepared.patch
         return torch.cat(list(patches))[index.to(patches[0].device)]
 
+    def project(self, hidden: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What is done to the patches of each unit [T, D] before they are packed, if anything."""
+        return hidden
+
     def tokens(self, features: Features, prepared: Prepared) -> Tensor:
         """[N, D] the visual tokens as methods at the connector see them."""
-        return self.pack(features.hidden, prepared)
+        return self.pack(self.project(features.hidden), prepared)
 
     @abstractmethod
     def connect(self, tokens: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -30,15 +30,17 @@ class Prepared:
     times: list[float] | None = None  # of a video: the second of each view
 
     @classmethod
-    def of_pictures(cls, media: Media, layout: TokenLayout) -> Prepared:
-        """Every picture is one unit, of visual tokens alone."""
+    def of_pictures(
+        cls, media: Media, layout: TokenLayout, spans: list[BoolTensor] | None = None
+    ) -> Prepared:
+        """Every picture or frame is one unit; by default, a span of visual tokens alone."""
         counts = layout.image.bincount()
         return cls(
             media=media,
-            layout=layout,
+            layout=replace(layout, frame=layout.image) if media.is_video else layout,
             unit=layout.image,
             patch=torch.cat([torch.arange(n) for n in counts]),
-            spans=[torch.ones(n, dtype=torch.bool) for n in counts.tolist()],
+            spans=spans or [torch.ones(n, dtype=torch.bool) for n in counts.tolist()],
             views=media.pictures,
             times=media.times,
         )

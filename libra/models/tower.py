@@ -12,10 +12,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from libra.errors import InputError
 from libra.methods.operations import complement
-from libra.models.base import EncoderReducer, Family, seconds
+from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
 from libra.models.features import EncoderAttention, Features
 from libra.models.prepared import Prepared
 
@@ -24,9 +25,12 @@ class TowerFamily(Family):
     """A vision tower, a projector and a decoder."""
 
     tower_type: ClassVar[str] = "clip_vision_model"  # or "siglip_vision_model"
+    model_class: ClassVar[type[PreTrainedModel]]
+    processor_class: ClassVar[type]  # of pictures; needs no torchvision
 
-    def __init__(self, model, tokenizer):
+    def __init__(self, model, tokenizer, image_processor):
         super().__init__(model, tokenizer)
+        self.image_processor = image_processor
         vision = model.config.vision_config
         if vision.model_type != self.tower_type:
             raise InputError(
@@ -34,12 +38,31 @@ class TowerFamily(Family):
                 f"{self.tower_type}."
             )
         self.has_cls = self.tower_type == "clip_vision_model"
+        strategy = getattr(model.config, "vision_feature_select_strategy", None)
+        if strategy == ("full" if self.has_cls else "default"):
+            raise InputError(f"A {self.name} that selects {strategy!r} features is not supported.")
         self.grid = (vision.image_size // vision.patch_size,) * 2
+
+    @classmethod
+    def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> TowerFamily:
+        """Load from a local folder or the hub; needs no torchvision."""
+        tokenizer, processors = load_tokenizer(path), cls.load_processors(path)
+        model = cls.model_class.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        return cls(model.to(device), tokenizer, *processors)
+
+    @classmethod
+    def load_processors(cls, path: str) -> tuple:
+        """What turns media into pixels: the arguments of the constructor after the tokenizer."""
+        return (cls.processor_class.from_pretrained(path),)
 
     @property
     def tower(self) -> nn.Module:
         """The vision encoder."""
         return self.model.model.vision_tower
+
+    def tower_for(self, prepared: Prepared) -> nn.Module:
+        """The vision encoder for these media."""
+        return self.tower
 
     @abstractmethod
     def pixels(self, prepared: Prepared) -> Tensor:
@@ -71,14 +94,15 @@ class TowerFamily(Family):
     ) -> Features:
         """Features of the configured layers."""
         begin = seconds(self.device)
+        tower = self.tower_for(prepared)
         pixels = self.pixels(prepared).to(self.device, self.model.dtype)
         looked_at = {layer: self._layer(layer) for layer in (-1, -2)}
         wanted = {*self._feature_states, *looked_at.values()}
         if reducers is None:
-            runs = [(self._states(pixels, wanted), int(self.has_cls))]
+            runs = [(self._states(tower, pixels, wanted), int(self.has_cls))]
         else:  # units may shrink to different lengths: they go through one by one
             runs = [
-                self._reduced_states(unit, wanted, reducers.get(i))
+                self._reduced_states(tower, unit, wanted, reducers.get(i))
                 for i, unit in enumerate(pixels.split(1))
             ]
         features = [
@@ -108,22 +132,28 @@ class TowerFamily(Family):
         )
         return EncoderAttention(query, key, n_front, self.has_cls)
 
-    def _embed(self, pixels: Tensor) -> Tensor:
+    def _embed(self, tower: nn.Module, pixels: Tensor) -> Tensor:
         """[U, 3, H, W] -> [U, F + T, D]: the input of the first layer."""
-        x = self.tower.embeddings(pixels)
-        return self.tower.pre_layrnorm(x) if self.has_cls else x
+        x = tower.embeddings(pixels)
+        return tower.pre_layrnorm(x) if self.has_cls else x
 
-    def _states(self, pixels: Tensor, wanted: Collection[int]) -> dict[int, Tensor]:
+    def _states(
+        self, tower: nn.Module, pixels: Tensor, wanted: Collection[int]
+    ) -> dict[int, Tensor]:
         """The wanted states [U, F + T, D]: the input of a layer, or the output of the last."""
-        x, states = self._embed(pixels), {}
-        for i, layer in enumerate(self.encoder_layers[: max(wanted)]):
+        x, states = self._embed(tower, pixels), {}
+        for i, layer in enumerate(tower.encoder.layers[: max(wanted)]):
             if i in wanted:
                 states[i] = x
             x = layer(x, None)
         return states | {max(wanted): x}
 
     def _reduced_states(
-        self, pixels: Tensor, wanted: Collection[int], reducer: EncoderReducer | None
+        self,
+        tower: nn.Module,
+        pixels: Tensor,
+        wanted: Collection[int],
+        reducer: EncoderReducer | None,
     ) -> tuple[dict[int, Tensor], int]:
         """The wanted states of one unit, and how many tokens stand before its patches.
 
@@ -132,12 +162,12 @@ class TowerFamily(Family):
         (padding) move to the front, where nothing is merged.
         """
         if reducer is None:
-            return self._states(pixels, wanted), int(self.has_cls)
-        x, states = self._embed(pixels), {}
+            return self._states(tower, pixels, wanted), int(self.has_cls)
+        x, states = self._embed(tower, pixels), {}
         patches = reducer.patches.to(x.device) + int(self.has_cls)
         front = complement(patches, x.shape[1])
         x = x[:, torch.cat([front, patches])]
-        for i, layer in enumerate(self.encoder_layers[: max(wanted)]):
+        for i, layer in enumerate(tower.encoder.layers[: max(wanted)]):
             if i in wanted:
                 states[i] = x
             if i in reducer.encoder_layers:

@@ -1,0 +1,63 @@
+"""What the families share that take a video frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import BoolTensor
+from transformers import CLIPImageProcessorPil
+from transformers.video_processing_utils import BaseVideoProcessor
+
+from libra.layout import TokenLayout
+from libra.media import Media
+from libra.models.prepared import Prepared
+
+_SETTINGS = (
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale"),
+    *("rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb"),
+)
+
+
+def load_frame_processor(path: str, video_class: type[BaseVideoProcessor]) -> CLIPImageProcessorPil:
+    """PIL's counterpart of a model's video processor, which would need torchvision."""
+    saved, _ = BaseVideoProcessor.get_video_processor_dict(path)
+    return CLIPImageProcessorPil(
+        **{name: saved.get(name, getattr(video_class, name, None)) for name in _SETTINGS}
+    )
+
+
+def square_grids(
+    pictures: Sequence[Image.Image], grid: tuple[int, int], crops: bool
+) -> TokenLayout:
+    """A grid in the centre of each picture, or over all of it where none is cut out."""
+    return TokenLayout.cat(
+        [
+            TokenLayout.square_crop(*(picture.size if crops else (1, 1)), grid, i)
+            for i, picture in enumerate(pictures)
+        ]
+    )
+
+
+def prepare_frames(
+    media: Media, grid: tuple[int, int], crops: bool, before: int = 0, after: int = 0
+) -> Prepared:
+    """A video as one span of frames with a grid each, one unit each.
+
+    Args:
+        media: the video.
+        grid: (rows, columns) of a frame's visual tokens.
+        crops: whether the model sees the centre alone.
+        before: other tokens before each frame.
+        after: other tokens after the last frame.
+    """
+    layout = square_grids(media.pictures, grid, crops)
+    frame = _span(before, grid[0] * grid[1])
+    span = torch.cat([*[frame] * len(media.pictures), torch.zeros(after, dtype=torch.bool)])
+    return Prepared.of_pictures(media, layout, [span])
+
+
+def _span(before: int, n: int) -> BoolTensor:
+    """`n` visual tokens after some others."""
+    return torch.arange(before + n) >= before

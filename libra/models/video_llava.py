@@ -1,0 +1,87 @@
+"""Video-LLaVA: one CLIP-like tower for pictures and one for frames, and a Llama decoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    VideoLlavaForConditionalGeneration,
+    VideoLlavaImageProcessor,
+    VideoLlavaVideoProcessor,
+)
+
+from libra.media import Media
+from libra.models.features import EncoderAttention, Features
+from libra.models.frames import load_frame_processor, prepare_frames, square_grids
+from libra.models.prepared import Prepared
+from libra.models.tower import TowerFamily
+
+
+class VideoLlava(TowerFamily):
+    """Video-LLaVA: the decoder gets the CLS token of each frame, too, before its patches.
+
+    CLS is no patch: it stays in the prompt, like text.
+    """
+
+    name = "video-llava"
+    takes_video = True
+    model_class = VideoLlavaForConditionalGeneration
+    processor_class = VideoLlavaImageProcessor
+
+    def __init__(self, model, tokenizer, image_processor, frame_processor):
+        super().__init__(model, tokenizer, image_processor)
+        self.frame_processor = frame_processor
+
+    @classmethod
+    def load_processors(cls, path: str) -> tuple:
+        """Of pictures and of frames."""
+        frames = load_frame_processor(path, VideoLlavaVideoProcessor)
+        return (*super().load_processors(path), frames)
+
+    @property
+    def tower(self) -> nn.Module:
+        """The tower for pictures; that for frames has as many layers."""
+        return self.model.model.image_tower
+
+    def tower_for(self, prepared: Prepared) -> nn.Module:
+        """The tower for pictures or for frames."""
+        return self.model.model.video_tower if prepared.media.is_video else self.tower
+
+    def encode(self, prepared: Prepared, *how) -> Features:
+        """Features of the configured layers, and of each layer looked at which tower it is of."""
+        features, tower = super().encode(prepared, *how), self.tower_for(prepared)
+        seen = {i: [(tower, x) for x in inputs] for i, inputs in features.inputs.items()}
+        return replace(features, inputs=seen)
+
+    def encoder_attention(self, layer: int, hidden: tuple[nn.Module, Tensor]) -> EncoderAttention:
+        """Queries and keys of a layer of the tower that comes with its input."""
+        tower, x = hidden
+        return self._attention(tower.encoder.layers[self._layer(layer)], x, n_front=1)
+
+    def prepare(self, media: Media, pooled: bool = True) -> Prepared:
+        """A square grid in the centre of each picture or frame."""
+        if media.is_video:
+            return prepare_frames(media, self.grid, self.frame_processor.do_center_crop, before=1)
+        crops = self.image_processor.do_center_crop
+        return Prepared.of_pictures(media, square_grids(media.pictures, self.grid, crops))
+
+    def pixels(self, prepared: Prepared) -> Tensor:
+        """The model's own processing."""
+        pictures = prepared.media.pictures
+        if prepared.media.is_video:
+            return self.frame_processor(pictures, return_tensors="pt").pixel_values
+        return self.image_processor(
+            pictures, return_tensors="pt", return_legacy_image_output=False
+        ).pixel_values
+
+    def connect(self, tokens: Tensor) -> Tensor:
+        """[n, D] -> [n, d]."""
+        return self.model.model.multi_modal_projector(tokens)
+
+    def specials(self, features: Features, prepared: Prepared) -> Tensor | None:
+        """[K, d] the CLS token of each frame."""
+        if not prepared.media.is_video:
+            return None
+        return self.connect(torch.cat([x[:1] for x in features.special]))
