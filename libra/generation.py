@@ -147,7 +147,7 @@ class Generation:
 
     def _cost(self) -> Cost:
         """What the visual tokens cost the decoder, and what all of them would have cost it."""
-        sizes = self.family.geometry
+        sizes, prompt = self.family.geometry, self.request.prompt
         counts = self.sequence.counts
         vanilla = [self.request.n_plain] * sizes.n_layers
         itemsize = self.family.model.dtype.itemsize
@@ -156,6 +156,7 @@ class Generation:
             vanilla_flops=cost.prefill_flops(vanilla, sizes.d, sizes.m, sizes.d_kv),
             kv_bytes=sum(cost.kv_bytes(counts, sizes.d_kv, itemsize)),
             vanilla_kv_bytes=sum(cost.kv_bytes(vanilla, sizes.d_kv, itemsize)),
+            text=len(prompt.ids) - len(prompt.visual),
         )
 
 

@@ -89,6 +89,7 @@ class Cost:
     vanilla_flops: float
     kv_bytes: int
     vanilla_kv_bytes: int
+    text: int | None = None  # tokens of the prompt that are not visual; None in older traces
 
 
 @dataclass

@@ -169,3 +169,4 @@ def _check_costs(trace: Trace) -> None:
     cost = trace.cost
     spent = (cost.flops, cost.vanilla_flops, cost.kv_bytes, cost.vanilla_kv_bytes)
     _need(all(_number(x) and x > 0 for x in spent), "costs are numbers above zero")
+    _need(cost.text is None or _whole(cost.text, 0, MAX_TEXT), "prompts have words")
