@@ -18,6 +18,7 @@ from viz.masks import merging_masks
 from viz.numbers import NUMBERS
 from viz.paper import compare_merging, selected_through_model, selected_tokens
 from viz.registry import FIGURES, FigureSpec
+from viz.retention import retention
 from viz.sampling import sampling_panel
 from viz.selection import selected
 from viz.similarity import similarity_histogram
@@ -44,6 +45,7 @@ __all__ = [
     "heat_scale",
     "interval_strip",
     "merging_masks",
+    "retention",
     "sampling_panel",
     "save",
     "selected",

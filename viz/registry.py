@@ -19,6 +19,7 @@ from viz.marks import with_legend
 from viz.masks import merging_masks
 from viz.panel import PATCH, through_stages
 from viz.paper import selected_through_model
+from viz.retention import retention
 from viz.sampling import sampling_panel
 from viz.selection import selected
 from viz.similarity import similarity_histogram
@@ -36,6 +37,10 @@ NEEDS: dict[str, tuple[Callable[[Trace], bool], str]] = {
     "intervals": (
         lambda trace: any("interval" in e.reduction.evidence for e in trace.events[:1]),
         "a method that cuts the sequence into intervals",
+    ),
+    "pictures": (
+        lambda trace: len(trace.images) > 1,
+        "several pictures or a video",
     ),
     "cls_attention": (
         lambda trace: trace.cls_attention is not None,
@@ -112,6 +117,13 @@ FIGURES = {
             "Red patches are kept after each step, hatched ones gone; framed ones collect others.",
             merging_masks,
             ("events",),
+        ),
+        FigureSpec(
+            "retention",
+            "Retention, picture by picture",
+            "How much of each picture or frame is kept: the bars shrink with every step.",
+            retention,
+            ("events", "pictures"),
         ),
         FigureSpec(
             "sampling_panel",
