@@ -1,179 +1,187 @@
 """Accuracy of the embedded model under compression: `python -m tiny.evaluate`.
 
-Asks held-out scenes one question after the other through the same engine as the page and counts
-exact answers, per question kind, method and ratio. Every method sees the same questions.
+Asks held-out questions through the same engine as the page and counts exact answers, per kind of
+question, method and ratio. Every method sees the same questions. What has been answered is kept
+under `runs/evaluation`, so that a run that was stopped goes on, and tables cost nothing again.
 """
 
 import argparse
 import json
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
-from tqdm import tqdm
 
 import libra
 from libra import methods
 from libra.cli import parameters
-from libra.statistics import wilson
-from tiny import questions, scenes, sprites
+from libra.errors import InputError
+from tiny import questions, suites
+from tiny.held_out import STYLES, Subject, subjects
+from tiny.measure import Store, measure
+from tiny.plans import VANILLA, Line, Plan, Table, plan
+from tiny.results import Results, write_between_marks
 
-CORE = ("existence", "count", "left/right", "above/below", "corner")
-STYLES = {"training": sprites.TRAINING_STYLES} | {s: (s,) for s in sprites.UNSEEN_STYLES}
-HELD_OUT = 7_000_000  # seeds that training never draws
-
-
-@dataclass
-class Row:
-    """Answers of one method with its settings to one kind of question."""
-
-    style: str
-    method: str
-    ratio: float
-    settings: str
-    layers: tuple[int, ...]
-    kind: str
-    right: int = 0
-    asked: int = 0
-    flops: float = 0.0  # of the visual prefill, as shares of vanilla's, summed
-
-    @property
-    def accuracy(self) -> float:
-        """Share of exact answers."""
-        return self.right / self.asked
+EVERY_KIND = (*questions.KINDS, *questions.SEQUENCES)
 
 
-def held_out(
-    n: int, style: str, seed: int = HELD_OUT
-) -> Iterator[tuple[np.ndarray, list[questions.Question]]]:
-    """Pictures with questions, until there are `n` of each kind."""
-    rng = np.random.default_rng(seed)
-    missing = dict.fromkeys(questions.KINDS, n)
-    while any(missing.values()):
-        scene = scenes.compose(rng)
-        asked = []
-        for kind in questions.KINDS:
-            question = questions.ask(scene, kind, rng) if missing[kind] else None
-            if question is not None:
-                asked.append(question)
-                missing[kind] -= 1
-        if asked:
-            yield scenes.draw(scene, rng, STYLES[style], plain=True)[0], asked
-
-
-def plans(
-    names: Iterable[str], ratios: Iterable[float], layers: tuple[int, ...] | None = None
-) -> list[dict]:
-    """Arguments of `LVLM.stream`: vanilla, then each method at each ratio.
+def chosen(
+    lvlm: libra.LVLM,
+    names: Iterable[str],
+    ratios: Iterable[float],
+    layers: tuple[int, ...] | None = None,
+) -> Table:
+    """Vanilla, then each method at each ratio.
 
     A name may carry settings: `libra:tau=0.6:merge=average`. With `layers`, all methods act after
     these; methods that act before the decoder are left as they are.
     """
-    made: list[dict] = [{"method": "vanilla"}]
+    plans = []
     for spec in names:
         name, *pairs = spec.split(":")
         own = parameters(name, pairs)
-        if layers and methods.get(name).site == "decoder":
+        if layers and methods.create(name, **own).site == "decoder":
             own["layers"] = layers
-        made += [{"method": name, "ratio": ratio, **own} for ratio in ratios]
-    return made
+        plans += [plan(lvlm, name, ratio, ratio=ratio, **own) for ratio in ratios]
+    lines = [Line(f"{p.title}, {p.settings}" if p.settings else p.title, p) for p in plans]
+    about = "R is the share that each event removes."
+    return Table("chosen", "The chosen methods", about, [VANILLA, *lines])
 
 
-def evaluate(lvlm: libra.LVLM, wanted: list[dict], n: int, style: str) -> list[Row]:
-    """Ask `n` questions of each kind under each plan."""
-    rows: dict[tuple[int, str], Row] = {}
-    with tqdm(total=n * len(questions.KINDS), desc=style, mininterval=5) as bar:
-        for picture, asked in held_out(n, style):
-            features = lvlm.encode([picture])
-            for question in asked:
-                request = {"images": [picture], "question": question.text, "features": features}
-                for i, plan in enumerate(wanted):
-                    answer = lvlm.answer(**request, tracing=False, **plan)
-                    row = rows.setdefault((i, question.kind), _row(style, plan, question, answer))
-                    row.right += answer.text == question.answer
-                    row.asked += 1
-                    row.flops += answer.trace.cost.flops / answer.trace.cost.vanilla_flops
-                bar.update()
-    return [rows[key] for key in sorted(rows, key=lambda k: (k[0], questions.KINDS.index(k[1])))]
+def wanted(
+    tables: Sequence[Table], n: int, kinds: Sequence[str]
+) -> list[tuple[Subject, list[Plan]]]:
+    """What to ask for the tables, `n` questions of each kind: subjects with their plans, once."""
+    still = [kind for kind in kinds if kind in questions.KINDS]
+    several = [kind for kind in kinds if kind in questions.SEQUENCES]
+    pairs = []
+    for style in STYLES:
+        for sequences, of in ((False, still), (True, several)):
+            lines = [x for t in tables if t.sequences == sequences for x in t.lines]
+            plans = {x.plan.key: x.plan for x in lines if x.style == style}
+            if plans and of:
+                pairs += [(subject, [*plans.values()]) for subject in subjects(n, style, of)]
+    return pairs
 
 
-def _row(style: str, plan: dict, question: questions.Question, answer: libra.Answer) -> Row:
-    own = {k: v for k, v in plan.items() if k not in ("method", "ratio", "layers")}
-    settings = ", ".join(f"{key} {value}" for key, value in own.items())
-    layers = tuple(answer.trace.layers)
-    return Row(style, plan["method"], plan.get("ratio", 0.0), settings, layers, question.kind)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line of the evaluation; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options, sys.argv[1:] if arguments is None else arguments)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as one Markdown table: a line per style, method, settings and ratio, in percent."""
-    lines = defaultdict(dict)
-    for row in rows:
-        lines[row.style, row.method, row.settings, row.ratio, row.layers][row.kind] = row
-    head = ["style", "method", "removed", "after layers", "FLOPs", "mean of five", *questions.KINDS]
-    text = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for (style, method, settings, ratio, layers), kinds in lines.items():
-        core = [kinds[kind] for kind in CORE]
-        flops = sum(r.flops for r in kinds.values()) / sum(r.asked for r in kinds.values())
-        right, asked = sum(r.right for r in core), sum(r.asked for r in core)
-        low, high = wilson(right, asked)
-        cells = [
-            style,
-            f"{method} ({settings})" if settings else method,
-            f"{ratio:.0%}",
-            ", ".join(map(str, layers)) or "-",
-            f"{flops:.0%}",
-            f"**{right / asked:.1%}** ({low:.1%} to {high:.1%})",
-            *(f"{kinds[kind].accuracy:.1%}" for kind in questions.KINDS),
-        ]
-        text.append("| " + " | ".join(cells) + " |")
-    return "\n".join(text)
-
-
-def main() -> None:
-    """Command line of the evaluation."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="tiny-llava", help="a name or folder (%(default)s)")
     parser.add_argument(
-        "--methods",
-        default="fastv,libra",
-        help="beside vanilla, with settings as in libra:tau=0.6; or all (%(default)s)",
+        "--suite",
+        choices=("papers",),
+        help="every method at its own layers, all at the same ones, and the papers' tables",
     )
-    parser.add_argument("--ratios", default="0.5,0.67,0.8", help="removed (%(default)s)")
-    parser.add_argument("--layers", help="the same decoder layers for all methods, as in 1,3,5")
-    parser.add_argument("--styles", default="training,twemoji,openmoji", help="(%(default)s)")
-    parser.add_argument("--questions", type=int, default=100, help="of each kind (%(default)s)")
+    parser.add_argument(
+        "--methods",
+        type=_listed,
+        default="fastv,libra",
+        help="beside vanilla, with settings as in libra:tau=0.6; or all, which is the suite "
+        "(%(default)s)",
+    )
+    parser.add_argument(
+        "--ratios", type=_ratios, default="0.5,0.67,0.8", help="removed (%(default)s)"
+    )
+    parser.add_argument(
+        "--layers", type=_layers, help="the same decoder layers for all methods, as in 1,3,5"
+    )
+    parser.add_argument(
+        "--styles", type=_listed, default="training,twemoji,openmoji", help="(%(default)s)"
+    )
+    parser.add_argument("--kinds", type=_listed, help="of question (default: all)")
+    parser.add_argument("--questions", type=_count, default=100, help="of each kind (%(default)s)")
+    parser.add_argument("--workers", type=_count, default=1, help="processes (%(default)s)")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/evaluation"),
+        help="where answers are kept; remove it after changing a method (%(default)s)",
+    )
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
-    parser.add_argument("--card", type=Path, help="write the table into this model card")
-    options = parser.parse_args()
+    parser.add_argument("--card", type=Path, help="write the tables into this model card")
+    parser.add_argument("--readme", type=Path, help="write the main table into this README")
+    return parser
 
+
+def _count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def _listed(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _ratios(text: str) -> list[float]:
+    return [2 / 3 if ratio == "0.67" else float(ratio) for ratio in text.split(",")]
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    kinds = _known("kind of question", options.kinds or EVERY_KIND, EVERY_KIND)
+    styles = _known("drawing style", options.styles, STYLES)
     lvlm = libra.load(options.model)
-    names = methods.names() if options.methods == "all" else options.methods.split(",")
-    ratios = [2 / 3 if r == "0.67" else float(r) for r in options.ratios.split(",")]
-    layers = tuple(map(int, options.layers.split(","))) if options.layers else None
-    wanted = plans((name for name in names if name != "vanilla"), ratios, layers)
-    rows = []
-    for style in options.styles.split(","):
-        every = style == "training"  # the unseen styles say how vanilla generalises
-        rows += evaluate(lvlm, wanted if every else wanted[:1], options.questions, style)
-    print(table(rows))
+    tables = _tables(options, lvlm) if "training" in styles else []
+    tables.append(suites.unseen(styles))
+
+    pairs = wanted(tables, options.questions, kinds)
+    n_plans = len({plan.key for _, plans in pairs for plan in plans})
+    print(f"{n_plans} plans, {options.questions} questions of each of {len(kinds)} kinds")
+    store = Store(options.runs, lvlm)
+    measure(options.model, store, pairs, options.workers)
+
+    results = Results(store, pairs)
+    made_by = f"Measured by `python -m tiny.evaluate {' '.join(arguments)}` on {_machine(lvlm)}"
+    text = "\n\n".join(results.markdown(table) for table in tables)
+    print(text)
     if options.out:
-        data = [asdict(row) for row in rows]
-        options.out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        rows = [asdict(row) for row in results.rows(tables)]
+        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     if options.card:
-        _write_card(options.card, table(rows), "python -m tiny.evaluate " + " ".join(sys.argv[1:]))
+        write_between_marks(options.card, f"{made_by}.\n\n{text}")
+    if options.readme:
+        write_between_marks(options.readme, f"{made_by}.\n\n{results.overview(tables[0])}")
 
 
-def _write_card(card: Path, measured: str, command: str) -> None:
-    """Replace what stands between the card's two marks."""
-    begin, end = "<!-- measured -->", "<!-- /measured -->"
-    before, rest = card.read_text(encoding="utf-8").split(begin)
-    after = rest.split(end)[1]
-    middle = f"{begin}\nMeasured by `{command}` on a CPU in float32:\n\n{measured}\n{end}"
-    card.write_text(before + middle + after, encoding="utf-8")
+def _tables(options: argparse.Namespace, lvlm: libra.LVLM) -> list[Table]:
+    """What to compare in the drawing styles of the training."""
+    every = options.methods == ["all"]
+    if options.suite or (every and not options.layers):
+        return [*suites.papers(lvlm, options.ratios), suites.sequences(lvlm)]
+    names = methods.names() if every else options.methods
+    names = [name for name in names if name != "vanilla"]
+    return [chosen(lvlm, names, options.ratios, options.layers)]
+
+
+def _known(what: str, names: Sequence[str], known: Iterable[str]) -> Sequence[str]:
+    """The names, if all of them exist."""
+    for name in names:
+        if name not in known:
+            raise InputError(f"There is no {what} {name!r}. Choose of: {', '.join(known)}.")
+    return names
+
+
+def _machine(lvlm: libra.LVLM) -> str:
+    """Where and how precisely the model computes."""
+    device = "a CPU" if lvlm.card["device"] == "cpu" else lvlm.card["device"]
+    return f"{device} in {lvlm.card['dtype']}"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,11 +11,16 @@ from PIL import Image
 from tqdm import tqdm
 
 import libra
+from libra import methods
 from tiny import scenes, sprites
 from tiny.scenes import Scene, Thing
 
 FOLDER = Path("assets/examples")
 METHOD = {"method": "libra", "ratio": 0.5}
+LESSON = "orchard"  # the example that all other methods answer as well
+LESSON_SETTINGS = {
+    "prumerge+": {"ratio": 0.5}
+}  # left to itself, it keeps all of so plain a picture
 _EMOJI = {
     "fluent-3d": "Composed of Fluent Emoji 3D, Microsoft, MIT",
     "noto": "Composed of Noto Emoji, Google, OFL 1.1",
@@ -125,6 +130,15 @@ def pictures() -> dict[str, tuple[Image.Image, str, str, str]]:
     return ready
 
 
+def _answer_lessons(lvlm: libra.LVLM, name: str, picture: Image.Image, question: str) -> None:
+    """Store the answers of the methods that are not stored for every example."""
+    for method in methods.names():
+        if method not in ("vanilla", METHOD["method"]):
+            settings = {"method": method} | LESSON_SETTINGS.get(method, {})
+            answer = lvlm.answer(images=[picture], question=question, **settings)
+            answer.trace.save(FOLDER / f"{name}.{method}.trace.zip")
+
+
 def main() -> None:
     """Command line: draw every example, answer it, and store pictures, index and traces."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -142,6 +156,8 @@ def main() -> None:
         )
         compressed.trace.save(FOLDER / f"{name}.trace.zip")
         plain.trace.save(FOLDER / f"{name}.vanilla.trace.zip")
+        if name == LESSON:
+            _answer_lessons(lvlm, name, picture, question)
         tqdm.write(f"{name}: {question} vanilla: {plain.text!r}, libra: {compressed.text!r}")
         index.append(
             {

@@ -56,9 +56,22 @@ class CodeLoss(nn.Module):
             if key == "name":  # most patches show nothing: they must not drown the others
                 loss = loss + errors[~shown].mean()
             logs[key] = float((scores.argmax(-1) == label[keep])[shown].float().mean())
+        loss = loss + self._centres((projected.float() - wanted) @ self.code.axis, labels, logs)
         if cls is not None:
             there = torch.zeros(len(cls), len(NAMES) + 1)
             there.scatter_(1, labels["name"][: len(cls)] % (len(NAMES) + 1), 1.0)
             score = self.present(cls).float()
             loss = loss + 8 * F.binary_cross_entropy_with_logits(score, there[:, :-1])
         return loss, logs
+
+    def _centres(self, error: Tensor, labels, logs: dict[str, float]) -> Tensor:
+        """Counting adds up the shares of centres: how far each `[B, N]` is off, and their sums."""
+        name = labels["name"] % (len(NAMES) + 1)
+        shown = labels["name"] >= 0
+        if not shown.any():
+            return error.new_zeros(())
+        sums = error.new_zeros(len(error), len(NAMES) + 1).scatter_add(1, name, error)
+        there = torch.zeros_like(sums).scatter_(1, name, 1.0)[:, :-1] > 0
+        sums = sums[:, :-1][there]
+        logs["centres"] = float(sums.detach().abs().mean())
+        return 10 * (error[shown] ** 2).mean() + 0.1 * (sums**2).mean()

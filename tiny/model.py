@@ -149,6 +149,11 @@ class PatchCode(nn.Module):
         turn = torch.linalg.qr(torch.randn(WIDTH, place.shape[-1], generator=draw)).Q
         self.register_buffer("place", place.reshape(GRID * GRID, -1) @ turn.T)
 
+    @property
+    def axis(self) -> Tensor:
+        """[D] reads the share of a centre off a code, up to what else points that way."""
+        return self.middle / self.middle.square().sum()
+
     def forward(self, name, colour, character, centre, place) -> Tensor:
         """Labels `[..., N]` (-1: nothing) at patches `place` `[..., N]` to codes `[..., N, D]`."""
         return (
