@@ -74,3 +74,11 @@ def test_the_gallery_has_it_for_several_pictures_that_were_compressed(trace):
     assert spec.missing(one) == "This figure needs several pictures or a video."
     plain = make_trace("vanilla", pictures=pictures(2), grid=(8, 8))
     assert "a compression method" in spec.missing(plain)
+
+
+def test_the_numbers_behind_it(trace):
+    rows = viz.NUMBERS["retention"](trace)
+    assert [row["picture"] for row in rows] == ["1", "2", "3"]
+    for stage, name in enumerate(trace.stages[1:], 1):
+        shares = [100 * row[f"kept {name}"] for row in rows]
+        np.testing.assert_allclose(shares, counted(trace, stage))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from libra.reduction import TOKEN_EVIDENCE, Fate, Reduction
 from libra.trace import Trace
 from viz.heat import attention_row, stage_at
+from viz.retention import picture_names, shares_kept
 
 Rows = list[dict[str, object]]
 
@@ -66,6 +67,15 @@ def shares(trace: Trace) -> Rows:
     return [row | {"share": row["seconds"] / total} for row in _times(trace)]
 
 
+def retained(trace: Trace) -> Rows:
+    """The share of each picture's patches, or each frame's, that is kept after each event."""
+    columns = [f"kept {name}" for name in trace.stages[1:]]
+    shares = shares_kept(trace).T.tolist()
+    what = "second" if trace.times else "picture"
+    named = zip(picture_names(trace), shares, strict=True)
+    return [{what: name} | dict(zip(columns, kept, strict=True)) for name, kept in named]
+
+
 def attention_layers(trace: Trace) -> Rows:
     """Attention of the first word to the token at each patch, layer by layer."""
     return _attention(trace, {f"layer {i}": (i, 0) for i in range(len(trace.counts))})
@@ -89,6 +99,7 @@ NUMBERS: dict[str, Callable[[Trace], Rows]] = {
         ("fate_map", "group_map", "group_map_label", "selected", "selected_through_model"), patches
     ),
     "merging_masks": patches,
+    "retention": retained,
     "token_strip": patches,
     "interval_strip": decisions,
     "similarity_histogram": decisions,
