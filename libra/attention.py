@@ -2,7 +2,7 @@
 
 Fused attention (SDPA, flash) never forms the attention matrix, and a compression method needs a
 row or two of it: mostly that of the output token. So the configured attention function is wrapped
-under its own name in transformers' registry; a call that carries a `Tap` computes these rows from
+under its own name in transformers' registry; a call that carries a tap can compute any rows from
 the query and key it receives (after rotary embedding), every other call goes straight through.
 Eager attention, which is not in the registry, returns its matrix and is read by a forward hook.
 
@@ -15,28 +15,22 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import LongTensor, Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+Rows = Callable[[LongTensor], Tensor]  # places of queries [R] in the call -> their rows [H, R, T]
+Tap = Callable[[Rows], None]  # gets a call's rows: each that it asks for is computed then
 TAP = "attention_tap"  # name of the keyword argument that holds a Tap
-
-
-@dataclass(frozen=True)
-class Tap:
-    """Which rows a call is to hand over, and to whom."""
-
-    queries: LongTensor  # [R] places of the queries in the call
-    take: Callable[[Tensor], None]  # receives [R, T]: see `attention_rows`
 
 
 def attention_rows(
     query: Tensor, key: Tensor, scaling: float, queries: LongTensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Causal attention of some queries over all keys, mean over heads, fp32.
+    """Causal attention of some queries over all keys, head by head, fp32 at least.
 
     Grouped-query attention: each key head serves H / Hk query heads.
 
@@ -48,7 +42,7 @@ def attention_rows(
         mask: None, bool or additive [1, 1, S, T], on top of causality.
 
     Returns:
-        [R, T], each row sums to one.
+        [H, R, T], each row sums to one.
     """
     _, heads, n_queries, width = query.shape
     key_heads, n_keys = key.shape[1:3]
@@ -66,7 +60,7 @@ def attention_rows(
         )
     places = torch.arange(n_keys, device=query.device)
     later = places > queries[:, None] + (n_keys - n_queries)
-    return scores.masked_fill(later, -torch.inf).softmax(-1).mean(0).float()
+    return scores.masked_fill(later, -torch.inf).softmax(-1)
 
 
 class HybridAttention:
@@ -98,7 +92,7 @@ class HybridAttention:
 def _read_weights(module: nn.Module, args: tuple, kwargs: dict, output: tuple) -> None:
     """Forward hook for eager attention, whose second output is the matrix [1, H, S, T]."""
     if tap := kwargs.get(TAP):
-        tap.take(output[1][0][:, tap.queries].float().mean(0))
+        tap(lambda queries: output[1][0][:, queries].float())
 
 
 # The registry is one per process while models come and go, so the wrapping counts its users.
@@ -128,7 +122,7 @@ def _hybrid(plain: Callable) -> Callable:
     def hybrid(module, query, key, value, attention_mask, *args, scaling=None, **kwargs):
         if tap := kwargs.pop(TAP, None):
             factor = scaling if scaling is not None else query.shape[-1] ** -0.5
-            tap.take(attention_rows(query, key, factor, tap.queries, attention_mask))
+            tap(partial(attention_rows, query, key, factor, mask=attention_mask))
         return plain(module, query, key, value, attention_mask, *args, scaling=scaling, **kwargs)
 
     return hybrid

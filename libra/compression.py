@@ -74,21 +74,23 @@ class Compression:
     encoder_layers: tuple[int, ...] = ()  # encoder layers inside which to reduce
     keep: Sequence[int] = ()  # counterfactual: patches forced in ...
     drop: Sequence[int] = ()  # ... and out, at the first event
-    tracing: bool = False  # collect an attention row per decoder layer and step
+    tracing: bool | str = False  # collect an attention row per decoder layer and step; or "full"
     generator: torch.Generator | None = None
     events: list[Event] = field(default_factory=list)
     standing: Standing = field(init=False)
+    encoder_units: dict[int, UnitCompression] = field(default_factory=dict)  # reduced in there
 
     def __post_init__(self):
         self.standing = Standing.start(self.prepared)
 
     def encode(self, family: Family) -> Features:
         """Encode the media, reduced inside the encoder if that is planned."""
+        encode = family.watch if self.tracing == "full" else family.encode
         if not self.encoder_layers:
-            return family.encode(self.prepared)
-        units = self._units()
-        features = family.encode(self.prepared, units)
-        self._record_units("encoder", self.encoder_layers, units)
+            return encode(self.prepared)
+        self.encoder_units = self._units()
+        features = encode(self.prepared, self.encoder_units)
+        self._record_units("encoder", self.encoder_layers, self.encoder_units)
         return features
 
     def connect(self, family: Family, features: Features) -> Tensor:
@@ -199,6 +201,13 @@ class UnitCompression:
     def patches(self) -> LongTensor:
         """[n] the patches of the unit behind its tokens, before any event."""
         return self.plan.prepared.patch[self.tokens]
+
+    def places(self, n_events: int) -> LongTensor:
+        """[n] the tokens whose places are taken after some of its events."""
+        places = self.tokens
+        for reduction in self.reductions[:n_events]:
+            places = places[reduction.slot.cpu()]
+        return places
 
     def reduce_in_encoder(
         self, layer: int, hidden: Tensor, attention: Callable[[], EncoderAttention]

@@ -20,10 +20,11 @@ import torch
 from torch import LongTensor, Tensor, nn
 from transformers import DynamicCache, PretrainedConfig
 
-from libra.attention import TAP, HybridAttention, Tap
+from libra.attention import TAP, HybridAttention, Rows
 from libra.compression import Compression
 from libra.methods import Tokens
 from libra.methods.operations import complement
+from libra.recorder import Recorder
 
 # How the rows [R, n] of the queries that a fact is about become the fact.
 _FACTS = {
@@ -31,6 +32,7 @@ _FACTS = {
     "received": lambda rows: rows.mean(0),
     "text_attention": lambda rows: rows.T,
 }
+_ALIKE = {"similarity", "redundancy"}  # evidence of a decision on how alike the tokens are
 
 
 class DecoderSequence:
@@ -43,10 +45,18 @@ class DecoderSequence:
         compression: the request.
         visual: [N] places of its visual tokens in the prompt.
         n_trailing: how many of the media's other tokens, as newlines, follow the last of them.
+        recorder: what else is to be known of a request that is traced.
     """
 
-    def __init__(self, compression: Compression, visual: LongTensor, n_trailing: int = 0):
+    def __init__(
+        self,
+        compression: Compression,
+        visual: LongTensor,
+        n_trailing: int = 0,
+        recorder: Recorder | None = None,
+    ):
         self.compression = compression
+        self._recorder = recorder
         self.visual = visual
         self._n_before_text = int(visual.max()) + 1 + n_trailing
         self.positions: LongTensor | None = None  # [S] prompt position of each token
@@ -86,9 +96,7 @@ class DecoderSequence:
         if self.compression.tracing and layer == 0:
             self.rows.append([])
         if queries := self._queries(layer, hidden.shape[1], prefill):
-            kwargs[TAP] = Tap(
-                torch.cat(list(queries.values())), partial(self._take_rows, layer, queries)
-            )
+            kwargs[TAP] = partial(self._take_rows, layer, hidden.shape[1], queries)
         mask = kwargs.get("attention_mask")
         if mask is not None:
             # One unpadded sequence: the causal mask of fewer tokens is a corner of the full one.
@@ -128,13 +136,18 @@ class DecoderSequence:
             queries["text_attention"] = self._instruction(n)
         return queries
 
-    def _take_rows(self, layer: int, queries: dict[str, LongTensor], rows: Tensor) -> None:
-        """Keep the visual part of attention rows [R, T], not renormalised."""
-        rows = rows[:, self._visual_of[layer].to(rows.device)]
-        parts = rows.split([len(places) for places in queries.values()])
+    def _take_rows(self, layer: int, n: int, queries: dict[str, LongTensor], rows: Rows) -> None:
+        """Keep the visual part of attention rows, mean over heads, not renormalised."""
+        whole = rows(torch.cat(list(queries.values()))).mean(0).float()
+        visual = self._visual_of[layer].to(whole.device)
+        parts = whole[:, visual].split([len(places) for places in queries.values()])
         self._facts = {name: _FACTS[name](part) for name, part in zip(queries, parts, strict=True)}
         if self.compression.tracing:
             self.rows[-1].append(self._facts["importance"])
+        if self._recorder and self._prefill:
+            self._recorder.prefill(layer, self._instruction(n), visual, rows)
+        elif self._recorder:
+            self._recorder.decode(layer, whole[0])
 
     def _reduce(self, layer: int, hidden: Tensor) -> Tensor:
         """Let the method decide, and rearrange the sequence [1, S, D] accordingly."""
@@ -153,6 +166,8 @@ class DecoderSequence:
             generator=request.generator,
         )
         reduction = request.decide(tokens)
+        if self._recorder and _ALIKE & reduction.evidence.keys():
+            self._recorder.compare(len(request.events), seen[0])
         request.record("decoder", layer, reduction)
         if self._text_similarity is not None:
             self._text_similarity = self._text_similarity[reduction.slot]

@@ -13,8 +13,10 @@ from torch import Tensor
 from libra import cost
 from libra.compression import Compression
 from libra.decoder import CompressedCache, DecoderSequence
+from libra.detail import Detail, spread_layers
 from libra.models import Family, Features
 from libra.models.base import seconds
+from libra.recorder import Recorder, received_in_encoder
 from libra.request import Request
 from libra.trace import MAX_SIDE, Cost, Timings, Trace, Word
 
@@ -54,14 +56,17 @@ class Generation:
 
         begin = seconds(family.device)
         prompt = request.prompt.reduced(self.compression.standing.place)
-        self.sequence = DecoderSequence(self.compression, prompt.visual, prompt.n_trailing)
+        self.recorder = self._recorder()
+        self.sequence = DecoderSequence(
+            self.compression, prompt.visual, prompt.n_trailing, self.recorder
+        )
         cache = CompressedCache(family.model.config, self.sequence)
         inputs = family.inputs(prompt, tokens, specials)
         for step in range(request.max_new_tokens):
             output = family.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
             logits = output.logits[0, -1].float()
             token = int(logits.argmax())
-            elapsed = seconds(family.device) - begin
+            elapsed = seconds(family.device) - begin - self._recording()
             if step == 0:
                 timings.prefill = elapsed
             else:
@@ -73,6 +78,16 @@ class Generation:
             yield self.text
             begin = seconds(family.device)
             inputs = family.next_inputs(token, prompt, step + 1)
+
+    def _recorder(self) -> Recorder | None:
+        """What collects the decoder's part of a detail."""
+        if self.request.tracing != "full":
+            return None
+        return Recorder(spread_layers(self.family.geometry.n_layers))
+
+    def _recording(self) -> float:
+        """Seconds since the last call that full tracing took: they are none of the answer's."""
+        return self.recorder.lap() if self.recorder else 0.0
 
     @property
     def text(self) -> str:
@@ -132,6 +147,19 @@ class Generation:
             cls_attention=self._cls_attention(self.features),
             timings=self.timings,
             cost=self._cost(),
+            detail=self._detail(),
+        )
+
+    @torch.no_grad()
+    def _detail(self) -> Detail | None:
+        """What full tracing adds."""
+        if self.recorder is None:
+            return None
+        return Detail(
+            encoder=received_in_encoder(self.family, self.features, self.compression),
+            matrices=self.recorder.matrices,
+            heads=self.recorder.heads,
+            similarity=self.recorder.similarity,
         )
 
     @torch.no_grad()

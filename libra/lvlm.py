@@ -105,11 +105,18 @@ class LVLM:
         )
 
     def encode(
-        self, images: Sequence[Source] = (), video: str | Path | Clip | None = None
+        self,
+        images: Sequence[Source] = (),
+        video: str | Path | Clip | None = None,
+        tracing: bool | str = True,
     ) -> Features:
-        """Encoder features of pictures or a video, to be reused by several requests about them."""
+        """Encoder features of pictures or a video, to be reused by several requests about them.
+
+        Requests with `tracing="full"` find the encoder's attention in those of the same tracing.
+        """
+        encode = self.family.watch if tracing == "full" else self.family.encode
         with torch.no_grad():
-            return self.family.encode(self.family.prepare(load_media(images, video)))
+            return encode(self.family.prepare(load_media(images, video)))
 
     def answer(self, **request: object) -> Answer:
         """Answer one question. Takes the arguments of `stream`."""
@@ -130,7 +137,7 @@ class LVLM:
         seed: int = 0,
         keep: int | Sequence[int] | None = None,
         drop: Sequence[int] | None = None,
-        tracing: bool = True,
+        tracing: bool | str = True,
         features: Features | None = None,
         **params: object,
     ) -> Iterator[Step]:
@@ -156,7 +163,9 @@ class LVLM:
                 One number instead: how many tokens the method keeps.
             drop: patches that the first event must remove; vanilla, which has none, never gets
                 them from the encoder.
-            tracing: collect attention rows; without it the trace holds everything else.
+            tracing: collect attention rows; without it the trace holds everything else. "full"
+                adds `Trace.detail`: attention of the encoder, by head and as matrices, and the
+                similarities behind the merges.
             features: result of `encode` for the same images or video; not used where the method
                 acts inside the encoder.
             params: further parameters of the method.

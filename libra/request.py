@@ -38,7 +38,7 @@ class Request:
     drop: Sequence[int]
     max_new_tokens: int
     seed: int
-    tracing: bool
+    tracing: bool | str
     features: Features | None
 
 
@@ -57,7 +57,7 @@ def check_request(
     seed: int,
     keep: int | Sequence[int] | None,
     drop: Sequence[int] | None,
-    tracing: bool,
+    tracing: bool | str,
     features: Features | None,
     params: dict,
 ) -> Request:
@@ -70,6 +70,8 @@ def check_request(
     if isinstance(keep, int):  # the method's own parameter of that name, for example of a preset
         params, keep = params | {"keep": keep}, None
     _check_common(ratio, seed)
+    if tracing not in (False, True, "full"):
+        raise InputError(f"tracing must be False, True or 'full', not {tracing!r}.")
     if ratio is not None and "ratio" in {f.name for f in fields(methods.get(method))}:
         params = {"ratio": ratio} | params
     plan = methods.create(method, **params)

@@ -19,13 +19,15 @@ from PIL import Image
 from torch import Tensor
 
 from libra import methods
+from libra.detail import Detail, pack, unpack
 from libra.errors import InputError
 from libra.layout import TokenLayout
 from libra.reduction import Reduction
 from libra.trace_check import check
 
 FORMAT = "libra-trace"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # 1 knew no detail, and no times of a video
 MAX_SIDE = 672  # longest side of the pixels kept in a trace
 MAX_PICTURES = 64  # of one request, and so of a trace
 MAX_BYTES = 128 * 2**20  # what a trace file may unpack to, pictures as PNG
@@ -115,6 +117,7 @@ class Trace:
     timings: Timings
     cost: Cost
     times: list[float] | None = None  # of a video: the second of each of the images
+    detail: Detail | None = None  # what full tracing adds
 
     @property
     def stages(self) -> list[str]:
@@ -188,10 +191,10 @@ class _Reader:
             known = False
         if not known:
             raise InputError(f"{name} is not a trace file.")
-        if self.header.get("version") != VERSION:
+        if self.header.get("version") not in READABLE:
             raise InputError(
                 f"{name} has trace version {self.header.get('version')}, this program reads "
-                f"version {VERSION}: it was written by a newer version. Update to open it."
+                f"up to version {VERSION}: it was written by a newer version. Update to open it."
             )
         if self.header.get("method") not in methods.names():
             raise InputError(
@@ -250,6 +253,10 @@ def _pack(trace: Trace) -> tuple[dict, dict[str, np.ndarray]]:
     arrays["attention"] = arrays["attention"].half()
     if trace.cls_attention is not None:
         arrays["cls_attention"] = trace.cls_attention
+    detail = None
+    if trace.detail is not None:
+        detail, more = pack(trace.detail)
+        arrays |= more
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -261,6 +268,8 @@ def _pack(trace: Trace) -> tuple[dict, dict[str, np.ndarray]]:
         "cls_attention": trace.cls_attention is not None,
         "timings": asdict(trace.timings),
         "cost": asdict(trace.cost),
+        "times": trace.times,
+        "detail": detail,
     }
     return header, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
@@ -292,6 +301,8 @@ def _unpack(file: _Reader) -> Trace:
         cls_attention=file.tensor("cls_attention") if header["cls_attention"] else None,
         timings=Timings(**header["timings"]),
         cost=Cost(**header["cost"]),
+        times=header.get("times"),
+        detail=unpack(header["detail"], rows, file) if header.get("detail") else None,
     )
     if trace.attention:
         trace.attention[0] = trace.importance  # the same row, in full precision

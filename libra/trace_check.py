@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from libra import methods
+from libra.detail import MAX_PAIRED, SEGMENTS, AttentionMatrix, Similarity
 from libra.layout import TokenLayout
 from libra.methods.base import check_value
 from libra.reduction import TOKEN_EVIDENCE, Reduction
@@ -27,6 +28,7 @@ SITES = ("encoder", "connector", "decoder")
 MAX_TEXT = 100_000  # characters
 MAX_GRID = 1024  # rows, columns, frames
 MAX_LAYERS = 1024
+MAX_HEADS = 1024
 MAX_PATHS = 10**7  # edges met while events are composed
 FLOATS = (torch.float16, torch.float32, torch.float64)
 
@@ -40,6 +42,9 @@ def check(trace: Trace) -> None:
     _check_paths(trace)
     _check_attention(trace)
     _check_costs(trace)
+    _check_times(trace)
+    if trace.detail is not None:
+        _check_detail(trace)
 
 
 def _need(fulfilled: bool, what: str) -> None:
@@ -170,3 +175,56 @@ def _check_costs(trace: Trace) -> None:
     spent = (cost.flops, cost.vanilla_flops, cost.kv_bytes, cost.vanilla_kv_bytes)
     _need(all(_number(x) and x > 0 for x in spent), "costs are numbers above zero")
     _need(cost.text is None or _whole(cost.text, 0, MAX_TEXT), "prompts have words")
+
+
+def _check_times(trace: Trace) -> None:
+    if trace.times is not None:
+        _need(isinstance(trace.times, list), "a video has times")
+        seconds = len(trace.times) == len(trace.images) and all(map(_number, trace.times))
+        _need(seconds, "every frame has its second")
+
+
+def _check_detail(trace: Trace) -> None:
+    """What full tracing adds belongs to the layers, tokens and events of the trace."""
+    detail, n, depth = trace.detail, len(trace.layout), len(trace.counts)
+    _need(len(trace.importance) == depth, "full tracing has rows, too")
+    for layer, row in detail.encoder.items():
+        _need(_whole(layer, 0, MAX_LAYERS) and row.shape == (n,), "encoder rows are about patches")
+        _need(bool((row.isnan() | _finite_share(row)).all()), "attention is a share")
+    _need(len(detail.heads) == depth, "every layer has its heads")
+    for heads, count in zip(detail.heads, trace.counts, strict=True):
+        _need(0 < len(heads) <= MAX_HEADS, "layers have heads")
+        _need(_shares(heads, [len(heads), count]), "heads attend to the tokens of their layer")
+    for layer, matrix in detail.matrices.items():
+        _need(_whole(layer, 0, depth - 1), "matrices are about layers that exist")
+        _check_matrix(matrix, trace.counts[layer])
+    for event, similarity in detail.similarity.items():
+        _need(_whole(event, 0, len(trace.events) - 1), "similarities are about events")
+        _check_similarity(similarity, trace.events[event].reduction.n_in)
+
+
+def _check_matrix(matrix: AttentionMatrix, n_visual: int) -> None:
+    segments = matrix.segments
+    sizes = len(segments) == len(SEGMENTS) and all(_whole(n, 0, MAX_TEXT) for n in segments)
+    _need(sizes and segments[1] >= n_visual and segments[2] > 0, "segments hold the sequence")
+    size, total = len(matrix.starts), sum(segments)
+    _need(_shares(matrix.pooled, [size, size]), "bins attend to bins")
+    if matrix.raw is not None:
+        fits = total <= MAX_PAIRED and _tensor(matrix.raw, [total, total], [torch.uint8])
+        _need(fits, "tokens attend to tokens")
+
+
+def _check_similarity(similarity: Similarity, n_in: int) -> None:
+    _need(similarity.n == n_in <= MAX_PAIRED, "similarities are between the tokens of the event")
+    low, high = similarity.low, similarity.high
+    _need(_number(low, -1.01, 1.01) and _number(high, low, 1.01), "cosines lie in -1..1")
+    _need(_tensor(similarity.codes, [n_in * (n_in - 1) // 2], [torch.uint8]), "pairs have codes")
+
+
+def _shares(x: Tensor, shape: Sequence[int]) -> bool:
+    """Whether a tensor of this shape holds shares of attention."""
+    return _tensor(x, shape, FLOATS) and bool(_finite_share(x).all())
+
+
+def _finite_share(x: Tensor) -> Tensor:
+    return (x >= 0) & (x < 1.001)

@@ -5,7 +5,7 @@ import torch
 from conftest import make_model
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from libra.attention import TAP, HybridAttention, Tap, attention_rows
+from libra.attention import TAP, HybridAttention, attention_rows
 
 
 def full_rows(query, key, scaling, mask=None):
@@ -29,9 +29,18 @@ def full_rows(query, key, scaling, mask=None):
 def test_rows_are_those_of_the_matrix(key_heads, dtype, queries):
     query, key = torch.randn(1, 4, 7, 8).to(dtype), torch.randn(1, key_heads, 9, 8).to(dtype)
     rows = attention_rows(query, key, 0.3, torch.tensor(queries) % 7)
-    assert rows.dtype == torch.float32
-    expected = full_rows(query, key, 0.3)[queries].float()
-    torch.testing.assert_close(rows, expected, atol=1e-6, rtol=1e-5)
+    assert rows.dtype == torch.promote_types(dtype, torch.float32)
+    expected = full_rows(query, key, 0.3)[queries].to(rows.dtype)
+    torch.testing.assert_close(rows.mean(0), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(rows.sum(-1), torch.ones_like(rows[..., 0]))
+
+
+def test_rows_are_those_of_each_head():
+    query, key = torch.randn(1, 4, 7, 8), torch.randn(1, 2, 9, 8)
+    rows = attention_rows(query, key, 0.3, torch.tensor([2, 6]))
+    for head in range(4):
+        alone = full_rows(query[:, [head]], key[:, [head // 2]], 0.3)[[2, 6]].float()
+        torch.testing.assert_close(rows[head], alone, atol=1e-6, rtol=1e-5)
 
 
 def test_rows_obey_masks():
@@ -43,7 +52,7 @@ def test_rows_obey_masks():
     assert expected[5, 2] == 0
     for mask in (visible, additive):
         rows = attention_rows(query, key, 0.5, torch.arange(6), mask[None, None])
-        torch.testing.assert_close(rows, expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(rows.mean(0), expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -61,7 +70,7 @@ def test_a_tapped_layer_sees_what_eager_attention_computes(attention):
         layer.register_forward_pre_hook(
             lambda module, args, kwargs, i=i: (
                 args,
-                kwargs | {TAP: Tap(torch.tensor([4, 12]), lambda r: seen.update({i: r}))},
+                kwargs | {TAP: lambda rows: seen.update({i: rows(torch.tensor([4, 12]))})},
             ),
             with_kwargs=True,
         )
@@ -75,7 +84,7 @@ def test_a_tapped_layer_sees_what_eager_attention_computes(attention):
     hybrid.remove()
     assert torch.equal(tapped, plain)
     for i, matrix in enumerate(matrices):
-        expected = matrix[0][:, [4, 12]].mean(0)
+        expected = matrix[0][:, [4, 12]]
         torch.testing.assert_close(seen[i], expected, atol=1e-5, rtol=1e-4)
 
 
@@ -88,11 +97,10 @@ def test_the_registry_is_restored_when_the_last_user_goes():
     wrapped = ALL_ATTENTION_FUNCTIONS["plain_for_test"]
     assert wrapped is not plain
     rows, query = [], torch.randn(1, 2, 3, 4)
-    passed = wrapped(
-        None, query, query, query, None, scaling=1.0, **{TAP: Tap(torch.tensor([2]), rows.append)}
-    )
+    tap = {TAP: lambda rows_of: rows.append(rows_of(torch.tensor([2])))}
+    passed = wrapped(None, query, query, query, None, scaling=1.0, **tap)
     assert passed == {"scaling": 1.0}
-    assert len(rows) == 1
+    assert [row.shape for row in rows] == [(2, 1, 3)]
     first.remove()
     assert ALL_ATTENTION_FUNCTIONS["plain_for_test"] is wrapped
     second.remove()

@@ -288,7 +288,9 @@ def test_requests_share_a_model_without_interference(lvlm):
 def test_no_row_is_computed_that_nobody_needs(lvlm, monkeypatch):
     calls = []
     rows = libra.attention.attention_rows
-    monkeypatch.setattr(libra.attention, "attention_rows", lambda *a: calls.append(1) or rows(*a))
+    monkeypatch.setattr(
+        libra.attention, "attention_rows", lambda *a, **k: calls.append(1) or rows(*a, **k)
+    )
     prompt = prompt_of(lvlm)
     for method, layers, tracing, expected in (
         (create("vanilla"), (), False, 0),

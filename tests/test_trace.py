@@ -149,7 +149,7 @@ def test_files_that_are_no_traces(tmp_path):
 
 
 def test_a_trace_of_a_newer_version(path):
-    for version in (2, "1.5"):
+    for version in (3, "1.5"):
         rewrite_header(path, version=version)
         refused(path, rf"trace version {version}, .* newer version. Update")
 

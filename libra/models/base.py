@@ -139,6 +139,12 @@ class Family(ABC):
     ) -> Features:
         """Run the vision encoder; with reducers, by unit, let them shrink the units' tokens."""
 
+    def watch(
+        self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
+    ) -> Features:
+        """`encode`, and hand over the inputs of some spread layers, too, where that is possible."""
+        return self.encode(prepared, reducers)
+
     @abstractmethod
     def encoder_attention(self, layer: int, hidden: Tensor) -> EncoderAttention:
         """Queries and keys of an encoder layer for its input [F + T, D].

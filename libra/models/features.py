@@ -48,7 +48,7 @@ class Features:
 
     hidden: list[Tensor]  # per unit [T, D]: the patches
     special: list[Tensor]  # per unit [F, D]: the tokens before them, as CLS
-    inputs: dict[int, list[Tensor]]  # of two layers, see `Family.encoder_attention`: [F + T, D]
+    inputs: dict[int, list[Tensor]]  # by layer, see `Family.encoder_attention`: [F + T, D] each
     seconds: float
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from libra.detail import spread_layers
 from libra.errors import InputError
 from libra.methods.operations import complement
 from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
@@ -86,17 +87,22 @@ class TowerFamily(Family):
         return [i % (len(self.encoder_layers) + 1) for i in chosen]
 
     def _layer(self, layer: int) -> int:
-        """The encoder layer that -1 or -2 means: see `encoder_attention`."""
+        """The encoder layer that a number means: see `encoder_attention`."""
+        if layer >= 0:
+            return layer
         return min(self.last_encoder_layer + 2 + layer, len(self.encoder_layers) - 1)
 
     def encode(
-        self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
+        self,
+        prepared: Prepared,
+        reducers: Mapping[int, EncoderReducer] | None = None,
+        layers: Collection[int] = (),
     ) -> Features:
-        """Features of the configured layers."""
+        """Features of the configured layers, and the inputs of `layers`, counted from 0."""
         begin = seconds(self.device)
         tower = self.tower_for(prepared)
         pixels = self.pixels(prepared).to(self.device, self.model.dtype)
-        looked_at = {layer: self._layer(layer) for layer in (-1, -2)}
+        looked_at = {layer: self._layer(layer) for layer in (-1, -2, *layers)}
         wanted = {*self._feature_states, *looked_at.values()}
         if reducers is None:
             runs = [(self._states(tower, pixels, wanted), int(self.has_cls))]
@@ -116,6 +122,12 @@ class TowerFamily(Family):
             inputs={i: [x for s, _ in runs for x in s[layer]] for i, layer in looked_at.items()},
             seconds=seconds(self.device) - begin,
         )
+
+    def watch(
+        self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
+    ) -> Features:
+        """`encode`, and hand over the inputs of some spread layers, too."""
+        return self.encode(prepared, reducers, spread_layers(self.last_encoder_layer + 1))
 
     def encoder_attention(self, layer: int, hidden: Tensor) -> EncoderAttention:
         """Queries and keys of a layer, for a unit that nothing has been taken from."""
