@@ -40,7 +40,8 @@ class Architecture:
     """A vision-language model: encoder, connector and decoder.
 
     The encoder sees pictures as units (a picture, a tile or a frame) of `tile` patches each, and
-    `merge` patches become one visual token.
+    `merge` patches become one visual token. Its layers are those that run: one less than there are
+    where the features are taken before the last.
     """
 
     name: str
@@ -71,6 +72,9 @@ class Architecture:
         inner = merge * d if merge > 1 else text.hidden_size
         frames = getattr(vision, "temporal_patch_size", 1)
         channels = _first(vision, "in_channels", "num_channels")
+        depth = _first(vision, "depth", "num_hidden_layers")
+        features = getattr(config, "vision_feature_layer", -1)
+        features = [features] if isinstance(features, int) else features
         return cls(
             name=name,
             decoder=Stack(
@@ -82,7 +86,7 @@ class Architecture:
             ),
             vocabulary=text.vocab_size,
             encoder=Stack(
-                _first(vision, "depth", "num_hidden_layers"),
+                max(i % (depth + 1) for i in features),
                 d,
                 getattr(vision, "intermediate_size", None) or int(d * vision.mlp_ratio),
                 _first(vision, "num_heads", "num_attention_heads"),
@@ -103,7 +107,7 @@ def _first(config: PretrainedConfig, *names: str) -> int:
     return next(getattr(config, name) for name in names if hasattr(config, name))
 
 
-_CLIP_L = Stack(24, 1024, 4096, 16, 1024, gated=False)
+_CLIP_L = Stack(23, 1024, 4096, 16, 1024, gated=False)
 _CLIP = {"encoder": _CLIP_L, "pixels": 3 * 14**2, "special": 1, "tile": 576}
 _QWEN2_7B = Stack(28, 3584, 18944, 28, 512)
 
@@ -115,7 +119,7 @@ ARCHITECTURES = {
             "tiny-llava",
             decoder=Stack(8, 256, 640, 4, 256),
             vocabulary=363,
-            encoder=Stack(6, 192, 768, 4, 192, gated=False),
+            encoder=Stack(5, 192, 768, 4, 192, gated=False),
             pixels=3 * 14**2,
             tokens=576,
             connector=((192, 256), (256, 256)),

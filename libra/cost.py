@@ -1,17 +1,12 @@
-"""What an answer costs: FLOPs, bytes moved and memory, by arithmetic alone.
+"""What the visual tokens cost: how many each layer processes, FLOPs of the prefill, KV cache.
 
-Two counts of FLOPs are in use. `prefill_flops` is the papers': visual tokens in the decoder alone,
-and a multiply-add is one FLOP. Everything else here is the full count of a `Workload`: encoder,
-connector, all tokens of the prompt and the output layer, where a multiply-add is two FLOPs, as in
-the peak figures of devices. Batch 1 throughout.
+These are the papers' counts: visual tokens in the decoder alone, and a multiply-add is one FLOP.
+`libra.workload` counts everything, for the roofline.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from libra.architecture import Architecture
 from libra.errors import InputError
-from libra.layer_cost import Operation, layer_operations, linear, peak_activation, repeated
 
 
 def token_counts(n: int, n_layers: int, layers: Sequence[int], ratio: float) -> list[int]:
@@ -71,74 +66,3 @@ def kv_bytes(counts: Sequence[int], d_kv: int, itemsize: int = 2) -> list[int]:
     number. Layers before a reduction keep their full cache.
     """
     return [2 * n * d_kv * itemsize for n in counts]
-
-
-@dataclass(frozen=True)
-class Workload:
-    """One question to one model: how many tokens every part of it processes.
-
-    `counts` are the visual tokens of each decoder layer. Encoders that compress have fewer patches
-    in later layers: `patches` per layer of the encoder, of all units; None: nothing is compressed
-    before the connector. `n` visual tokens is what the connector would make of all patches.
-    """
-
-    architecture: Architecture
-    n: int
-    counts: Sequence[int]
-    text: int  # all other tokens of the prompt
-    patches: Sequence[int] | None = None
-    itemsize: float = 2
-    fused: bool = True
-
-    def encoder(self) -> list[Operation]:
-        """Patch embedding and encoder layers."""
-        a = self.architecture
-        units = a.units(self.n)
-        whole = units * a.tile if a.tile else self.n * a.merge
-        work = [linear("patches", whole, (a.pixels, a.encoder.d), self.itemsize)]
-        for patches in self.patches or [whole] * a.encoder.n_layers:
-            tokens = round(patches / units) + a.special
-            unit = layer_operations(a.encoder, tokens, 0, self.itemsize, self.fused)
-            work += [repeated(operation, units) for operation in unit]
-        return work
-
-    def connector(self) -> list[Operation]:
-        """The projection of what the encoder hands over: at most all patches."""
-        a = self.architecture
-        n = self.patches[-1] // a.merge if self.patches else self.n
-        return [linear("connector", n, shape, self.itemsize) for shape in a.connector]
-
-    def prefill(self) -> list[Operation]:
-        """All decoder layers over the whole prompt, and the output layer for its last token."""
-        return [*self._layers([(n + self.text, 0) for n in self.counts]), self._head()]
-
-    def decode(self, step: int = 1) -> list[Operation]:
-        """The `step`-th token after the first one: one token over everything before it."""
-        return [*self._layers([(1, n + self.text + step - 1) for n in self.counts]), self._head()]
-
-    def kv_bytes(self) -> list[float]:
-        """Bytes of keys and values after the prefill, text included, per decoder layer."""
-        width = self.architecture.decoder.d_kv * self.itemsize
-        return [2 * (n + self.text) * width for n in self.counts]
-
-    def peak_activation(self) -> float:
-        """Most bytes of activations at once in the prefill: those of its longest layer."""
-        longest = max(self.counts) + self.text
-        return peak_activation(self.architecture.decoder, longest, self.itemsize, self.fused)
-
-    def weight_bytes(self) -> float:
-        """Bytes of the decoder's weights, embedding and output layer included."""
-        a = self.architecture
-        matrices = sum(x * y for x, y in a.decoder.matrices.values()) * a.decoder.n_layers
-        return (matrices + 2 * a.vocabulary * a.decoder.d) * self.itemsize
-
-    def _layers(self, lengths: Sequence[tuple[int, int]]) -> Iterator[Operation]:
-        """Operations of the decoder layers, each with its (new tokens, cached tokens)."""
-        for new, cached in lengths:
-            yield from layer_operations(
-                self.architecture.decoder, new, cached, self.itemsize, self.fused
-            )
-
-    def _head(self) -> Operation:
-        a = self.architecture
-        return linear("head", 1, (a.decoder.d, a.vocabulary), self.itemsize)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from libra.cost import Workload
 from libra.layer_cost import Operation
+from libra.workload import Workload
 
 
 @dataclass(frozen=True)

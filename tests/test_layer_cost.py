@@ -13,10 +13,22 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from libra.architecture import ARCHITECTURES, Architecture, Stack
-from libra.cost import Workload
 from libra.layer_cost import layer_operations, peak_activation
+from libra.media import Media
 from libra.models import open_model
-from tests.conftest import IMAGE_SIZE, N_LAYERS, N_VISUAL, make_model
+from libra.models.llava import Llava
+from libra.workload import Workload
+from tests.conftest import (
+    N_ENCODER_LAYERS,
+    N_LAYERS,
+    N_VISUAL,
+    QUESTION,
+    make_image,
+    make_image_processor,
+    make_lvlm,
+    make_model,
+    make_tokenizer,
+)
 
 TEXT = 9
 
@@ -32,6 +44,13 @@ def workload(model):
     return Workload(architecture, N_VISUAL, [N_VISUAL] * N_LAYERS, TEXT)
 
 
+@pytest.fixture(scope="module")
+def encode(model):
+    """Run the encoder over so many pictures."""
+    family = Llava(model, make_tokenizer(), make_image_processor())
+    return lambda n: family.encode(family.prepare(Media([make_image()] * n)))
+
+
 def counted(run):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
@@ -42,9 +61,8 @@ def total(operations):
     return sum(operation.flops for operation in operations)
 
 
-def test_the_full_count_is_what_the_model_multiplies(model, workload):
-    tower, pixels = model.model.vision_tower, torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE).double()
-    assert total(workload.encoder()) == counted(lambda: tower(pixels))
+def test_the_full_count_is_what_the_model_multiplies(model, encode, workload):
+    assert total(workload.encoder()) == counted(lambda: encode(1))
     patches = torch.zeros(N_VISUAL, 32).double()
     projector = model.model.multi_modal_projector
     assert total(workload.connector()) == counted(lambda: projector(patches))
@@ -65,18 +83,17 @@ def test_the_cache_is_what_the_formula_says(model, workload):
     assert [8 / 2 * n for n in workload.kv_bytes()] == held  # two bytes there, eight here
 
 
-def test_several_pictures_are_several_units(model):
+def test_several_pictures_are_several_units(model, encode):
     architecture = Architecture.of("micro", model.config)
     two = Workload(architecture, 2 * N_VISUAL, [2 * N_VISUAL] * N_LAYERS, TEXT)
-    pixels = torch.zeros(2, 3, IMAGE_SIZE, IMAGE_SIZE).double()
-    assert total(two.encoder()) == counted(lambda: model.model.vision_tower(pixels))
+    assert total(two.encoder()) == counted(lambda: encode(2))
     one = Workload(architecture, N_VISUAL, [N_VISUAL] * N_LAYERS, TEXT)
     weights = [sum(o.weights for o in work.encoder()) for work in (one, two)]
     assert weights[0] == weights[1]
 
 
 def test_an_encoder_that_merges_has_less_to_do_in_later_layers(workload):
-    patches = [16, 16, 12, 8, 8]
+    patches = [16, 16, 12, 8]
     merging = Workload(workload.architecture, 16, [8] * N_LAYERS, TEXT, patches)
     stack = workload.architecture.encoder
     expected = sum(total(layer_operations(stack, n + 1)) for n in patches)
@@ -171,3 +188,38 @@ def test_the_estimated_peak_is_near_the_observed_one(attention, d, m, heads, n):
     seen = live.peak + hidden.nbytes  # the residual is there from the beginning
     estimate = peak_activation(Stack(1, d, m, heads, d), n, 4, fused=attention == "sdpa")
     assert estimate == pytest.approx(seen, rel=0.1)
+
+
+def test_a_trace_says_what_its_request_multiplied():
+    with make_lvlm("eager") as lvlm:
+        request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 1}
+        request |= {"method": "fastv", "layers": (1, 3), "tracing": False}
+        traces = []
+        flops = counted(lambda: traces.append(lvlm.answer(**request).trace))
+        architecture = Architecture.of("micro", lvlm.family.model.config)
+    work = Workload.of(traces[0], architecture)
+    assert (work.counts, work.itemsize) == ([16, 16, 8, 8, 4, 4, 4, 4], 8)
+    assert total(work.encoder()) + total(work.connector()) + total(work.prefill()) == flops
+    rows = work.per_layer()
+    assert sum(row["prefill_flops"] for row in rows) + 2 * 64 * architecture.vocabulary == total(
+        work.prefill()
+    )
+    assert [row["kv_bytes"] for row in rows] == work.kv_bytes()
+    assert max(row["peak_activation_bytes"] for row in rows) == work.peak_activation()
+    assert work.vanilla.counts == [16] * 8 and work.vanilla.text == work.text == 3 + len(
+        QUESTION.split()
+    )
+
+
+def test_an_encoder_that_compresses_is_in_the_trace(lvlm):
+    request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 1}
+    trace = lvlm.answer(**request, method="illava", encoder_layers=(1, 2)).trace
+    architecture = Architecture.of("micro", lvlm.family.model.config)
+    work = Workload.of(trace, architecture)
+    (first, second), depth = [e.reduction.n_out for e in trace.events[:2]], N_ENCODER_LAYERS
+    assert work.patches == [16, 16, first] + [second] * (depth - 4)
+    assert work.n == 16 and work.vanilla.patches is None
+    there = work.elsewhere(ARCHITECTURES["llava-1.5-7b"], 2 * 576)
+    assert (len(there.patches), there.patches[0], len(there.counts)) == (23, 1152, 32)
+    assert there.patches[-1] / 1152 == pytest.approx(second / 16, abs=0.001)
+    assert there.counts[0] / 1152 == pytest.approx(work.counts[0] / 16, abs=0.001)

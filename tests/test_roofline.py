@@ -6,9 +6,10 @@ import pytest
 
 from libra import roofline
 from libra.architecture import ARCHITECTURES
-from libra.cost import Workload, at_depth
+from libra.cost import at_depth
 from libra.layer_cost import Operation, layer_operations
 from libra.roofline import DEVICES, Device, Estimate, verdict
+from libra.workload import Workload
 
 # Its rows: bits -> model -> FLOPs (T), prefill (ms), memory (GB), stored activations (GB), without
 # PruMerge and with it.

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from libra.cost import Workload
 from libra.roofline import Device, seconds
 from libra.trace import Timings
+from libra.workload import Workload
 from viz.colour import GREY, INK, VERMILION
 from viz.style import SMALL, chart, label, legend
 

@@ -1,0 +1,164 @@
+"""A whole request, counted in full: encoder, connector, all tokens of the prompt, output layer.
+
+A multiply-add is two FLOPs here, as in the peak figures of devices, where the papers' formula in
+`libra.cost` counts one, and visual tokens alone. Batch 1 throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from libra.architecture import Architecture
+from libra.cost import at_depth
+from libra.layer_cost import Operation, layer_operations, linear, peak_activation, repeated
+
+if TYPE_CHECKING:
+    from libra.trace import Trace
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One question to one model: how many tokens every part of it processes.
+
+    `counts` are the visual tokens of each decoder layer. Encoders that compress have fewer patches
+    in later layers: `patches` per layer of the encoder, of all units; None: nothing is compressed
+    before the connector. `n` visual tokens is what the connector would make of all patches.
+    """
+
+    architecture: Architecture
+    n: int
+    counts: Sequence[int]
+    text: int  # all other tokens of the prompt
+    patches: Sequence[int] | None = None
+    itemsize: float = 2
+    fused: bool = True
+
+    @classmethod
+    def of(cls, trace: Trace, architecture: Architecture) -> Workload:
+        """That of an answered question, by a model of this architecture.
+
+        A trace of an older program does not know its prompt: then its text is left out.
+        """
+        per_token = 2 * architecture.decoder.d_kv * sum(trace.counts)
+        return cls(
+            architecture=architecture,
+            n=len(trace.layout),
+            counts=trace.counts,
+            text=trace.cost.text or 0,
+            patches=_patches(trace, architecture),
+            itemsize=trace.cost.kv_bytes / per_token,
+        )
+
+    def elsewhere(self, architecture: Architecture, n: int, itemsize: float = 2) -> Workload:
+        """The same staircase of tokens in another model, for `n` visual tokens.
+
+        Encoders that compress keep the shares of their layers, too.
+        """
+        patches = None
+        if self.patches is not None:
+            whole = n * architecture.merge
+            patches = at_depth(
+                [self.n * self.architecture.merge, *self.patches],
+                architecture.units(n) * architecture.tile if architecture.tile else whole,
+                architecture.encoder.n_layers,
+            )
+        depth = architecture.decoder.n_layers
+        counts = at_depth([self.n, *self.counts], n, depth)
+        return Workload(architecture, n, counts, self.text, patches, itemsize, self.fused)
+
+    @property
+    def vanilla(self) -> Workload:
+        """The same request without compression."""
+        return replace(self, counts=[self.n] * len(self.counts), patches=None)
+
+    def encoder(self) -> list[Operation]:
+        """Patch embedding and encoder layers."""
+        a = self.architecture
+        units = a.units(self.n)
+        whole = units * a.tile if a.tile else self.n * a.merge
+        work = [linear("patches", whole, (a.pixels, a.encoder.d), self.itemsize)]
+        for patches in self.patches or [whole] * a.encoder.n_layers:
+            tokens = round(patches / units) + a.special
+            unit = layer_operations(a.encoder, tokens, 0, self.itemsize, self.fused)
+            work += [repeated(operation, units) for operation in unit]
+        return work
+
+    def connector(self) -> list[Operation]:
+        """The projection of what the encoder hands over: at most all patches."""
+        a = self.architecture
+        n = self.patches[-1] // a.merge if self.patches else self.n
+        return [linear("connector", n, shape, self.itemsize) for shape in a.connector]
+
+    def prefill(self) -> list[Operation]:
+        """All decoder layers over the whole prompt, and the output layer for its last token."""
+        return [*self._layers([(n + self.text, 0) for n in self.counts]), self._head()]
+
+    def decode(self, step: int = 1) -> list[Operation]:
+        """The `step`-th token after the first one: one token over everything before it."""
+        return [*self._layers([(1, n + self.text + step - 1) for n in self.counts]), self._head()]
+
+    def kv_bytes(self) -> list[float]:
+        """Bytes of keys and values after the prefill, text included, per decoder layer."""
+        width = self.architecture.decoder.d_kv * self.itemsize
+        return [2 * (n + self.text) * width for n in self.counts]
+
+    def peak_activation(self) -> float:
+        """Most bytes of activations at once in the prefill: those of its longest layer."""
+        longest = max(self.counts) + self.text
+        return peak_activation(self.architecture.decoder, longest, self.itemsize, self.fused)
+
+    def weight_bytes(self) -> float:
+        """Bytes of the decoder's weights, embedding and output layer included."""
+        a = self.architecture
+        matrices = sum(x * y for x, y in a.decoder.matrices.values()) * a.decoder.n_layers
+        return (matrices + 2 * a.vocabulary * a.decoder.d) * self.itemsize
+
+    def _layers(self, lengths: Sequence[tuple[int, int]]) -> Iterator[Operation]:
+        """Operations of the decoder layers, each with its (new tokens, cached tokens)."""
+        for new, cached in lengths:
+            yield from layer_operations(
+                self.architecture.decoder, new, cached, self.itemsize, self.fused
+            )
+
+    def _head(self) -> Operation:
+        a = self.architecture
+        return linear("head", 1, (a.decoder.d, a.vocabulary), self.itemsize)
+
+    def per_layer(self) -> list[dict]:
+        """What every decoder layer costs, as plain values for a table."""
+        a, kv = self.architecture, self.kv_bytes()
+        rows = []
+        for i, n in enumerate(self.counts):
+            prefill, decode = (
+                layer_operations(a.decoder, new, cached, self.itemsize, self.fused)
+                for new, cached in ((n + self.text, 0), (1, n + self.text))
+            )
+            rows.append(
+                {
+                    "layer": i,
+                    "visual_tokens": n,
+                    "prefill_flops": sum(o.flops for o in prefill),
+                    "prefill_bytes": sum(o.bytes for o in prefill),
+                    "decode_flops": sum(o.flops for o in decode),
+                    "decode_bytes": sum(o.bytes for o in decode),
+                    "kv_bytes": kv[i],
+                    "peak_activation_bytes": peak_activation(
+                        a.decoder, n + self.text, self.itemsize, self.fused
+                    ),
+                }
+            )
+        return rows
+
+
+def _patches(trace: Trace, architecture: Architecture) -> list[int] | None:
+    """Patches in each encoder layer of a trace; a layer that compresses counts in full."""
+    inside = [event for event in trace.events if event.site == "encoder"]
+    if not inside:
+        return None
+    patches = [inside[0].reduction.n_in] * architecture.encoder.n_layers
+    for event in inside:
+        after = len(patches) - event.layer - 1
+        patches[event.layer + 1 :] = [event.reduction.n_out] * after
+    return patches
