@@ -21,6 +21,7 @@ from libra.errors import InputError
 from libra.report import aligned, as_csv, facts, readout, sweep_table, table
 from libra.tables import paper_flops
 from libra.trace import Trace
+from libra.video import FRAMES, load_video
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,7 +103,7 @@ def _sweep(options: argparse.Namespace) -> None:
 
     with _load(options) as lvlm:
         chosen = settings(options.method, lvlm.n_layers, options.ratios, options.layers or ())
-        request = {name: getattr(options, name) for name in _INPUTS} | {"images": options.image}
+        request = {name: getattr(options, name) for name in _INPUTS} | _media(options)
         runs = sweep(lvlm, options.method, chosen, **request)
         progress = tqdm(runs, "sweeping", len(chosen), unit="setting", leave=False, disable=None)
         rows = [row.facts() for row, _ in progress]
@@ -241,8 +242,20 @@ def _add_table(command: argparse.ArgumentParser) -> None:
 
 
 def _add_inputs(command: argparse.ArgumentParser) -> None:
+    media = command.add_mutually_exclusive_group(required=True)
+    media.add_argument("--image", action="append", metavar="FILE", help="a picture; repeatable")
+    media.add_argument("--video", metavar="FILE", help="a video instead: MP4, WebM, MOV, AVI, GIF")
     command.add_argument(
-        "--image", action="append", required=True, metavar="FILE", help="a picture; repeatable"
+        "--frames",
+        type=int,
+        metavar="N",
+        help=f"how many frames of the video to look at, equally far apart (default: {FRAMES})",
+    )
+    command.add_argument(
+        "--fps",
+        type=float,
+        metavar="X",
+        help="look at X frames a second instead, as long as N are enough for that",
     )
     command.add_argument("--question", required=True, help="what to ask")
     command.add_argument("--max-new-tokens", type=int, default=32, help="(default: 32)")
@@ -367,7 +380,17 @@ _INPUTS = ("question", "max_new_tokens", "seed")
 
 def _request(options: argparse.Namespace) -> dict:
     names = (*_INPUTS, "ratio", "layers", "encoder_layers")
-    return {"images": options.image} | {name: getattr(options, name) for name in names}
+    return _media(options) | {name: getattr(options, name) for name in names}
+
+
+def _media(options: argparse.Namespace) -> dict:
+    """The pictures, or the frames of the video."""
+    if options.video is not None:
+        frames = FRAMES if options.frames is None else options.frames
+        return {"video": load_video(options.video, frames, options.fps)}
+    if options.frames is not None or options.fps is not None:
+        raise InputError("--frames and --fps are about a video: give one with --video.")
+    return {"images": options.image}
 
 
 def _load(options: argparse.Namespace):
