@@ -20,6 +20,7 @@ from transformers import (
 
 from libra.lvlm import LVLM
 from libra.models.llava import Llava
+from tiny import objects, scenes, sprites
 
 IMAGE_SIZE, PATCH = 56, 14  # 16 visual tokens
 N_VISUAL = (IMAGE_SIZE // PATCH) ** 2
@@ -138,6 +139,18 @@ def any_lvlm(request):
     """The micro model in float64 with either attention."""
     with make_lvlm(request.param) as model:
         yield model
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Discs in place of emoji pictures, which only training fetches."""
+    disc = np.zeros((128, 128, 4), np.uint8)
+    y, x = np.mgrid[:128, :128]
+    disc[(x - 64) ** 2 + (y - 64) ** 2 < 60**2] = (200, 30, 90, 255)
+    styles = {s: {name: [disc] for name in objects.EMOJI} for s in sprites.TRAINING_STYLES}
+    monkeypatch.setattr(sprites, "load", lambda: styles)
+    field = scenes.Image.new("RGB", (512, 512), (90, 120, 80))
+    monkeypatch.setattr(sprites, "photos", lambda: [field])
 
 
 @pytest.fixture(scope="session")

@@ -8,25 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from tiny import films, objects, packing, questions, scenes, sprites, train, vocabulary
+from tiny import films, objects, packing, questions, scenes, train, vocabulary
 from tiny import model as tiny
 from tiny.run import Settings
 from tiny.scenes import Scene, Thing
 
 rng = np.random.default_rng
 MIX = train.weights(train.STAGES["symbols"])
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Discs in place of emoji pictures, which only training fetches."""
-    disc = np.zeros((128, 128, 4), np.uint8)
-    y, x = np.mgrid[:128, :128]
-    disc[(x - 64) ** 2 + (y - 64) ** 2 < 60**2] = (200, 30, 90, 255)
-    styles = {s: {name: [disc] for name in objects.EMOJI} for s in sprites.TRAINING_STYLES}
-    monkeypatch.setattr(sprites, "load", lambda: styles)
-    field = scenes.Image.new("RGB", (512, 512), (90, 120, 80))
-    monkeypatch.setattr(sprites, "photos", lambda: [field])
 
 
 def _film() -> list[Scene]:
@@ -257,46 +245,3 @@ def test_wilson_interval_agrees_with_its_definition():
         for end in wilson(right, asked):
             error = (end * (1 - end) / asked) ** 0.5
             assert abs(right / asked - end) == pytest.approx(1.959964 * error, abs=1e-9)
-
-
-def test_plans_read_settings_and_leave_other_sites_their_layers():
-    from tiny.evaluate import plans
-
-    made = plans(["libra:tau=0.6", "prumerge"], [0.5], (2,))
-    assert made == [
-        {"method": "vanilla"},
-        {"method": "libra", "ratio": 0.5, "tau": 0.6, "layers": (2,)},
-        {"method": "prumerge", "ratio": 0.5},
-    ]
-
-
-def test_evaluation_counts_exact_answers_of_every_plan(drawn, monkeypatch):
-    """A stand-in model that knows every answer under vanilla and none under libra."""
-    from types import SimpleNamespace as Record
-
-    from tiny import evaluate
-
-    monkeypatch.setitem(evaluate.STYLES, "training", sprites.TRAINING_STYLES)
-    answers = {}
-
-    def held_out(n, style):
-        for picture, asked in original(n, style):
-            answers.update({q.text: q.answer for q in asked})
-            yield picture, asked
-
-    original = evaluate.held_out
-    monkeypatch.setattr(evaluate, "held_out", held_out)
-
-    class Oracle:
-        def encode(self, images):
-            return images
-
-        def answer(self, question, method, **_):
-            text = answers[question] if method == "vanilla" else "wrong"
-            cost = Record(flops=1.0, vanilla_flops=2.0)
-            return Record(text=text, trace=Record(layers=(), cost=cost))
-
-    rows = evaluate.evaluate(Oracle(), evaluate.plans(["libra"], [0.5]), 3, "training")
-    assert {(r.method, r.accuracy, r.asked) for r in rows} == {("vanilla", 1, 3), ("libra", 0, 3)}
-    assert {r.kind for r in rows} == set(questions.KINDS)
-    assert "**100.0%**" in evaluate.table(rows) and "**0.0%**" in evaluate.table(rows)

@@ -141,7 +141,8 @@ def test_spatial_samples_are_those_of_the_baseline(libra, rows, columns):
 
 def row(method, ratio, layers, kind, right, asked, flops, style="training"):
     keys = ("method", "ratio", "layers", "kind", "right", "asked", "flops", "style")
-    return dict(zip(keys, (method, ratio, layers, kind, right, asked, flops, style), strict=True))
+    values = (method, ratio, layers, kind, right, asked, flops, style)
+    return dict(zip(keys, values, strict=True)) | {"settings": "", "tables": ["own"]}
 
 
 ROWS = [
@@ -171,6 +172,15 @@ def test_accuracy_of_some_kinds_of_question():
     np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), [60, 20])
     with pytest.raises(InputError, match="no results"):
         viz.accuracy_against_flops(ROWS, style="oil")
+
+
+def test_accuracy_keeps_settings_and_tables_apart():
+    other = ROWS[3] | {"settings": "merge none", "tables": ["ablation"]}
+    (ax,) = viz.accuracy_against_flops([*ROWS, other], "training").axes
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels[1:] == ["fastv, after layer 1", "fastv, merge none, after layer 1"]
+    (ax,) = viz.accuracy_against_flops([*ROWS, other], "training", table="ablation").axes
+    assert len(ax.containers) == 1
 
 
 def test_wilson_interval_solves_its_equation():

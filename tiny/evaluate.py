@@ -20,7 +20,7 @@ from tiny import questions, suites
 from tiny.held_out import STYLES, Subject, subjects
 from tiny.measure import Store, measure
 from tiny.plans import VANILLA, Line, Plan, Table, plan
-from tiny.results import Results, write_between_marks
+from tiny.results import CORE, Results, write_between_marks
 
 EVERY_KIND = (*questions.KINDS, *questions.SEQUENCES)
 
@@ -139,6 +139,9 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     lvlm = libra.load(options.model)
     tables = _tables(options, lvlm) if "training" in styles else []
     tables.append(suites.unseen(styles))
+    tables = [table for table in tables if set(kinds).intersection(table.kinds)]
+    if options.readme and not set(CORE) <= set(kinds):
+        raise InputError(f"--readme is about {', '.join(CORE)}: ask all of them.")
 
     pairs = wanted(tables, options.questions, kinds)
     n_plans = len({plan.key for _, plans in pairs for plan in plans})

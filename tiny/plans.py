@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from libra import LVLM, methods
 from libra.request import default_layers
+from tiny import questions
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Table:
     lines: Sequence[Line]
     sequences: bool = False  # asks about several pictures and films, instead of one picture
     similarity: bool = False  # how alike were the tokens that did not stay
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The kinds of question that it asks."""
+        return questions.SEQUENCES if self.sequences else questions.KINDS
 
 
 def listed(layers: Iterable[int]) -> str:

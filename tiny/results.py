@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from libra.statistics import wilson
-from tiny import questions
 from tiny.held_out import Subject
 from tiny.measure import Answered, Store
 from tiny.plans import Line, Plan, Table
@@ -62,8 +61,7 @@ class Results:
 
     def of(self, line: Line, table: Table) -> dict[str, Row]:
         """The rows of a table's line, by the kinds of question that the table is about."""
-        kinds = questions.SEQUENCES if table.sequences else questions.KINDS
-        keys = {kind: (line.style, line.plan.key, kind) for kind in kinds}
+        keys = {kind: (line.style, line.plan.key, kind) for kind in table.kinds}
         return {kind: self._rows[key] for kind, key in keys.items() if key in self._rows}
 
     def rows(self, tables: Iterable[Table]) -> list[Row]:
