@@ -33,8 +33,9 @@ train: $(VENV)/develop  ## train the embedded model from scratch and write asset
 	done
 	$(BIN)/python -m tiny.train --stage refine --export assets/tiny-llava
 
-evaluate: $(VENV)/develop  ## measure the embedded model and write its card
-	$(BIN)/python -m tiny.evaluate --card assets/tiny-llava/README.md
+evaluate: $(VENV)/develop  ## measure the embedded model, about half an hour, and write its card
+	$(BIN)/python -m tiny.evaluate --suite papers --questions 60 --workers 2 --readme README.md \
+		--card assets/tiny-llava/README.md --out assets/tiny-llava/evaluation.json
 
 examples: $(VENV)/develop  ## draw the examples again and answer them
 	$(BIN)/python -m tiny.examples
