@@ -152,7 +152,11 @@ def main() -> None:
         suffix = "jpg" if name in PHOTOS else "png"
         picture.save(FOLDER / f"{name}.{suffix}", quality=90, optimize=True)
         plain, compressed = libra.compare(
-            lvlm, [{"method": "vanilla"}, METHOD], images=[picture], question=question
+            lvlm,
+            [{"method": "vanilla", "tracing": True}, METHOD],
+            images=[picture],
+            question=question,
+            tracing="full",
         )
         compressed.trace.save(FOLDER / f"{name}.trace.zip")
         plain.trace.save(FOLDER / f"{name}.vanilla.trace.zip")

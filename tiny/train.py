@@ -44,7 +44,7 @@ STAGES = {
         mixture=(6, 24, 9, 9, 12, 18, 6, 9, 7),  # more of what is still wrong by then
     ),
     "refine": Settings(
-        steps=2800,
+        steps=2600,
         batch=4,
         decay=0.65,
         visible=192,
@@ -255,7 +255,7 @@ def _answer_pictures(model, criterion, stage: str, folder: Path, settings, seed:
         asked = [questions.mixture(scene, settings.asked, rng, mix) for scene in batch]
         packed = pack(asked, settings.budget)
         labels = tiny.stack(labels)
-        part = step < 0.85 * settings.steps  # a part is quicker, and enough until the end
+        part = step < 0.9 * settings.steps  # a part is quicker, and enough until the end
         where = _visible(labels, settings.visible, rng) if part else everywhere
         with torch.autocast("cpu", torch.bfloat16):
             features, cls = tower(model, normalise(pictures), last=1)
