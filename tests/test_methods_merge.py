@@ -44,6 +44,14 @@ def random_case(n, d=5, seed=0):
     return draw(n, d), alpha, draw(n, 4), size
 
 
+def tied_case(n, seed=0):
+    """Tokens of four kinds only, with two scores: nearly everything is a tie, and exactly so."""
+    generator = torch.Generator().manual_seed(100 * n + seed)
+    draw = lambda k: torch.randint(k, (n,), generator=generator)  # noqa: E731
+    kinds = torch.eye(4, dtype=torch.float64)
+    return kinds[draw(4)], (1.0 + draw(2)) / n, kinds[draw(4)], torch.ones(n, dtype=torch.float64)
+
+
 CASES = list(itertools.product([2, 3, 7, 20, 33], [0.2, 0.5, 2 / 3, 0.9]))
 
 
@@ -244,6 +252,36 @@ def test_illava_as_the_paper_does_it(n, ratio):
     last = torch.tensor(merged, dtype=torch.float64)
     torch.testing.assert_close(reduction.apply(hidden)[-1], last)
     assert reduction.compensation == reduction.n_out - 1
+
+
+@pytest.mark.parametrize(("n", "ratio"), CASES)
+@pytest.mark.parametrize("follow", ["code", "paper"])
+def test_illava_without_merging_drops_the_least_attended(n, ratio, follow):
+    for hidden, alpha, _, _ in (random_case(n), tied_case(n)):
+        illava = create("illava", ratio=ratio, follow=follow, merge="none")
+        reduction = illava.reduce(Tokens(hidden, alpha, received=alpha))
+        dropped = sorted(range(n), key=lambda j: (alpha[j], j))[: n - keep(n, ratio)]
+        assert reduction.is_selection
+        assert reduction.slot.tolist() == [j for j in range(n) if j not in dropped]
+
+
+@pytest.mark.parametrize(("n", "ratio"), [(12, 0.4), (13, 0.5), (33, 0.5), (33, 0.2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_ties_are_settled_as_by_the_references(n, ratio, seed):
+    """Of equals the first, everywhere: so a map does not depend on the machine."""
+    hidden, alpha, keys, size = tied_case(n, seed)
+    tokens, n_keep = Tokens(hidden, alpha, keys=keys, size=size), keep(n, ratio)
+    h, a, k, s = hidden.tolist(), alpha.tolist(), keys.tolist(), size.tolist()
+    compare(create("turbo", ratio=ratio).reduce(tokens), hidden, turbo_reference(h, a, n_keep, 6.0))
+    compare(create("greedy", ratio=ratio).reduce(tokens), hidden, greedy_reference(h, n_keep, s))
+    if n - n_keep <= (n + 1) // 2:
+        merged = bipartite_reference(h, k, n - n_keep, s, [0.0] * n)
+        compare(create("tome", ratio=ratio).reduce(tokens), hidden, merged)
+    lowest, fused = illava_reference(h, a, n_keep)
+    others = {j: h[j] for j in range(n) if j not in lowest}
+    compare(create("illava", ratio=ratio).reduce(tokens), hidden, others | {lowest[-1]: fused})
+    kept = sorted(sorted(range(n), key=lambda j: (-a[j], j))[:n_keep])
+    compare(create("evit", ratio=ratio).reduce(tokens), hidden, {j: h[j] for j in kept})
 
 
 def test_illava_with_equal_scores_takes_the_first():

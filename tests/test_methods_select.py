@@ -8,7 +8,7 @@ import torch
 
 from libra.errors import InputError
 from libra.layout import TokenLayout
-from libra.methods import Tokens, create
+from libra.methods import Tokens, create, prumerge_plus
 from libra.reduction import Fate
 
 
@@ -17,6 +17,14 @@ def random_case(n, d=5, seed=0):
     generator = torch.Generator().manual_seed(100 * n + seed)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     return draw(n, d), draw(n).exp().pow(2) / n, draw(n, 4)
+
+
+def tied_case(n, seed=0):
+    """Tokens of four kinds only, with two scores: nearly everything is a tie, and exactly so."""
+    generator = torch.Generator().manual_seed(100 * n + seed)
+    draw = lambda k: torch.randint(k, (n,), generator=generator)  # noqa: E731
+    kinds = torch.eye(4, dtype=torch.float64)
+    return kinds[draw(4)], (1.0 + draw(2)) / n, kinds[draw(4)]
 
 
 def keep(n, ratio):
@@ -127,6 +135,35 @@ def test_prumerge_with_a_ratio_keeps_that_many_and_the_extra_token(name, ratio):
     torch.testing.assert_close(reduction.dense(), prumerge_reference(alpha, keys, idx))
 
 
+@pytest.mark.parametrize("n", [1, 2, 9, 30, 31])
+@pytest.mark.parametrize("share", [0.34, 0.5, 0.9, 1.0])
+def test_prumerge_plus_with_more_than_a_third_of_outliers_keeps_everything(monkeypatch, n, share):
+    """The published step between the added tokens is 0 then."""
+    m = max(1, int(share * n))
+    monkeypatch.setattr(prumerge_plus, "count_outliers", lambda alpha: m)
+    hidden, alpha, keys = random_case(n)
+    reduction = create("prumerge+").reduce(Tokens(hidden, alpha, keys))
+    idx = ranked(alpha)[:m]
+    idx += [x for x in range(n - 1) if x not in idx]
+    assert reduction.slot.tolist()[: len(idx)] == idx
+    torch.testing.assert_close(reduction.dense(), prumerge_reference(alpha, keys, idx))
+    paper = create("prumerge+", follow="paper").reduce(Tokens(hidden, alpha, keys))
+    assert paper.n_out == min(2 * m, n) == len(paper.slot.unique())
+
+
+@pytest.mark.parametrize("name", ["prumerge", "prumerge+"])
+@pytest.mark.parametrize("follow", ["code", "paper"])
+@pytest.mark.parametrize("n", [5, 20, 61])
+def test_prumerge_settles_ties_as_the_reference_does(name, follow, n):
+    hidden, alpha, keys = tied_case(n)
+    prumerge = create(name, keep=max(1, n // 4), follow=follow, neighbours=5)
+    reduction = prumerge.reduce(Tokens(hidden, alpha, keys))
+    idx = reduction.slot.tolist()[: max(1, n // 4)]
+    expected = prumerge_reference(alpha, keys, idx, follow, 5)
+    torch.testing.assert_close(reduction.dense(), expected)
+    assert name == "prumerge+" or idx == ranked(alpha)[: max(1, n // 4)]
+
+
 def test_prumerge_without_merging_selects():
     hidden, alpha, keys = random_case(40)
     reduction = create("prumerge", keep=7, merge="none").reduce(Tokens(hidden, alpha, keys))
@@ -216,7 +253,45 @@ def test_divprune_never_takes_a_token_twice():
     assert len(reduction.slot.unique()) == 5
 
 
+@pytest.mark.parametrize("n", [6, 21])
+def test_selections_settle_ties_as_their_references_do(n):
+    hidden, alpha, keys = tied_case(n)
+    tokens, n_keep = Tokens(hidden, alpha, keys), keep(n, 0.5)
+    chosen = create("divprune", ratio=0.5).reduce(tokens).slot.tolist()
+    assert chosen == divprune_reference(hidden, n_keep)
+    slot, expected = visionzip_reference(alpha, keys, 2, 3)
+    reduction = create("visionzip", dominant=2, contextual=3).reduce(tokens)
+    assert reduction.slot.tolist() == slot
+    torch.testing.assert_close(reduction.dense().double(), expected)
+
+
 # --- SparseVLM
+
+
+def sparsevlm_reference(similarity, attention, n_keep):
+    n, words = len(similarity), len(similarity[0])
+    relevance = [0.0] * words
+    for row in similarity:
+        total = sum(math.exp(x) for x in row)
+        for word, x in enumerate(row):
+            relevance[word] += math.exp(x) / total / n
+    raters = [word for word in range(words) if relevance[word] >= sum(relevance) / words]
+    score = [sum(row[word] for word in raters) / len(raters) for row in attention]
+    return sorted(ranked(score)[:n_keep])
+
+
+@pytest.mark.parametrize(("n", "words"), [(2, 1), (9, 4), (40, 13)])
+@pytest.mark.parametrize("ratio", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_sparsevlm(n, words, ratio, dtype):
+    generator = torch.Generator().manual_seed(n)
+    similarity = 3 * torch.randn(n, words, generator=generator)
+    attention = torch.rand(n, words, generator=generator)
+    reduction = create("sparsevlm", ratio=ratio).reduce(
+        Tokens(torch.zeros(n, 2, dtype=dtype), text_similarity=similarity, text_attention=attention)
+    )
+    expected = sparsevlm_reference(similarity.tolist(), attention.tolist(), keep(n, ratio))
+    assert reduction.slot.tolist() == expected
 
 
 def test_sparsevlm_lets_only_the_raters_vote():

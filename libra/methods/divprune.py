@@ -36,5 +36,5 @@ class DivPrune(RatioMethod):
         for i in range(n_keep):
             chosen[i] = (gap if i else nearest).argmax()
             gap = torch.minimum(gap, distance[chosen[i]])
-            gap[chosen[: i + 1]] = -torch.inf
+            gap[chosen[i]] = -torch.inf  # and stays so
         return Reduction.select(chosen.sort().values, len(tokens))

@@ -35,6 +35,12 @@ class ILLaVA(RatioMethod):
             "encoder_layers": (3, 4, 5, 6),
             "follow": "paper",
         },
+        "pruning by attention (Table 4)": {
+            "ratio": 0.0,
+            "layers": (1,),
+            "encoder_layers": (3, 4, 5, 6),
+            "merge": "none",
+        },
     }
 
     ratio: float = field(default=0.3, metadata=RATIO)

@@ -11,6 +11,8 @@ from libra.methods.base import RatioMethod, Tokens
 from libra.methods.operations import group_share, group_softmax, interval_of, top, unit
 from libra.reduction import Reduction
 
+_RANKED = {"ratio": 4 / 5, "identify": "topk"}  # in Tables 4 and 5
+
 
 @dataclass(frozen=True)
 class Libra(RatioMethod):
@@ -34,6 +36,17 @@ class Libra(RatioMethod):
         "R = 67 %": {"ratio": 2 / 3, "layers": (7, 15, 23)},
         "R = 80 %": {"ratio": 4 / 5, "layers": (7, 15, 23)},
         "one layer (Table B)": {"ratio": 1 / 2, "layers": (3,)},
+        "PTI alone (Table 3)": {"ratio": 2 / 3, "layers": (7, 15, 23), "merge": "average"},
+        "pruning (Table 4)": _RANKED | {"layers": (3,), "merge": "prune"},
+        "merging (Table 4)": _RANKED | {"layers": (3,), "merge": "average"},
+        "IGM-pos (Table 5)": _RANKED | {"layers": (15,), "merge": "positive"},
+        "IGM-neg (Table 5)": _RANKED | {"layers": (15,), "merge": "negative"},
+        "no compensation token (Table F)": {"ratio": 1 / 2, "layers": (3,), "compensation": "none"},
+        "compensation token first (Table F)": {
+            "ratio": 1 / 2,
+            "layers": (3,),
+            "compensation": "begin",
+        },
     }
 
     tau: float = field(

@@ -99,7 +99,8 @@ class PruMerge(RatioMethod):
         keys = unit(tokens.keys) if self.follow == "code" else at_least_fp32(tokens.keys)
         similarity = keys[centres] @ keys.T
         similarity[own, centres] = -torch.inf
-        nearest = similarity.topk(k, dim=1).indices.flatten()
+        # Stable, unlike topk: of equally similar tokens the first ones count.
+        nearest = similarity.sort(dim=1, descending=True, stable=True).indices[:, :k].flatten()
 
         source, target, weight = [nearest], [own.repeat_interleave(k)], [alpha[nearest]]
         slot, extra = [centres], None

@@ -29,7 +29,7 @@ class PruMergePlus(PruMerge):
         n, m = len(alpha), count_outliers(alpha)
         if self.follow == "paper":
             return self.with_spread(alpha, m, min(2 * m, n))
-        step = max(1, n // m // 3)
+        step = max(1, int(int(1 / (m / n)) / 3))  # to the digit as published
         outliers = top(alpha, m)
         steps = torch.arange(0, n - 1, step, device=alpha.device)
         return torch.cat([outliers, steps[~torch.isin(steps, outliers)]])

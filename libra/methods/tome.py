@@ -20,7 +20,8 @@ class ToMe(RatioMethod):
     site = "encoder"
     needs = ("keys",)
     presets: ClassVar[dict[str, dict]] = {
-        "layers of iLLaVA": {"ratio": 0.1, "encoder_layers": (4, 5, 6, 7)}
+        "layers of iLLaVA": {"ratio": 0.1, "encoder_layers": (4, 5, 6, 7)},
+        "bipartite matching (iLLaVA, Table 4)": {"ratio": 0.16, "encoder_layers": (3, 4, 5, 6)},
     }
 
     ratio: float = field(default=0.1, metadata=RATIO)

@@ -31,6 +31,12 @@ class Turbo(RatioMethod):
     needs = ("importance",)
     presets: ClassVar[dict[str, dict]] = {
         "Libra-Merging's tables": {"ratio": 0.5, "layers": (3,)},
+        "bipartite matching (iLLaVA, Table 7)": {
+            "ratio": 0.3,
+            "layers": (1,),
+            "matching": "bipartite",
+            "weight": 0.0,
+        },
         "as first published": {"ratio": 0.3, "matching": "bipartite", "weight": 30.0},
     }
 
