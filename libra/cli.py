@@ -82,12 +82,18 @@ def _compare(options: argparse.Namespace) -> None:
     chosen = methods.names() if options.methods == ["all"] else options.methods
     for name in chosen:
         methods.get(name)
+    refused: dict[str, InputError] = {}
     with _load(options) as lvlm:
         answers = compare(
             lvlm,
             tqdm(chosen, "comparing", unit="method", leave=False, disable=None),
+            refused=refused.__setitem__,
             **_request(options),
         )
+    if not answers:
+        raise next(iter(refused.values()))
+    for name, error in refused.items():
+        print(f"{name} left out: {error}", file=sys.stderr)
     rows = [facts(answer.trace) for answer in answers]
     if options.json:
         print(json.dumps(rows, indent=2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -225,6 +225,7 @@ def compare(
     images: Sequence[Source] = (),
     question: str = "",
     video: str | Path | Clip | None = None,
+    refused: Callable[[str, InputError], object] | None = None,
     **shared: object,
 ) -> list[Answer]:
     """Ask the same question under several methods; the encoder runs once for all that leave it be.
@@ -236,6 +237,7 @@ def compare(
         images: the pictures.
         question: the question.
         video: a path or a clip, instead of pictures.
+        refused: is told which method cannot do this, and why; otherwise that raises InputError.
         shared: arguments of `LVLM.stream` for all methods.
     """
     if video is None:
@@ -248,5 +250,10 @@ def compare(
         request = {**media, "question": question, "method": "libra", **shared, **own}
         if features is None and not lvlm.default_encoder_layers(request["method"]):
             features = lvlm.encode(**media)
-        answers.append(lvlm.answer(**request, features=features))
+        try:
+            answers.append(lvlm.answer(**request, features=features))
+        except InputError as error:
+            if refused is None:
+                raise
+            refused(request["method"], error)
     return answers

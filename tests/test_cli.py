@@ -114,6 +114,14 @@ def test_compare_as_text_json_and_csv(run):
     assert table[0]["answer"] == rows[1]["answer"]
 
 
+def test_compare_leaves_out_what_cannot_be_done(run):
+    code, out, err = run("compare", "--methods", "tome,vanilla", "--ratio", "0.8", "--json")
+    assert code == 0 and [row["method"] for row in json.loads(out)] == ["vanilla"]
+    assert err.startswith("tome left out: ToMe can merge at most half") and err.count("\n") == 1
+    code, out, err = run("compare", "--methods", "tome", "--ratio", "0.8")
+    assert (code, out) == (2, "") and err.startswith("error: ToMe") and err.count("\n") == 1
+
+
 def test_compare_runs_all_methods_by_default(run):
     rows = json.loads(run("compare", "--json")[1])
     assert [row["method"] for row in rows] == methods.names()
