@@ -300,6 +300,13 @@ def _add_request(command: argparse.ArgumentParser) -> None:
         metavar="I,J,...",
         help="encoder layers inside which to compress, for methods that act there",
     )
+    command.add_argument(
+        "--tracing",
+        choices=_TRACING,
+        default="summary",
+        help="what to keep of the attention: nothing, the rows behind each word, or also heads, "
+        "matrices, the encoder's and how alike the tokens were (default: summary)",
+    )
 
 
 def _add_figures(command: argparse.ArgumentParser) -> None:
@@ -310,7 +317,11 @@ def _add_figures(command: argparse.ArgumentParser) -> None:
         help="names of the figures to draw (default: all that the trace allows)",
     )
     command.add_argument(
-        "--format", choices=("png", "svg", "pdf"), default="png", help="(default: png)"
+        "--format",
+        type=_formats,
+        default=("png",),
+        metavar="A,B,...",
+        help="of png, svg and pdf (default: png)",
     )
 
 
@@ -330,6 +341,13 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a list of numbers such as 0.25,0.5"
         ) from None
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    formats = tuple(part.strip().lower() for part in text.split(","))
+    if not set(formats) <= {"png", "svg", "pdf"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list out of png, svg and pdf")
+    return tuple(dict.fromkeys(formats))
 
 
 def _methods_help() -> str:
@@ -382,11 +400,13 @@ def _check_budget(options: argparse.Namespace) -> None:
 
 
 _INPUTS = ("question", "max_new_tokens", "seed")
+_TRACING = {"off": False, "summary": True, "full": "full"}
 
 
 def _request(options: argparse.Namespace) -> dict:
     names = (*_INPUTS, "ratio", "layers", "encoder_layers")
-    return _media(options) | {name: getattr(options, name) for name in names}
+    values = {name: getattr(options, name) for name in names}
+    return _media(options) | values | {"tracing": _TRACING[options.tracing]}
 
 
 def _media(options: argparse.Namespace) -> dict:
@@ -414,7 +434,7 @@ def _load(options: argparse.Namespace):
 
 
 def _save_figures(
-    trace: Trace, folder: Path, only: Sequence[str] | None, suffix: str
+    trace: Trace, folder: Path, only: Sequence[str] | None, formats: Sequence[str]
 ) -> list[Path]:
     """Draw the figures that the trace allows; a figure asked for by name has to be possible."""
     import viz
@@ -428,8 +448,10 @@ def _save_figures(
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for spec in tqdm(specs, "drawing", unit="figure", leave=False, disable=None):
-        paths.append(folder / f"{spec.name}.{suffix}")
-        viz.save(spec.function(trace), paths[-1])
+        figure = spec.function(trace)
+        for suffix in formats:
+            paths.append(folder / f"{spec.name}.{suffix}")
+            viz.save(figure, paths[-1])
     return paths
 
 

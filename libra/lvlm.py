@@ -249,7 +249,7 @@ def compare(
         own = {"method": choice} if isinstance(choice, str) else choice
         request = {**media, "question": question, "method": "libra", **shared, **own}
         if features is None and not lvlm.default_encoder_layers(request["method"]):
-            features = lvlm.encode(**media)
+            features = lvlm.encode(**media, tracing=shared.get("tracing", True))
         try:
             answers.append(lvlm.answer(**request, features=features))
         except InputError as error:

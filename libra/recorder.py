@@ -57,7 +57,7 @@ class Recorder:
                 return
             first, end, n = int(visual.min()), int(text[0]), int(text[-1]) + 1
             segments = (first, end - first, n - end)
-            queries = _queries(segments)
+            queries = prompt_queries(segments)
             parts = [rows(q).mean(0).float() for q in queries.split(max(1, PAIRS // n))]
             self._prompt[layer] = AttentionMatrix.of_prompt(torch.cat(parts), queries, segments)
 
@@ -85,7 +85,7 @@ class Recorder:
         self._seconds += seconds(device) - begin
 
 
-def _queries(segments: tuple[int, int, int]) -> LongTensor:
+def prompt_queries(segments: tuple[int, int, int]) -> LongTensor:
     """All tokens of a prompt, or of a long one some evenly spread ones of each bin."""
     n = sum(segments)
     if n <= MAX_PAIRED:

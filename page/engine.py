@@ -11,6 +11,7 @@ from PIL import Image
 
 import libra
 from libra.errors import InputError
+from libra.media import load_video
 from libra.request import load_pictures
 from libra.trace import Trace
 from page import texts
@@ -89,12 +90,12 @@ def ask(model: str, request: dict) -> Iterator[Progress]:
         request: arguments of `LVLM.stream`.
     """
     lvlm = load(model)
-    shared = _encoded(lvlm, request)
+    shared = _encoded(lvlm, request, tracing(model))
     for step in lvlm.stream(**request | shared):
         yield Progress(step.text, step.trace)
     trace = vanilla = step.trace
     if trace.method != "vanilla":
-        for plain in lvlm.stream(**shared, method="vanilla"):
+        for plain in lvlm.stream(**shared | {"tracing": True}, method="vanilla"):
             yield Progress(step.text, trace)  # between two tokens, a question can be stopped
             vanilla = plain.trace
     yield Progress(step.text, trace, vanilla)
@@ -112,7 +113,7 @@ def compare(model: str, requests: Sequence[dict]) -> Iterator[Result]:
         requests: arguments of `LVLM.stream`, with the same images and question in all.
     """
     lvlm = load(model)
-    shared = _encoded(lvlm, requests[0])
+    shared = _encoded(lvlm, requests[0], tracing(model))
     for request in requests:
         method = request["method"]
         try:
@@ -125,8 +126,17 @@ def compare(model: str, requests: Sequence[dict]) -> Iterator[Result]:
             yield Result(method, error=texts.FAILED)
 
 
-def _encoded(lvlm: libra.LVLM, request: dict) -> dict:
-    """Question and pictures of a request with encoder features, for all methods to share."""
-    shared = {"question": request["question"], "images": load_pictures(request["images"])}
+def tracing(model: str) -> bool | str:
+    """How much to trace: of the embedded model, whose traces are small, everything."""
+    return "full" if model == EMBEDDED else True
+
+
+def _encoded(lvlm: libra.LVLM, request: dict, tracing: bool | str) -> dict:
+    """Question and media of a request with encoder features, for all methods to share."""
+    if "video" in request:
+        media = {"video": load_video(request["video"])}
+    else:
+        media = {"images": load_pictures(request["images"])}
+    shared = media | {"question": request["question"]}
     lvlm.stream(**shared, method="vanilla")  # checks them, and runs nothing
-    return shared | {"features": lvlm.encode(shared["images"])}
+    return shared | {"features": lvlm.encode(**media, tracing=tracing), "tracing": tracing}

@@ -12,11 +12,13 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image, ImageOps
 
 from libra import methods
+from libra.detail import AttentionMatrix, Detail, Similarity, spread_layers
 from libra.layout import TokenLayout
 from libra.methods import Tokens
+from libra.recorder import prompt_queries
 from libra.trace import Cost, Event, Timings, Trace, Word
 
-WIDTH, MLP = 256, 768  # of the pretended decoder
+WIDTH, MLP, HEADS = 256, 768, 4  # of the pretended decoder
 
 
 def photo(width: int = 512, height: int = 600) -> np.ndarray:
@@ -34,9 +36,10 @@ def make_trace(
     n_layers: int = 8,
     answer: str = "a woman in uniform",
     seed: int = 0,
+    full: bool = False,
     **params,
 ) -> Trace:
-    """A trace of `method` over `pictures` (default: one photo).
+    """A trace of `method` over `pictures` (default: one photo); `full`: with detail.
 
     Methods of the encoder and the connector act once, before the first decoder layer.
     """
@@ -52,6 +55,7 @@ def make_trace(
     cls_attention = (3 * contrast + 0.5 * _noise(len(layout), generator)).softmax(0)
     counts, importance, rows, events = [], [], [[] for _ in salience], []
     standing = torch.arange(len(layout))  # the original token whose place each token takes
+    similarity = {}
 
     def reduce(site: str, layer: int, score: torch.Tensor) -> None:
         nonlocal hidden, standing
@@ -70,6 +74,8 @@ def make_trace(
             generator=generator,
         )
         reduction = methods.create(method, **known | params).reduce(tokens)
+        if full and "similarity" in reduction.evidence:
+            similarity[len(events)] = Similarity.of(hidden)
         events.append(Event(site, layer, reduction))
         hidden, standing = reduction.apply(hidden), standing[reduction.slot]
 
@@ -85,7 +91,7 @@ def make_trace(
         if site == "decoder" and method != "vanilla" and layer in layers:
             reduce("decoder", layer, importance[-1])
         hidden = hidden + 0.15 * hidden.std() * _noise(hidden.shape, generator)
-    return Trace(
+    trace = Trace(
         model="synthetic",
         family="llava",
         method=method,
@@ -105,6 +111,43 @@ def make_trace(
         timings=_timings(counts, len(words)),
         cost=_cost(counts, len(layout)),
     )
+    if full:
+        trace.detail = _detail(trace, similarity, generator)
+    return trace
+
+
+def _detail(trace: Trace, similarity: dict[int, Similarity], generator: torch.Generator) -> Detail:
+    """What full tracing would add: heads around the rows, attention that fades with distance."""
+    heads = []
+    for row in trace.importance:
+        sharpness = torch.rand(HEADS, len(row), generator=generator) + 0.5
+        heads.append(row * sharpness / sharpness.mean(0))
+    gone = [e for e in trace.events if e.site == "encoder"]
+    encoder = {}
+    for layer in spread_layers(6):
+        encoder[layer] = (trace.cls_attention.log() * (1 - layer / 8)).softmax(0)
+        if gone and layer > gone[0].layer:
+            merged = torch.ones(len(trace.layout), dtype=torch.bool)
+            merged[gone[0].reduction.slot] = False
+            encoder[layer] = encoder[layer].masked_fill(merged, torch.nan)
+    matrices = {}
+    for layer in spread_layers(len(trace.counts)):
+        segments = (5, trace.counts[layer], 9)
+        n, queries = sum(segments), prompt_queries(segments)
+        rows = [_row(int(q) + 1, n, generator) for q in queries]
+        prompt = AttentionMatrix.of_prompt(torch.stack(rows), queries, segments)
+        later = [_row(n + i + 1, n + i + 1, generator) for i in range(len(trace.words) - 1)]
+        matrices[layer] = prompt.followed_by(later)
+    return Detail(encoder, matrices, heads, similarity)
+
+
+def _row(n: int, width: int, generator: torch.Generator) -> torch.Tensor:
+    """The attention [width] of token n - 1: much to the first ones, then less with the distance."""
+    row = torch.zeros(width)
+    distance = torch.arange(n, 0, -1)
+    score = -distance.log() + 2.0 * (torch.arange(n) < 2) + 0.5 * _noise(n, generator)
+    row[:n] = score.softmax(0)
+    return row
 
 
 def _states(
@@ -121,10 +164,10 @@ def _states(
     features = torch.from_numpy(np.stack(features))
     contrast = features.std(1)
     mixing = torch.randn(features.shape[1] + 2, WIDTH, generator=generator)
-    place = torch.stack([layout.row, layout.column], dim=1) / layout.row.max()
+    place = torch.stack([layout.row, layout.column], dim=1) / layout.row.max().clamp_min(1)
     state = torch.cat([features - features.mean(0), place - 0.5], dim=1) @ mixing
     state = state + 0.6 * state.std() * torch.randn(state.shape, generator=generator)
-    return state, (contrast - contrast.mean()) / contrast.std()
+    return state, ((contrast - contrast.mean()) / contrast.std()).nan_to_num()  # of one patch: 0
 
 
 def _noise(shape, generator: torch.Generator) -> torch.Tensor:

@@ -85,11 +85,20 @@ def test_figures_of_a_stored_trace(run, tmp_path, lvlm):
     trace.save(tmp_path / "t.zip")
     code, out, _ = run(
         *("figures", "--trace", str(tmp_path / "t.zip"), "--out", str(tmp_path / "out")),
-        *("--only", "staircase", "--format", "svg"),
+        *("--only", "staircase,fate_map", "--format", "svg,PNG"),
     )
     assert code == 0
-    assert out.split() == [str(tmp_path / "out" / "staircase.svg")]
+    names = ["staircase.svg", "staircase.png", "fate_map.svg", "fate_map.png"]
+    assert out.split() == [str(tmp_path / "out" / name) for name in names]
     assert "<svg" in (tmp_path / "out" / "staircase.svg").read_text()
+
+
+@pytest.mark.parametrize(("tracing", "rows", "detail"), [("off", 0, False), ("full", 8, True)])
+def test_answer_traces_as_much_as_is_asked_for(run, tmp_path, tracing, rows, detail):
+    code, _, _ = run("answer", "--tracing", tracing, "--trace", str(tmp_path / "t.zip"))
+    trace = Trace.load(tmp_path / "t.zip")
+    assert code == 0
+    assert len(trace.importance) == rows and (trace.detail is not None) == detail
 
 
 def test_figures_leaves_out_what_a_trace_cannot_give(run, tmp_path, lvlm):
@@ -177,6 +186,8 @@ REFUSED = {
     "tokens and ratio": (["answer", "--tokens", "5", "--ratio", "0.5"], {}, "--ratio"),
     "tokens and patches": (["answer", "--tokens", "5", "--keep", "1"], {}, "--tokens"),
     "figure": (["answer", "--only", "mona_lisa"], {}, "mona_lisa"),
+    "format": (["answer", "--format", "png,gif"], {}, "'png,gif' is not a list out of png, svg"),
+    "tracing": (["answer", "--tracing", "half"], {}, "'off', 'summary', 'full'"),
     "trace": (["figures", "--trace", "nowhere.zip", "--out", "x"], {}, "nowhere.zip"),
     "unwritable": (["answer", "--trace", "/nowhere/t.zip"], {}, "/nowhere/t.zip"),
     "no command": ([""], {}, "COMMAND"),

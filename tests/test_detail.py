@@ -16,7 +16,7 @@ from libra.detail import (
     log_codes,
     spread_layers,
 )
-from libra.recorder import SAMPLES, _queries
+from libra.recorder import SAMPLES, prompt_queries
 
 LAYERS = (0, 2, 5, 7)  # spread over eight
 
@@ -82,13 +82,13 @@ def test_generated_tokens_are_appended():
 
 def test_long_prompts_are_sampled_and_keep_no_raw_matrix():
     segments = (40, 1800, 60)
-    queries = _queries(segments)
+    queries = prompt_queries(segments)
     assert len(queries) == 40 + 48 * SAMPLES + 60 and queries.unique().equal(queries)
     starts = bins(segments)
     assert set(torch.searchsorted(starts, queries, right=True).tolist()) == {
         *range(1, len(starts) + 1)
     }
-    assert _queries((2, MAX_PAIRED - 4, 2)).equal(torch.arange(MAX_PAIRED))
+    assert prompt_queries((2, MAX_PAIRED - 4, 2)).equal(torch.arange(MAX_PAIRED))
     n = sum(segments)
     rows = torch.full((len(queries), n), 1 / n)
     rows = rows * (torch.arange(n) <= queries[:, None])
