@@ -30,6 +30,8 @@ from libra.models.qwen2_5_vl import Qwen25VL
 from libra.models.qwen2_vl import Qwen2VL
 from libra.models.qwen3_vl import Qwen3VL
 from libra.models.video_llava import VideoLlava
+from libra.models.videollama2 import VideoLlama2
+from libra.models.videollama3 import VideoLlama3
 
 __all__ = ["Family", "Features", "Geometry", "ModelEntry", "catalog", "entry", "open_model"]
 
@@ -42,6 +44,9 @@ FAMILIES: dict[str, type[Family]] = {  # by `model_type` of the configuration
     "qwen2_vl": Qwen2VL,
     "qwen2_5_vl": Qwen25VL,
     "qwen3_vl": Qwen3VL,
+    "videollama2_mistral": VideoLlama2,
+    "videollama2_qwen2": VideoLlama2,
+    "video_llama_3": VideoLlama3,
 }
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 PATIENCE = 5  # seconds to wait for the model hub
@@ -91,6 +96,33 @@ _CATALOG = (
     ),
     ModelEntry("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "llava", 7.06e9, _PHOTOS),
     ModelEntry("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "llava", 13.35e9, _PHOTOS),
+    ModelEntry("llava-next-8b", "llava-hf/llama3-llava-next-8b-hf", "llava-next", 8.36e9, _PHOTOS),
+    ModelEntry(
+        "llava-next-13b", "llava-hf/llava-v1.6-vicuna-13b-hf", "llava-next", 13.35e9, _PHOTOS
+    ),
+    ModelEntry("llava-next-34b", "llava-hf/llava-v1.6-34b-hf", "llava-next", 34.76e9, _PHOTOS),
+    ModelEntry(
+        "llava-onevision-0.5b",
+        "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+        "llava-onevision",
+        0.89e9,
+        _FILMS,
+    ),
+    ModelEntry(
+        "llava-onevision-7b",
+        "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        "llava-onevision",
+        8.03e9,
+        _FILMS,
+    ),
+    ModelEntry(
+        "llava-next-video-7b",
+        "llava-hf/LLaVA-NeXT-Video-7B-hf",
+        "llava-next-video",
+        7.06e9,
+        _FILMS,
+    ),
+    ModelEntry("video-llava-7b", "LanguageBind/Video-LLaVA-7B-hf", "video-llava", 7.37e9, _FILMS),
     ModelEntry("qwen2-vl-2b", "Qwen/Qwen2-VL-2B-Instruct", "qwen2_vl", 2.21e9, _FILMS),
     ModelEntry("qwen2-vl-7b", "Qwen/Qwen2-VL-7B-Instruct", "qwen2_vl", 8.29e9, _FILMS),
     ModelEntry("qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl", 3.75e9, _FILMS),
@@ -98,6 +130,12 @@ _CATALOG = (
     ModelEntry("qwen3-vl-2b", "Qwen/Qwen3-VL-2B-Instruct", "qwen3_vl", 2.13e9, _FILMS),
     ModelEntry("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", "qwen3_vl", 4.44e9, _FILMS),
     ModelEntry("qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", 8.77e9, _FILMS),
+    ModelEntry("videollama2-7b", "DAMO-NLP-SG/VideoLLaMA2-7B-16F", "videollama2", 8.03e9, _FILMS),
+    ModelEntry(
+        "videollama2.1-7b", "DAMO-NLP-SG/VideoLLaMA2.1-7B-16F", "videollama2", 8.42e9, _FILMS
+    ),
+    ModelEntry("videollama3-2b", "lkhl/VideoLLaMA3-2B-Image-HF", "videollama3", 1.96e9, _FILMS),
+    ModelEntry("videollama3-7b", "lkhl/VideoLLaMA3-7B-Image-HF", "videollama3", 8.04e9, _FILMS),
 )
 
 
