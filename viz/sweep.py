@@ -1,0 +1,55 @@
+"""A sweep over ratio and layer: what it saves, by the formula and by the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from viz.colour import GREY, INK, SERIES
+from viz.style import LINES, SMALL, chart, label
+
+if TYPE_CHECKING:
+    from libra.sweep import Row
+
+
+def sweep_lines(rows: Sequence[Row]) -> Figure:
+    """Two panels over the ratio, a line per layer: FLOPs and measured prefill, beside vanilla's.
+
+    Vanilla is the dashed line at 100 %. Hollow marks: the answer is another than vanilla's.
+    """
+    figure, axes = chart(9.6, 4.2, 2, sharex=True)
+    swept = [row for row in rows if row.setting.ratio]
+    layers = list(dict.fromkeys(row.setting.layer for row in swept))
+    for ax, name, title in (
+        (axes[0], "flops_share", "FLOPs of the visual tokens (% of vanilla)"),
+        (axes[1], "prefill_share", "Prefill, measured once (% of vanilla)"),
+    ):
+        ax.axhline(100, color=GREY, linestyle="--", linewidth=1.2)
+        for i, layer in enumerate(layers):
+            mine = sorted(
+                (row for row in swept if row.setting.layer == layer), key=lambda r: r.setting.ratio
+            )
+            _line(ax, mine, name, SERIES[i % len(SERIES)], LINES[i // len(SERIES) % len(LINES)])
+        ax.set_ylim(0, max(110, *(105 * getattr(row, name) for row in rows)))
+        label(ax, "tokens removed (%)", title=title)
+    marks = (("same answer as vanilla", "full"), ("another answer", "none"))
+    for words, filling in marks:
+        axes[1].plot([], [], "o", color=INK, fillstyle=filling, label=words)
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=SMALL)
+    return figure
+
+
+def _line(ax: Axes, rows: Sequence[Row], name: str, colour: str, line: str) -> None:
+    """The shares of one layer, with a mark per answer."""
+    x = [100 * row.setting.ratio for row in rows]
+    y = [100 * getattr(row, name) for row in rows]
+    layer = rows[0].setting.layer
+    words = "all ratios" if layer is None else f"after layer {layer}"
+    ax.plot(x, y, color=colour, linestyle=line, linewidth=1.8, label=words)
+    for row, a, b in zip(rows, x, y, strict=True):
+        face = colour if row.same else "white"
+        ax.plot(a, b, "o", color=colour, markerfacecolor=face, markersize=7, zorder=3)
