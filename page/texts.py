@@ -141,28 +141,38 @@ GROUPS = {
     "baseline": "Baselines",
 }
 
+def _section(paper: str, number: str) -> str:
+    """A section of a paper: the name that LaTeX gives it in the PDF, where browsers find it."""
+    depth = ("section", "subsection", "subsubsection")[number.count(".")]
+    return f"{paper}#nameddest={depth}.{number}"
+
+
 # Where the papers are; the baselines are taken from iLLaVA's and PruMerge's tables.
-_ILLAVA = "https://arxiv.org/abs/2412.06263"
-_PRUMERGE = "https://arxiv.org/abs/2403.15388"
+_ARXIV = "https://arxiv.org/pdf/"
+_LIBRA = (
+    "https://openaccess.thecvf.com/content/CVPR2025/papers/Yang_Libra-Merging_Importance-redundancy"
+    "_and_Pruning-merging_Trade-off_for_Acceleration_Plug-in_in_Large_CVPR_2025_paper.pdf"
+)
+_ILLAVA, _PRUMERGE = _ARXIV + "2412.06263", _ARXIV + "2403.15388"
 PAPERS = {
-    "fastv": "https://arxiv.org/abs/2403.06764",
-    "libra": "https://github.com/longrongyang/Libra-Merging",
-    "turbo": "https://arxiv.org/abs/2407.11717",
-    "pyramiddrop": "https://arxiv.org/abs/2410.17247",
-    "sparsevlm": "https://arxiv.org/abs/2410.04417",
-    "illava": _ILLAVA,
-    "prumerge": _PRUMERGE,
-    "prumerge+": _PRUMERGE,
-    "visionzip": "https://arxiv.org/abs/2412.04467",
-    "fastervlm": "https://arxiv.org/abs/2412.01818",
-    "divprune": "https://arxiv.org/abs/2503.02175",
-    "tome": "https://arxiv.org/abs/2210.09461",
-    "evit": "https://arxiv.org/abs/2202.07800",
-    "greedy": _ILLAVA,
-    "kmeans": _ILLAVA,
-    "random": _ILLAVA,
-    "sequential": _PRUMERGE,
-    "spatial": _PRUMERGE,
+    "fastv": _section(_ARXIV + "2403.06764", "4.1"),
+    "libra": _section(_LIBRA, "3.2"),
+    "turbo": _section(_ARXIV + "2407.11717", "3"),
+    "pyramiddrop": _section(_ARXIV + "2410.17247", "3.2"),
+    "sparsevlm": _section(_ARXIV + "2410.04417", "3.2"),
+    "illava": _section(_ILLAVA, "3.2"),
+    "prumerge": _section(_PRUMERGE, "3.2"),
+    "prumerge+": _section(_PRUMERGE, "3.4"),
+    "visionzip": _section(_ARXIV + "2412.04467", "3.2"),
+    "fastervlm": _section(_ARXIV + "2412.01818", "4"),
+    "divprune": _section(_ARXIV + "2503.02175", "3"),
+    "tome": _section(_ARXIV + "2210.09461", "3"),
+    "evit": _section(_ARXIV + "2202.07800", "3.2"),
+    "greedy": _section(_ILLAVA, "4.6"),
+    "kmeans": _section(_ILLAVA, "4.6"),
+    "random": _section(_ILLAVA, "4.6"),
+    "sequential": _section(_PRUMERGE, "4.4.1"),
+    "spatial": _section(_PRUMERGE, "4.4.1"),
 }
 
 IDEA = """<p>A vision-language model cuts a picture into patches and turns each into a
