@@ -141,6 +141,7 @@ GROUPS = {
     "baseline": "Baselines",
 }
 
+
 def _section(paper: str, number: str) -> str:
     """A section of a paper: the name that LaTeX gives it in the PDF, where browsers find it."""
     depth = ("section", "subsection", "subsubsection")[number.count(".")]
@@ -164,7 +165,7 @@ PAPERS = {
     "prumerge": _section(_PRUMERGE, "3.2"),
     "prumerge+": _section(_PRUMERGE, "3.4"),
     "visionzip": _section(_ARXIV + "2412.04467", "3.2"),
-    "fastervlm": _section(_ARXIV + "2412.01818", "4"),
+    "fastervlm": _ARXIV + "2412.01818",
     "divprune": _section(_ARXIV + "2503.02175", "3"),
     "tome": _section(_ARXIV + "2210.09461", "3"),
     "evit": _section(_ARXIV + "2202.07800", "3.2"),
