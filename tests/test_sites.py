@@ -262,6 +262,8 @@ def encoder_output(lvlm, method):
         *((name, {"ratio": 0.0}) for name in ("fastervlm", "visionzip", "divprune", "spatial")),
         *((name, {"ratio": 0.0}) for name in ("prumerge", "prumerge+", "tome", "evit")),
         ("illava", {"ratio": 0.0, "encoder_ratio": 0.0}),
+        ("illava", {"ratio": 0.0, "encoder_ratio": 0.0, "merge": "none"}),
+        *(("kmeans", {"ratio": 0.0, "site": site}) for site in ("encoder", "connector")),
     ],
 )
 def test_nothing_to_remove_is_the_plain_model_bit_for_bit(name, settings, attention):
