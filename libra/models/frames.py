@@ -20,11 +20,16 @@ _SETTINGS = (
 )
 
 
-def load_frame_processor(path: str, video_class: type[BaseVideoProcessor]) -> CLIPImageProcessorPil:
-    """PIL's counterpart of a model's video processor, which would need torchvision."""
+def load_frame_processor(path: str, like: type = CLIPImageProcessorPil) -> CLIPImageProcessorPil:
+    """PIL's counterpart of a model's video processor, which would need torchvision.
+
+    Args:
+        path: folder or hub id.
+        like: the processor of pictures that has the same defaults.
+    """
     saved, _ = BaseVideoProcessor.get_video_processor_dict(path)
     return CLIPImageProcessorPil(
-        **{name: saved.get(name, getattr(video_class, name, None)) for name in _SETTINGS}
+        **{name: saved.get(name, getattr(like, name, None)) for name in _SETTINGS}
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import LlavaNextVideoForConditionalGeneration, LlavaNextVideoVideoProcessor
+from transformers import LlavaNextVideoForConditionalGeneration
 
 from libra.errors import InputError
 from libra.media import Media
@@ -32,8 +32,7 @@ class LlavaNextVideo(LlavaNext):
     @classmethod
     def load_processors(cls, path: str) -> tuple:
         """Of pictures and of frames."""
-        frames = load_frame_processor(path, LlavaNextVideoVideoProcessor)
-        return (*super().load_processors(path), frames)
+        return (*super().load_processors(path), load_frame_processor(path))
 
     def prepare(self, media: Media, pooled: bool = True) -> Prepared:
         """Two views of every picture, or the frames of a video."""

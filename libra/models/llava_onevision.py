@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import (
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionImageProcessorPil,
-    LlavaOnevisionVideoProcessor,
 )
 
 from libra.media import Media
@@ -42,7 +41,7 @@ class LlavaOnevision(AnyresFamily):
     @classmethod
     def load_processors(cls, path: str) -> tuple:
         """Of pictures and of frames."""
-        frames = load_frame_processor(path, LlavaOnevisionVideoProcessor)
+        frames = load_frame_processor(path, cls.processor_class)
         return (*super().load_processors(path), frames)
 
     def pack_picture(

@@ -6,11 +6,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    VideoLlavaForConditionalGeneration,
-    VideoLlavaImageProcessor,
-    VideoLlavaVideoProcessor,
-)
+from transformers import VideoLlavaForConditionalGeneration, VideoLlavaImageProcessor
 
 from libra.media import Media
 from libra.models.features import EncoderAttention, Features
@@ -37,8 +33,7 @@ class VideoLlava(TowerFamily):
     @classmethod
     def load_processors(cls, path: str) -> tuple:
         """Of pictures and of frames."""
-        frames = load_frame_processor(path, VideoLlavaVideoProcessor)
-        return (*super().load_processors(path), frames)
+        return (*super().load_processors(path), load_frame_processor(path))
 
     @property
     def tower(self) -> nn.Module:
