@@ -8,7 +8,7 @@ connector are handled here, unit by unit; inside the decoder it rides on the req
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import LongTensor, Tensor
@@ -22,13 +22,18 @@ from libra.models.prepared import Prepared
 from libra.reduction import Reduction
 from libra.trace import Event
 
+
+def _importance(method: Method, attention: EncoderAttention) -> Tensor | None:
+    """What a method ranks patches by."""
+    if method.encoder_score == "received":
+        return attention.received()
+    row = attention.cls_row(method.joint_attention)
+    return attention.received() if row is None and method.encoder_score == "either" else row
+
+
 # What a method may want to know of the patches before the decoder.
 _FACTS: dict[str, Callable[[Method, EncoderAttention], Tensor | None]] = {
-    "importance": lambda method, attention: (
-        attention.received()
-        if method.encoder_score == "received"
-        else attention.cls_row(method.joint_attention)
-    ),
+    "importance": _importance,
     "received": lambda method, attention: attention.received(),
     "keys": lambda method, attention: attention.keys(method.joint_keys),
 }
@@ -91,6 +96,9 @@ class Compression:
         self.encoder_units = self._units()
         features = encode(self.prepared, self.encoder_units)
         self._record_units("encoder", self.encoder_layers, self.encoder_units)
+        if (chunk := self.prepared.chunk) > 1:
+            self.record("connector", -1, Reduction.chunks(len(self._order), chunk))
+            self._order = self._order[::chunk] // chunk
         return features
 
     def connect(self, family: Family, features: Features) -> Tensor:
@@ -209,6 +217,11 @@ class UnitCompression:
             places = places[reduction.slot.cpu()]
         return places
 
+    @property
+    def left(self) -> LongTensor:
+        """[n] the patches of the unit whose places its tokens take now."""
+        return self.plan.prepared.patch[self.standing.place]
+
     def reduce_in_encoder(
         self, layer: int, hidden: Tensor, attention: Callable[[], EncoderAttention]
     ) -> Tensor:
@@ -216,6 +229,8 @@ class UnitCompression:
         n = len(self.standing.place)
         n_front = len(hidden) - n
         step = self.plan.method.encoder_step(n, self.n_first, len(self.encoder_layers))
+        if (chunk := self.plan.prepared.chunk) > 1:
+            step = replace(step, keep=-(-step.count(n) // chunk) * chunk)
         facts = read(step, attention()) if set(_FACTS) & set(step.needs) else {}
         return torch.cat([hidden[:n_front], self.reduce(step, hidden[n_front:], facts)])
 

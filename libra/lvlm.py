@@ -94,7 +94,7 @@ class LVLM:
 
     def default_layers(self, method: str) -> tuple[int, ...]:
         """The decoder layers after which the paper of `method` reduces, scaled to this depth."""
-        return default_layers(registry.create(method), self.n_layers)
+        return default_layers(registry.create(method), self.n_layers, self.family.first_layer)
 
     def default_encoder_layers(self, method: str) -> tuple[int, ...]:
         """The encoder layers inside which `method` reduces, scaled to this encoder's depth."""

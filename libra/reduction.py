@@ -93,6 +93,18 @@ class Reduction:
             },
         )
 
+    @classmethod
+    def chunks(cls, n_in: int, n: int) -> "Reduction":
+        """Every `n` tokens in a row become their mean, in the place of the first."""
+        source = torch.arange(n_in)
+        return cls(
+            n_in=n_in,
+            source=source,
+            target=source // n,
+            weight=torch.full((n_in,), 1 / n),
+            slot=source[::n],
+        )
+
     def __post_init__(self):
         if not len(self.source) == len(self.target) == len(self.weight):
             raise InputError("Reduction: source, target and weight must have one entry per edge.")

@@ -81,9 +81,14 @@ def check_request(
     plain = family.prepare(media)
     prepared = family.prepare(media, pooled=False) if encoder_layers else plain
     prompt = family.prompt(_checked_question(question), prepared)
-    _check_length(name, family, prompt, max_new_tokens)
+    _check_length(name, family, prompt, prepared.chunk, max_new_tokens)
     keep, drop = _patches("keep", keep), _patches("drop", drop)
     check_forced(plan, keep, drop, len(prepared.layout))
+    if prepared.chunk > 1 and (keep or drop):
+        raise InputError(
+            f"{plan.title} acts inside the encoder, and in that of {name} no patches can be kept "
+            f"or dropped: choose a method that acts in the decoder."
+        )
     return Request(
         prepared=prepared,
         question=question,
@@ -129,11 +134,11 @@ def load_pictures(images: Source | Sequence[Source] | None) -> list[Image.Image]
     return [load_image(image) for image in images]
 
 
-def default_layers(method: Method, n_layers: int) -> tuple[int, ...]:
+def default_layers(method: Method, n_layers: int, first: int = 0) -> tuple[int, ...]:
     """The decoder layers of a method's first preset, in a decoder `n_layers` deep."""
     if method.kind == "none" or "decoder" not in method.sites():
         return ()
-    return scale_layers(_preset(method, "layers") or (3,), n_layers)
+    return scale_layers(_preset(method, "layers") or (3,), n_layers, first)
 
 
 def default_encoder_layers(method: Method, n_layers: int, last: int) -> tuple[int, ...]:
@@ -143,16 +148,16 @@ def default_encoder_layers(method: Method, n_layers: int, last: int) -> tuple[in
     return scale_encoder_layers(_preset(method, "encoder_layers") or (4, 5, 6, 7), n_layers, last)
 
 
-def scale_layers(layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
+def scale_layers(layers: Sequence[int], n_layers: int, first: int = 0) -> tuple[int, ...]:
     """Layers of a preset, which speaks of 32 layers, in a decoder `n_layers` deep.
 
     Several events sit at equal parts of the depth ({7, 15, 23} of 32: a quarter, a half, three
     quarters). A single early event stays at the paper's layer in deeper models, as their tables
-    have it, and moves forward in shallower ones.
+    have it, and moves forward in shallower ones. None comes before `first`.
     """
     if len(layers) == 1:
-        return (min(layers[0], max(1, round(layers[0] * n_layers / 32))),)
-    return tuple(sorted({max(0, round((x + 1) * n_layers / 32) - 1) for x in layers}))
+        return (max(first, min(layers[0], max(1, round(layers[0] * n_layers / 32)))),)
+    return tuple(sorted({max(first, round((x + 1) * n_layers / 32) - 1) for x in layers}))
 
 
 def scale_encoder_layers(layers: Sequence[int], n_layers: int, last: int) -> tuple[int, ...]:
@@ -165,8 +170,9 @@ def _preset(method: Method, name: str) -> tuple[int, ...]:
 
 
 def _plan_layers(method: Method, family: Family, layers: Sequence[int] | None) -> tuple[int, ...]:
-    default = default_layers(method, family.geometry.n_layers)
-    return _chosen_layers(layers, default, family.geometry.n_layers - 1, "Layers")
+    first, n_layers = family.first_layer, family.geometry.n_layers
+    default = default_layers(method, n_layers, first)
+    return _chosen_layers(layers, default, range(first, n_layers), "Layers")
 
 
 def _plan_encoder_layers(
@@ -174,13 +180,13 @@ def _plan_encoder_layers(
 ) -> tuple[int, ...]:
     last = family.last_encoder_layer
     default = default_encoder_layers(method, len(family.encoder_layers), last)
-    return _chosen_layers(layers, default, last, "Encoder layers")
+    return _chosen_layers(layers, default, range(last + 1), "Encoder layers")
 
 
 def _chosen_layers(
-    layers: Sequence[int] | None, default: tuple[int, ...], last: int, what: str
+    layers: Sequence[int] | None, default: tuple[int, ...], allowed: range, what: str
 ) -> tuple[int, ...]:
-    """Ascending layer numbers out of 0..last; none where the method does not act (no default)."""
+    """Ascending layer numbers out of `allowed`; none where the method does not act (no default)."""
     if layers is None:
         return default
     try:
@@ -189,8 +195,10 @@ def _chosen_layers(
         raise InputError(f"{what} must be whole numbers, for example 1, 3, 5.") from None
     if default and not layers:
         raise InputError(f"{what}: choose at least one.")
-    if any(not 0 <= layer <= last for layer in layers):
-        raise InputError(f"{what} must lie in 0..{last}, but these are {list(layers)}.")
+    if any(layer not in allowed for layer in layers):
+        raise InputError(
+            f"{what} must lie in {allowed[0]}..{allowed[-1]}, but these are {list(layers)}."
+        )
     if list(layers) != sorted(set(layers)):
         raise InputError(f"{what} must ascend without repeats, but these are {list(layers)}.")
     return layers if default else ()
@@ -223,13 +231,16 @@ def _checked_question(question: object) -> str:
     return question
 
 
-def _check_length(name: str, family: Family, prompt: Prompt, max_new_tokens: int) -> None:
+def _check_length(
+    name: str, family: Family, prompt: Prompt, chunk: int, max_new_tokens: int
+) -> None:
     """Raise InputError where prompt and answer together exceed what the model takes."""
     if type(max_new_tokens) is not int or not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
         raise InputError(f"max_new_tokens must be a whole number in 1..{MAX_NEW_TOKENS}.")
-    if len(prompt.ids) + max_new_tokens > family.max_positions:
+    n_tokens = len(prompt.ids) - len(prompt.visual) + len(prompt.visual) // chunk
+    if n_tokens + max_new_tokens > family.max_positions:
         raise InputError(
-            f"The pictures and this question make {len(prompt.ids)} tokens, more than the "
+            f"The pictures and this question make {n_tokens} tokens, more than the "
             f"{family.max_positions} that {name} takes: use fewer pictures or frames."
         )
 
@@ -247,6 +258,9 @@ def _lack(family: Family, method: Method) -> str:
     sites = set(method.sites())
     if "encoder" in sites and not family.reduces_in_encoder:
         return "acts inside the encoder, which is not possible in that"
+    if "connector" in sites and family.first_layer:
+        n = family.first_layer + 1
+        return f"acts before the decoder, but all tokens are needed in the first {n} layers"
     ranks = sites & {"encoder", "connector"} and "importance" in method.needs
     if ranks and method.encoder_score == "cls" and not family.has_cls:
         return "ranks patches by the attention of a CLS token, which is missing in the encoder"

@@ -56,7 +56,9 @@ def preset_plan(preset: str, method: str, model: str) -> dict[str, Any]:
     """A preset with its layers at this model's depth."""
     plan = dict(methods.get(method).presets[preset])
     if "layers" in plan:
-        plan["layers"] = scale_layers(plan["layers"], engine.load(model).n_layers)
+        lvlm = engine.load(model)
+        first = lvlm.family.first_layer
+        plan["layers"] = scale_layers(plan["layers"], lvlm.n_layers, first)
     if "encoder_layers" in plan:
         depth = engine.encoder_depth(model)
         plan["encoder_layers"] = scale_encoder_layers(plan["encoder_layers"], *depth)

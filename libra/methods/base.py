@@ -72,7 +72,7 @@ class Method(ABC):
 
     # What it reads of an encoder's attention, where it acts before the decoder.
     encoder_layer: ClassVar[int] = -2  # at the connector: the layer; -2 gives LLaVA its features
-    encoder_score: ClassVar[str] = "cls"  # importance: CLS row, or attention "received" from all
+    encoder_score: ClassVar[str] = "cls"  # importance: CLS row, "received" from all, or "either"
     joint_attention: ClassVar[bool] = False  # one head of full width instead of the mean of heads
     joint_keys: ClassVar[bool] = False  # the keys of all heads side by side instead of their mean
 

@@ -25,6 +25,7 @@ class VisionZip(RatioMethod):
     paper = "Yang et al., VisionZip, CVPR 2025, section 3.2"
     kind = "merge"
     site = "connector"
+    encoder_score = "either"  # without a CLS token: what each patch receives from all
     needs = ("importance", "keys")
     presets: ClassVar[dict[str, dict]] = {
         "64 tokens": {"dominant": 54, "contextual": 10},

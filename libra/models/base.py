@@ -48,6 +48,7 @@ class EncoderReducer(Protocol):
 
     encoder_layers: tuple[int, ...]
     patches: LongTensor  # [n] the patches of the unit that become visual tokens, in their order
+    left: LongTensor  # [n'] those of them whose places the tokens take that are left
 
     def reduce_in_encoder(
         self, layer: int, hidden: Tensor, attention: Callable[[], EncoderAttention]
@@ -81,6 +82,7 @@ class Family(ABC):
     takes_video: ClassVar[bool] = False  # otherwise the frames of a video are so many pictures
     has_cls: bool = True  # whether the encoder has a CLS token to rank patches by
     reduces_in_encoder: bool = True  # whether `encode` takes reducers
+    first_layer: int = 0  # the first decoder layer after which tokens can be reduced
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.model = model.eval()

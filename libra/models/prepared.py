@@ -28,6 +28,7 @@ class Prepared:
     spans: list[BoolTensor]  # per placeholder in the prompt: which of its tokens are visual
     views: list[Image.Image]  # the pictures that `layout.image` counts
     times: list[float] | None = None  # of a video: the second of each view
+    chunk: int = 1  # patches in a row that the connector joins, once the encoder has reduced them
 
     @classmethod
     def of_pictures(

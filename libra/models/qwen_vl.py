@@ -7,14 +7,14 @@ Patches come in the order of their tokens: the four of the first, the four of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from PIL import Image
 from torch import LongTensor, Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel, ProcessorMixin, Qwen2VLImageProcessorPil
+from transformers import PreTrainedModel, Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.video_processing_utils import BaseVideoProcessor
@@ -22,7 +22,7 @@ from transformers.vision_utils import get_vision_position_ids
 
 from libra.layout import TokenLayout
 from libra.media import Media
-from libra.models.base import EncoderReducer, Family, seconds
+from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
 from libra.models.features import EncoderAttention, Features
 from libra.models.prepared import Prepared
 
@@ -62,16 +62,11 @@ class QwenVL(Family):
     @classmethod
     def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> QwenVL:
         """Load from a local folder or the hub; needs no torchvision."""
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        if tokenizer.chat_template is None:  # older folders keep it with the processor
-            tokenizer.chat_template = ProcessorMixin.get_processor_dict(path)[0].get(
-                "chat_template"
-            )
         model = cls.model_class.from_pretrained(path, dtype=dtype, attn_implementation=attention)
         video, _ = BaseVideoProcessor.get_video_processor_dict(path)
         return cls(
             model.to(device),
-            tokenizer,
+            load_tokenizer(path),
             Qwen2VLImageProcessorPil.from_pretrained(path),
             Qwen2VLImageProcessorPil.from_dict(video).size,  # which knows the older spellings too
         )
@@ -129,18 +124,14 @@ class QwenVL(Family):
         )
         if not media.is_video:
             return Prepared.of_pictures(media, layout)
-        return replace(
-            Prepared.of_pictures(media, replace(layout, frame=layout.image)),
-            spans=[torch.ones(len(layout), dtype=torch.bool)],
-            views=views,
-            times=media.times[:: self.slot],
-        )
+        film = Prepared.of_pictures(media, layout, [torch.ones(len(layout), dtype=torch.bool)])
+        return replace(film, views=views, times=media.times[:: self.slot])
 
     def grids(self, prepared: Prepared) -> LongTensor:
         """[U, 3] slots (one), rows and columns of patches of each unit."""
-        slots = range(len(prepared.views))
-        grids = [prepared.layout.grid(i, i * prepared.media.is_video) for i in slots]
-        return torch.tensor([(1, self.merge * rows, self.merge * cols) for rows, cols in grids])
+        side = self.merge if prepared.chunk == 1 else 1  # patches to a cell of the layout
+        grids = [prepared.layout.grid(i) for i in range(len(prepared.views))]
+        return torch.tensor([(1, side * rows, side * columns) for rows, columns in grids])
 
     def pixels(self, prepared: Prepared) -> Tensor:
         """[P, W] the pixels of every patch, as the model's own processors give them."""
@@ -157,7 +148,7 @@ class QwenVL(Family):
         return patches.unflatten(0, (-1, self.slot)).permute(0, 2, 3, 1, 4).flatten(2).flatten(0, 1)
 
     def encode(
-        self, prepared: Prepared, reducers: Sequence[EncoderReducer] | None = None
+        self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
     ) -> Features:
         """The merged tokens of every unit."""
         begin = seconds(self.device)
@@ -216,12 +207,14 @@ class QwenVL(Family):
         grids = self.grids(prepared)
         if prepared.media.is_video:
             grids = torch.cat([torch.tensor([[len(grids)]]), grids[:1, 1:]], dim=1)
+        starts = ~places  # of tokens: a chunk of patches stands where its token would
+        starts[places.nonzero().flatten()[:: prepared.chunk]] = True
         positions, _ = self.model.model.get_rope_index(
-            ids[None],
-            mm_token_type_ids=number * places[None].int(),
+            ids[None, starts],
+            mm_token_type_ids=number * places[None, starts].int(),
             **{f"{kind}_grid_thw": grids, **self.clock(prepared)},
         )
-        return positions[:, 0]
+        return positions[:, 0, starts.cumsum(0) - 1]
 
     def clock(self, prepared: Prepared) -> dict[str, list[float]]:
         """What else `get_rope_index` wants to know of the times of a video."""
