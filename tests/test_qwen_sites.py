@@ -24,6 +24,7 @@ from libra import InputError, methods
 from libra.lvlm import LVLM
 from libra.media import Media
 from libra.methods import create
+from libra.request import scale_encoder_layers, scale_layers
 from libra.trace import Trace
 from libra.video import Clip
 
@@ -216,6 +217,22 @@ def test_illava_counts(qwen2):
     assert trace.cost.vanilla_flops > trace.cost.flops
     whole = ask(qwen2, method="vanilla").trace
     assert trace.cost.vanilla_flops == whole.cost.flops
+
+
+def test_illava_at_its_setting_for_qwen2_vl():
+    """Layers and counts of the published setting, on the published depths and 1,024 patches."""
+    preset = methods.get("illava").presets["Qwen2-VL"]
+    assert scale_layers(preset["layers"], 28) == (6, 7, 8)
+    assert scale_encoder_layers(preset["encoder_layers"], 32, 31) == (12, 13, 14, 15)
+    method = create("illava", ratio=0.1, encoder_layer_ratio=preset["encoder_layer_ratio"])
+    family = make_family("qwen2_vl")
+    family.image_processor.size.longest_edge = 256 * 28**2
+    prepared = family.prepare(Media([make_image(0, 448, 448)]), pooled=False)
+    plan = libra.compression.Compression(method, prepared, (), encoder_layers=(0, 1, 2, 3))
+    with torch.no_grad():
+        assert len(plan.connect(family, plan.encode(family))) == 129
+    counts = [event.reduction.n_in for event in plan.events]
+    assert counts == [1024, 864, 728, 612, 516]
 
 
 def test_nothing_removed_inside_the_encoder_is_the_plain_model(qwen2):

@@ -35,6 +35,12 @@ class ILLaVA(RatioMethod):
             "encoder_layers": (3, 4, 5, 6),
             "follow": "paper",
         },
+        "Qwen2-VL": {  # decoder layers 6, 7, 8 of 28, encoder layers 12, 13, 14, 15 of 32
+            "ratio": 0.1,
+            "layers": (7, 8, 9),
+            "encoder_layers": (9, 9.75, 10.5, 11.25),
+            "encoder_layer_ratio": 0.16,
+        },
         "pruning by attention (Table 4)": {
             "ratio": 0.0,
             "layers": (1,),
@@ -47,6 +53,13 @@ class ILLaVA(RatioMethod):
     encoder_ratio: float = field(
         default=0.505,
         metadata={**RATIO, "help": "share of the patches that its encoder layers merge in all"},
+    )
+    encoder_layer_ratio: float | None = field(
+        default=None,
+        metadata={
+            **RATIO,
+            "help": "share of the patches left that each of its encoder layers merges, instead",
+        },
     )
     follow: str = field(
         default="code",
@@ -69,8 +82,14 @@ class ILLaVA(RatioMethod):
         return ("encoder", "decoder")
 
     def encoder_step(self, n: int, n_first: int, n_steps: int) -> "ILLaVA":
-        """Every encoder layer removes as many: by default 92 of 729, or 73 of 576, in four."""
-        return replace(self, keep=max(1, n - round(self.encoder_ratio * n_first / n_steps)))
+        """Every encoder layer removes as many: by default 92 of 729, or 73 of 576, in four.
+
+        With `encoder_layer_ratio` each removes that share of what it finds, rounded down.
+        """
+        removed = round(self.encoder_ratio * n_first / n_steps)
+        if self.encoder_layer_ratio is not None:
+            removed = int(self.encoder_layer_ratio * n)
+        return replace(self, keep=max(1, n - removed))
 
     @property
     def needs(self) -> tuple[str, ...]:
