@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import QUESTION, make_image
 
-from libra import methods
+from libra import InputError, methods
 from libra.methods import create
 from libra.statistics import wilson
 from tiny import evaluate, measure, questions, results, suites
@@ -114,6 +114,9 @@ def test_subjects_are_the_same_at_every_call(drawn, kinds):
 COSTS = {"vanilla": 1.0, "fastv": 0.6, "libra": 0.4}
 
 
+INSIDE = ("tome", "evit", "illava")
+
+
 class Oracle:
     """Answers right under vanilla, and to questions that start with "Is" under any method."""
 
@@ -126,6 +129,10 @@ class Oracle:
 
     def encode(self, images):
         return images
+
+    def stream(self, images, question, method, **_):
+        if len(images) == 8:
+            raise InputError("too many pictures")
 
     def answer(self, images, question, method, **_):
         self.asked.append((question, method))
@@ -180,6 +187,15 @@ def test_a_run_goes_on_where_it_was_stopped(oracle, tmp_path):
     assert len(oracle.asked) == every + 1
     oracle.family.model.state_dict()["weight"][0] = 2  # another model
     assert measure.Store(tmp_path, oracle).path != store.path
+
+
+def test_what_the_model_cannot_be_asked_is_refused_at_once(oracle, tmp_path, capsys):
+    arguments = ["--questions", "1", "--suite", "papers", "--runs", str(tmp_path)]
+    oracle.default_layers = lambda name: {"libra": (1, 3, 5)}.get(name, (1,))
+    oracle.default_encoder_layers = lambda name: (1, 2) if name in INSIDE else ()
+    oracle.family.last_encoder_layer = 4
+    assert evaluate.main(arguments) == 2
+    assert "too many pictures" in capsys.readouterr().err and not oracle.asked
 
 
 def test_answers_belong_to_the_exact_question(oracle, tmp_path):

@@ -18,7 +18,7 @@ from libra.cli import parameters
 from libra.errors import InputError
 from tiny import questions, suites
 from tiny.held_out import STYLES, Subject, subjects
-from tiny.measure import Store, measure
+from tiny.measure import Store, check, measure
 from tiny.plans import VANILLA, Line, Plan, Table, plan
 from tiny.results import CORE, Results, write_between_marks
 
@@ -146,6 +146,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     pairs = wanted(tables, options.questions, kinds)
     n_plans = len({plan.key for _, plans in pairs for plan in plans})
     print(f"{n_plans} plans, {options.questions} questions of each of {len(kinds)} kinds")
+    check(lvlm, pairs)
     store = Store(options.runs, lvlm)
     measure(options.model, store, pairs, options.workers)
 

@@ -19,6 +19,7 @@ from libra.reduction import Fate
 from libra.trace import Trace
 from tiny.held_out import Subject
 from tiny.plans import Plan
+from tiny.questions import SEQUENCES
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,21 @@ def digest(lvlm: libra.LVLM) -> str:
     for weight in lvlm.family.model.state_dict().values():
         hashed.update(weight.contiguous().cpu().view(torch.uint8).numpy())
     return hashed.hexdigest()[:12]
+
+
+def check(lvlm: libra.LVLM, wanted: Iterable[tuple[Subject, Iterable[Plan]]]) -> None:
+    """Raise InputError for a plan that the model cannot be asked under, before any computation.
+
+    Of the scenes, albums and films, the first ones are checked.
+    """
+    first = {}
+    for subject, plans in wanted:
+        alone = [kind for kind in subject.kinds if kind in SEQUENCES]
+        first.setdefault((subject.style, *alone), (subject, plans))
+    for subject, plans in first.values():
+        pictures, (question, *_) = subject.pictures(), subject.questions()
+        for plan in plans:
+            lvlm.stream(images=pictures, question=question.text, **json.loads(plan.key))
 
 
 def measure(
