@@ -77,9 +77,10 @@ class Spatial(RatioMethod):
 def full_grid(tokens: Tokens) -> tuple[int, int]:
     """(rows, columns) of the tokens, with all pictures and frames below each other."""
     layout, n = tokens.layout, len(tokens)
+    column = layout.column - layout.column.min()  # of a tile, its own
     height = torch.stack([layout.image, layout.frame, layout.row]).unique(dim=1).shape[1]
     width = n // height
-    if not torch.equal(layout.column.cpu(), torch.arange(width).repeat(height)):
+    if not torch.equal(column.cpu(), torch.arange(width).repeat(height)):
         raise InputError(
             "spatial needs the full grid of patches, row by row: use it before any other reduction."
         )
