@@ -182,7 +182,10 @@ def unpack(header: dict, rows: list[int], file: Reader) -> Detail:
     """The detail in a trace file with attention rows of these lengths; may raise anything."""
 
     def shares(name: str) -> Tensor:
-        return file.tensor(f"detail.{name}").float() / SCALE
+        stored = file.tensor(f"detail.{name}")
+        if stored.dtype != torch.float16:
+            raise ValueError(f"{name} holds no shares of attention")
+        return stored.float() / SCALE
 
     heads = header["heads"]
     matrices = {}

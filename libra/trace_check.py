@@ -215,7 +215,8 @@ def _check_matrix(matrix: AttentionMatrix, n_visual: int) -> None:
 
 
 def _check_similarity(similarity: Similarity, n_in: int) -> None:
-    _need(similarity.n == n_in <= MAX_PAIRED, "similarities are between the tokens of the event")
+    own = _whole(similarity.n, n_in, min(n_in, MAX_PAIRED))
+    _need(own, "similarities are between the tokens of the event")
     low, high = similarity.low, similarity.high
     _need(_number(low, -1.01, 1.01) and _number(high, low, 1.01), "cosines lie in -1..1")
     _need(_tensor(similarity.codes, [n_in * (n_in - 1) // 2], [torch.uint8]), "pairs have codes")
