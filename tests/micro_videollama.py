@@ -260,7 +260,10 @@ def make_model_3(
 def make_lvlm_3(attention: str = "sdpa", dtype: torch.dtype = torch.float64) -> LVLM:
     """The micro model behind the engine."""
     family = VideoLlama3(
-        make_model_3(attention, dtype), make_tokenizer_3(), make_image_processor_3(), VIDEO_3
+        make_model_3(attention, dtype),
+        make_tokenizer_3(),
+        make_image_processor_3(),
+        VideoLlama3ImageProcessorPil(**VIDEO_3),
     )
     return LVLM("micro-videollama3", family)
 

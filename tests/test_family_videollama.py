@@ -159,7 +159,14 @@ def test_the_encoder_cannot_shrink(lvlm, name):
         ask(lvlm, method=name)
 
 
-@pytest.mark.parametrize("name", ["fastervlm", "prumerge", "prumerge+", "visionzip"])
+def test_visionzip_ranks_by_what_patches_receive_where_there_is_no_cls(lvlm):
+    trace = ask(lvlm, method="visionzip", ratio=0.5)
+    assert trace.stages == ["before", "after the encoder"]
+    importance = trace.events[0].reduction.evidence["importance"]
+    assert len(importance) == len(trace.layout) and len(importance.unique()) > 2
+
+
+@pytest.mark.parametrize("name", ["fastervlm", "prumerge", "prumerge+"])
 def test_methods_that_rank_by_a_cls_token(lvlm, name):
     if lvlm.family.has_cls:
         trace = ask(lvlm, method=name)

@@ -1,6 +1,7 @@
 """VideoLLaMA 3: ids, pixels, thinning and layout, against transformers' own."""
 
 import itertools
+import json
 import sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -142,7 +143,7 @@ def test_tokens_that_repeat_the_frame_before_are_none(family, video_processor, s
 
 
 def test_thinning_can_be_off(family, monkeypatch):
-    monkeypatch.setattr(family, "video", VIDEO_3 | {"use_token_compression": False})
+    monkeypatch.setattr(family, "thins", False)
     prepared = family.prepare(film(still=(1, 2, 3)))
     assert len(prepared.layout.image.bincount().unique()) == 1
 
@@ -280,3 +281,16 @@ def test_a_folder_loads_and_answers(tmp_path):
             assert [w.probability for w in a.words] == [w.probability for w in b.words]
             assert a.counts == b.counts and a.words
         assert loaded.card["family"] == "videollama3"
+
+
+def test_older_spellings_of_the_videos_limits_are_known(tmp_path):
+    folder = save_3(tmp_path)
+    size = VIDEO_3["size"]
+    older = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+    settings = {"merge_size": 2, "use_token_compression": False, **older}
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(settings))
+    with libra.load(str(folder)) as loaded, make_lvlm_3() as other:
+        media = film(3, width=300, height=200)
+        grids = [lvlm.family.prepare(media).grids for lvlm in (loaded, other)]
+        assert torch.equal(*grids)
+        assert not loaded.family.thins

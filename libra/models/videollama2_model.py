@@ -1,7 +1,7 @@
 """VideoLLaMA 2 as a model: vision tower, spatio-temporal convolution connector, language model.
 
-Cheng et al., "VideoLLaMA 2", arXiv 2406.07476, section 2. The names of the weights are those of
-the published checkpoints.
+Cheng et al., "VideoLLaMA 2", arXiv 2406.07476. The names of the weights are those of the published
+checkpoints.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class RegStage(nn.Module):
 
 
 class STCConnector(nn.Module):
-    """The spatio-temporal convolution connector (section 2.2): halves time, height and width.
+    """The spatio-temporal convolution connector (STC): halves time, height and width.
 
     Args:
         n_in: width of the tower's features.

@@ -10,7 +10,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import LongTensor, Tensor, nn
-from transformers import VideoLlama3ForConditionalGeneration, VideoLlama3ImageProcessorPil
+from transformers import (
+    BatchFeature,
+    VideoLlama3ForConditionalGeneration,
+    VideoLlama3ImageProcessorPil,
+)
 from transformers.models.video_llama_3.modeling_video_llama_3 import apply_rotary_pos_emb_vision
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.vision_utils import get_vision_position_ids
@@ -45,14 +49,15 @@ class LayerInput:
 class VideoLlama3(Family):
     """VideoLLaMA 3 as transformers has it.
 
-    A frame's token that shows what the frame before has shown is no token at all, as in section
-    2.2 of the paper; each frame keeps at least one.
+    A frame's token that shows what the frame before has shown is no token at all (the paper's
+    differential frame pruner); each frame keeps at least one.
 
     Args:
         model: the model.
         tokenizer: with the model's chat template.
         image_processor: PIL's variant of the model's own.
-        video: settings of the video processor.
+        frame_processor: the same with the settings of the model's video processor.
+        thins: whether tokens that stand still are left out of videos.
     """
 
     name = "videollama3"
@@ -60,10 +65,18 @@ class VideoLlama3(Family):
     has_cls = False
     reduces_in_encoder = False
 
-    def __init__(self, model, tokenizer, image_processor: VideoLlama3ImageProcessorPil, video):
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        image_processor: VideoLlama3ImageProcessorPil,
+        frame_processor: VideoLlama3ImageProcessorPil,
+        thins: bool = True,
+    ):
         super().__init__(model, tokenizer)
         self.image_processor = image_processor
-        self.video = video
+        self.frame_processor = frame_processor
+        self.thins = thins
 
     @classmethod
     def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> VideoLlama3:
@@ -71,9 +84,14 @@ class VideoLlama3(Family):
         model = VideoLlama3ForConditionalGeneration.from_pretrained(
             path, dtype=dtype, attn_implementation=attention
         )
-        processor = VideoLlama3ImageProcessorPil.from_pretrained(path)
         video, _ = BaseVideoProcessor.get_video_processor_dict(path)
-        return cls(model.to(device), load_tokenizer(path), processor, video)
+        return cls(
+            model.to(device),
+            load_tokenizer(path),
+            VideoLlama3ImageProcessorPil.from_pretrained(path),
+            VideoLlama3ImageProcessorPil.from_dict({"merge_size": 2} | video),
+            video.get("use_token_compression", True),
+        )
 
     @property
     def encoder_layers(self) -> nn.ModuleList:
@@ -87,8 +105,7 @@ class VideoLlama3(Family):
 
     def prepare(self, media: Media, pooled: bool = True) -> Patches:
         """A grid over each picture as it is; the frames of a video share what one may have."""
-        options = self._video_options(len(media.pictures)) if media.is_video else {}
-        inputs = self.image_processor(media.pictures, return_tensors="pt", **options)
+        inputs = self._inputs(media)
         merge = int(inputs.image_merge_sizes[0])
         grids = inputs.image_grid_thw
         tokens = grids[:, 1:] // merge
@@ -99,7 +116,7 @@ class VideoLlama3(Family):
             layout = replace(layout, frame=layout.image)
         counts = layout.image.bincount()
         kept = torch.arange(len(layout))
-        if media.is_video and self.video.get("use_token_compression", True):
+        if media.is_video and self.thins:
             kept = _moving(inputs.pixel_values.view(len(grids), int(counts[0]), -1)).flatten()
             kept = kept.nonzero().flatten()
         layout = layout.select(kept)
@@ -116,16 +133,16 @@ class VideoLlama3(Family):
             merge=merge,
         )
 
-    def _video_options(self, n_frames: int) -> dict:
-        """What the image processor has to do differently for each of `n_frames` frames."""
-        size = self.video["size"]
-        return {
-            "merge_size": self.video.get("merge_size", 2),
-            "size": {
-                "shortest_edge": size["shortest_edge"],
-                "longest_edge": size["longest_edge"] // n_frames,
-            },
+    def _inputs(self, media: Media) -> BatchFeature:
+        """Patches and grids as the model's own processors give them."""
+        if not media.is_video:
+            return self.image_processor(media.pictures, return_tensors="pt")
+        limits = self.frame_processor.size
+        size = {
+            "shortest_edge": limits.shortest_edge,
+            "longest_edge": limits.longest_edge // len(media.pictures),
         }
+        return self.frame_processor(media.pictures, size=size, return_tensors="pt")
 
     def encode(
         self, prepared: Patches, reducers: Mapping[int, EncoderReducer] | None = None
