@@ -129,6 +129,8 @@ def _mapping(workers: int) -> Iterator:
         return
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield pool.imap_unordered
+        pool.close()
+        pool.join()  # let them end in order, rather than be stopped
 
 
 @cache

@@ -102,7 +102,11 @@ class Results:
             at[line.label][_removed(line.plan)] = f"{_interval(rows)}, {_mean(rows, 'flops')}"
         ratios = list(dict.fromkeys(_removed(line.plan) for line in table.lines[1:]))
         plain = at.pop(table.lines[0].label)
-        text = [f"Without compression: {plain['-']} FLOPs.", ""]
+        text = [
+            f"Right answers, mean of {', '.join(CORE)}, with its 95 % interval; then the FLOPs.",
+            f"Without compression: {plain['-']} FLOPs.",
+            "",
+        ]
         text += _header(["method", *(f"R = {ratio}" for ratio in ratios)])
         text += [_cells([label, *(of[ratio] for ratio in ratios)]) for label, of in at.items()]
         return "\n".join(text)
