@@ -190,13 +190,15 @@ def illava(lvlm: LVLM, early: int) -> list[Table]:
         Table(
             "illava-3",
             "As in iLLaVA's Table 3: methods",
-            "Methods of all three sites that leave about a third of the tokens.",
+            "Methods of all three sites that leave about a third of the tokens; without "
+            "Free-VideoLLM, which is about videos.",
             lines(own_plan(lvlm, name, THIRD) for name in ("fastv", "tome", "prumerge", "illava")),
         ),
         Table(
             "illava-4",
             "As in iLLaVA's Table 4: strategies inside the encoder",
-            f"Encoder layers {listed(inside)} remove {ratio:.1%} in all, the decoder nothing.",
+            f"Encoder layers {listed(inside)} remove {ratio:.1%} in all, the decoder nothing. "
+            "Without the crops by CLIP and CLIPSeg, which need these models.",
             [
                 Line("attention-based pruning", recycled(merge="none")),
                 Line("random pruning", encoder("random", site="encoder")),
