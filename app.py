@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 
 from libra.errors import InputError
+from libra.video import MAX_BYTES
 from page import (
     api,
     ask,
@@ -38,7 +39,7 @@ LAUNCH = {
     "footer_links": [],
     "run_history": False,
     "enable_monitoring": False,
-    "max_file_size": "20mb",
+    "max_file_size": MAX_BYTES,
 }
 PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK = {"queue": False, **PRIVATE}
@@ -130,6 +131,13 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
 
         # Looking: stage, overlay and word move every picture of their tab.
         a.stage.input(visit.pick_stage, [shown, a.stage], a.outputs, **QUICK)
+        a.frames.input(visit.pick_image, [shown, a.frames], a.outputs, **QUICK)
+        several.frames.input(
+            visit.pick_compared,
+            [shown, several.frames, *several.looks],
+            several.outputs,
+            **QUICK,
+        )
         a.overlays.select(visit.pick_overlay, shown, a.outputs, **QUICK)
         a.answer.select(visit.pick_word, shown, a.outputs, **QUICK)
         gr.on(
@@ -150,7 +158,12 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         uploaded = c.picture.upload(
             visit.check_picture, [c.picture, shown], None, preprocess=False, **CHECKED
         )
+        uploaded.success(c.media.draw_strip, shown, c.media.outputs, **QUICK)
         uploaded.failure(visit.last_picture, shown, c.picture, **QUICK)
+        c.picture.clear(c.media.clear, shown, c.media.outputs, **QUICK)
+        c.media.add.upload(c.media.take, [c.media.add, shown], c.media.outputs, **CHECKED)
+        c.media.frames.input(c.media.sample, [shown, c.media.frames], c.media.outputs, **CHECKED)
+        c.media.strip.select(c.media.drop, shown, c.media.outputs, **QUICK)
         c.method.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
         c.model.input(c.show_model, [c.method, c.model], [c.knows, *c.of_method], **QUICK)
         c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)

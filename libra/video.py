@@ -83,6 +83,24 @@ def load_video(source: str | Path | Clip, frames: int = FRAMES, fps: float | Non
     return Clip([Image.fromarray(array) for array in arrays], **header, name=path.name)
 
 
+def is_video(path: str | Path) -> bool:
+    """Whether a file looks like a video, from its first bytes; a GIF does if it moves."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(12)
+        if not head.startswith(b"GIF8"):
+            return _signed(head)
+        with Image.open(path, formats=["GIF"]) as image:
+            return image.is_animated
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def _signed(head: bytes) -> bool:
+    """Whether the first 12 bytes of a file are those of a video."""
+    return any(head.startswith(mark, at) for at, mark in SIGNATURES)
+
+
 def _check_sampling(frames: object, fps: object) -> None:
     if type(frames) is not int or not 1 <= frames <= MAX_FRAMES:
         raise InputError(f"The frames must be a whole number in 1..{MAX_FRAMES}, not {frames!r}.")
@@ -109,7 +127,7 @@ def _check_file(path: Path) -> None:
             f"{name} has {size / 2**20:,.0f} MB; at most {MAX_BYTES // 2**20} MB are possible. Cut "
             "out the part that you ask about, or save it smaller."
         )
-    if not any(head.startswith(mark, at) for at, mark in SIGNATURES):
+    if not _signed(head):
         raise InputError(f"{name} is not a video that can be read. Use MP4, WebM, MOV, AVI or GIF.")
 
 

@@ -7,10 +7,12 @@ import gradio as gr
 
 import viz
 from libra.trace import Trace
-from page import panels, texts, views
+from page import panels, scrubber, texts, views
 from page.legends import legend
 from page.readouts import readouts
 from page.shown import Shown
+
+FRAMES = "frames"  # the scrubber's id
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class AskTab:
     """Components of the tab's middle and right column."""
 
     hero: gr.Image
+    frames: gr.HTML
     caption: gr.HTML
     overlays: gr.HTML
     stage: gr.Radio
@@ -32,18 +35,27 @@ class AskTab:
     @property
     def outputs(self) -> list[gr.components.Component]:
         """What `draw` fills."""
-        pictures = [self.hero, self.caption, self.overlays, self.tokens, self.save_picture]
-        return [*pictures, self.stage, self.answer, self.readouts, self.save_trace]
+        pictures = [self.hero, self.frames, self.caption, self.overlays, self.tokens]
+        words = [self.stage, self.answer, self.readouts]
+        return [*pictures, *words, self.save_picture, self.save_trace]
 
     def draw_pictures(self, shown: Shown) -> dict:
         """All pictures at the chosen stage."""
+        if shown.trace is None:
+            return {}
+        return self.draw_picture(shown) | {
+            self.frames: scrubber.update(FRAMES, shown.trace, shown.image, *_paint(shown)),
+            self.tokens: strip(shown),
+        }
+
+    def draw_picture(self, shown: Shown) -> dict:
+        """What shows the chosen one of the pictures alone."""
         if shown.trace is None:
             return {}
         return {
             self.hero: gr.Image(**hero(shown)),
             self.caption: caption(shown),
             self.overlays: overlays(shown),
-            self.tokens: strip(shown),
             self.save_picture: gr.DownloadButton(value=picture_file(shown), interactive=True),
         }
 
@@ -71,6 +83,7 @@ def build_pictures(shown: Shown) -> dict[str, gr.components.Component]:
             buttons=["fullscreen"],
             elem_id="hero",
         ),
+        "frames": scrubber.build(FRAMES, shown.trace, shown.image, *_paint(shown)),
         "caption": gr.HTML(caption(shown) if there else "", elem_id="caption"),
         "stage": gr.Radio(
             views.stage_choices(shown.trace),
@@ -140,12 +153,14 @@ def picture_file(shown: Shown) -> str:
 
 def caption(shown: Shown) -> str:
     """Legend and explanation of the large picture, below it."""
-    return f'{legend(*_at(shown))}<p class="caption">{escape(views.caption(*_at(shown)))}</p>'
+    place = scrubber.place(shown.trace, shown.image, shown.stage)
+    words = escape(f"{place} {views.caption(*_at(shown))}".strip())
+    return f'{legend(*_at(shown))}<p class="caption">{words}</p>'
 
 
 def overlays(shown: Shown) -> str:
     """The overlays to choose from, as small pictures of this stage."""
-    thumbnails = views.thumbnails(shown.trace, shown.stage, shown.word)
+    thumbnails = views.thumbnails(shown.trace, shown.stage, shown.word, shown.image)
     return panels.overlay_picker(thumbnails, shown.overlay)
 
 
@@ -157,9 +172,15 @@ def strip(shown: Shown) -> str:
 
 
 def _save(shown: Shown, legend: bool) -> str:
-    name = views.file_name(shown.trace, shown.overlay, shown.trace.stages[shown.stage])
-    return views.save_png(views.picture(*_at(shown), legend=legend), name)
+    which = [shown.image + 1] if len(shown.trace.images) > 1 else []
+    stage = shown.trace.stages[shown.stage]
+    name = views.file_name(shown.trace, shown.overlay, *which, stage)
+    return views.save_png(views.picture(*_at(shown), legend=legend, image=shown.image), name)
+
+
+def _paint(shown: Shown) -> tuple[str, int, int]:
+    return shown.overlay, shown.stage, shown.word
 
 
 def _at(shown: Shown) -> tuple[Trace, str, int, int]:
-    return shown.trace, shown.overlay, shown.stage, shown.word
+    return shown.trace, *_paint(shown)

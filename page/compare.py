@@ -7,13 +7,14 @@ import gradio as gr
 
 from libra import methods
 from libra.trace import Trace
-from page import comparison, panels, picker, readouts, texts, views
+from page import comparison, panels, picker, readouts, scrubber, texts, views
 from page.shown import Result, Shown, overlays
 
 DEFAULT = ["vanilla", "fastv", "libra"]
 DEFAULT_OVERLAY = "groups"
 OWN = "own"
 RATIOS = [("Own", OWN), ("50 %", 1 / 2), ("67 %", 2 / 3), ("80 %", 4 / 5)]  # those of the papers
+FRAMES = "compare-frames"  # the scrubber's id
 OVERLAYS = [(label, key) for key, (label, _) in texts.OVERLAYS.items() if key != "word"]
 
 
@@ -28,6 +29,7 @@ class CompareTab:
     status: gr.HTML
     overlay: gr.Radio
     position: gr.Radio
+    frames: gr.HTML
     cards: Sequence[gr.HTML]
     slider: gr.ImageSlider
     legend: gr.HTML
@@ -45,7 +47,7 @@ class CompareTab:
         """What `draw` fills."""
         files = [self.save_table, self.save_pictures]
         cards = [*self.cards, self.slider, self.legend, self.table]
-        return [*self.looks, *cards, *files]
+        return [*self.looks, self.frames, *cards, *files]
 
     def draw(self, shown: Shown, overlay: str, position: int) -> dict:
         """The whole comparison, with all pictures at one position.
@@ -59,7 +61,8 @@ class CompareTab:
         choices = comparison.positions(traces)
         if position not in [value for _, value in choices]:
             position = comparison.LAST
-        view = comparison.View.of(traces, overlay, position)
+        image = min(shown.image, len(traces[0].images) - 1) if traces else 0
+        view = comparison.View.of(traces, overlay, position, image)
         slides = len(results) == len(traces) == 2
         paint = {
             trace.method: ("" if slides else views.data_url(picture), caption)
@@ -70,6 +73,7 @@ class CompareTab:
         return {
             self.overlay: gr.Radio(paints, value=overlay),
             self.position: gr.Radio(choices, value=position),
+            self.frames: scrubber.update(FRAMES, traces[0] if traces else None, image),
             **self._show_cards(cards),
             self.slider: gr.ImageSlider(_files(traces, view) if slides else None, visible=slides),
             self.legend: panels.below(view.legend, overlay, traces if slides else ()),
@@ -89,7 +93,9 @@ class CompareTab:
             self.status: panels.progress(0, len(results), results[0].method),
         }
 
-    def go_on(self, results: Sequence[Result], result: Result, overlay: str, position: int) -> dict:
+    def go_on(
+        self, results: Sequence[Result], result: Result, overlay: str, position: int, image: int = 0
+    ) -> dict:
         """The answer of one method has grown, or is complete and gets its picture."""
         i = [each.method for each in results].index(result.method)
         if not result.complete:
@@ -97,7 +103,7 @@ class CompareTab:
             return {self.cards[i]: panels.card(result), self.status: status}
         paint, trace = (), result.trace
         if trace is not None:
-            view = comparison.View.of([trace], overlay, position)
+            view = comparison.View.of([trace], overlay, position, min(image, len(trace.images) - 1))
             paint = (views.data_url(view.pictures[0]), view.captions[0])
         following = results[i + 1].method if i + 1 < len(results) else ""
         return {
@@ -155,6 +161,7 @@ def build() -> CompareTab:
         position = _segments(
             comparison.positions([]), comparison.LAST, "Stage", texts.POSITION_HELP, "compare-stage"
         )
+    parts["frames"] = scrubber.build(FRAMES)
     with gr.Row(elem_id="cards"):
         cards = [gr.HTML(visible=False, js_on_load=None) for _ in methods.names()]
     slider = gr.ImageSlider(

@@ -48,8 +48,8 @@ class View:
     legend: str
 
     @classmethod
-    def of(cls, traces: Sequence[Trace], overlay: str, position: int) -> "View":
-        """All traces at one position.
+    def of(cls, traces: Sequence[Trace], overlay: str, position: int, image: int = 0) -> "View":
+        """All traces at one position, each with the same one of its pictures.
 
         Heat maps show one decoder layer on one scale: the layer that belongs to this position in
         the method that compresses in the most steps, and the median of the methods' own scales,
@@ -58,7 +58,8 @@ class View:
         if not traces:
             return cls([], [], "")
         stages = [stage_of(trace, position, traces) for trace in traces]
-        options, legend = {"legend": False, "patch": PATCH}, legends.marks(overlay)
+        options = {"legend": False, "patch": PATCH, "image": image}
+        legend = legends.marks(overlay)
         if overlay in texts.HEAT:
             leader = max(traces, key=lambda trace: len(trace.events))
             layer = views.deciding_layer(leader, stage_of(leader, position, traces))

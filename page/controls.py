@@ -9,7 +9,7 @@ import gradio as gr
 from libra import methods
 from libra.errors import InputError
 from libra.trace import Trace
-from page import engine, panels, picker, plan, texts
+from page import engine, media, panels, picker, plan, texts
 from page.examples import Example
 
 
@@ -18,6 +18,7 @@ class Controls:
     """The controls, and how their values become a request to the engine."""
 
     picture: gr.Image
+    media: media.MediaBox
     strip: gr.HTML
     question: gr.Textbox
     knows: gr.HTML
@@ -49,7 +50,7 @@ class Controls:
     @property
     def outputs(self) -> list[gr.components.Component]:
         """Everything that an example or a trace file fills in."""
-        return [self.picture, self.question, self.method, *self.of_method]
+        return [*self.media.outputs, self.question, self.method, *self.of_method]
 
     def request(
         self, picture, question, model, method, ratio, layers, encoder_layers, *values
@@ -130,8 +131,11 @@ def build(model: str, examples: Sequence[Example], method: str = "libra") -> Con
             buttons=[],
             elem_id="picture",
             placeholder="Drop or paste a picture\nor click to choose one",
-            alt_text=first.alt if first else "The picture to ask about",
+            alt_text=first.alt if first else texts.PICTURE_ALT,
         ),
+    }
+    parts["media"] = media.build(parts["picture"])
+    parts |= {
         "strip": gr.HTML(
             panels.example_strip(examples), js_on_load=panels.PICKS, visible=bool(examples)
         ),

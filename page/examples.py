@@ -8,7 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from libra.trace import Trace
-from page.shown import Shown
+from libra.video import load_video
+from page.shown import Added, Shown
 from page.views import data_url
 
 FOLDER = Path(__file__).parents[1] / "assets" / "examples"
@@ -17,13 +18,15 @@ THUMBNAIL = 128  # pixels of a side
 
 @dataclass(frozen=True)
 class Example:
-    """One prepared question about one picture."""
+    """One prepared question about one or several pictures, or a video."""
 
     image: Path
     question: str
     title: str
     alt: str
     credit: str
+    more: Sequence[Path] = ()  # further pictures
+    video: Path | None = None  # of which `image` is a frame
 
     def trace(self) -> Trace | None:
         """The stored trace of its answer, if there is one."""
@@ -32,6 +35,16 @@ class Example:
     def vanilla(self) -> Trace | None:
         """The same without compression, if it is stored."""
         return _stored(self.image.with_suffix(".vanilla.trace.zip"))
+
+    def files(self) -> list[Path]:
+        """What has to be there."""
+        return [self.image, *self.more, *([self.video] if self.video else ())]
+
+    def added(self) -> Added:
+        """What it is about besides the picture."""
+        if self.video is None:
+            return Added(tuple(map(str, self.more)))
+        return Added(clip=load_video(self.video), video=str(self.video))
 
     def thumbnail(self) -> str:
         """A small square of the picture as a data URL: no request of its own."""
@@ -47,7 +60,7 @@ def first_shown(examples: Sequence[Example]) -> Shown:
     if not examples:
         return Shown()
     first = examples[0]
-    shown, trace = Shown(picture=str(first.image)), first.trace()
+    shown, trace = Shown(picture=str(first.image), added=first.added()), first.trace()
     if trace is not None:
         shown.show(trace, first.vanilla())
         shown.stage = len(trace.events)
@@ -60,8 +73,16 @@ def load(folder: Path) -> list[Example]:
     if not index.exists():
         return []
     entries = json.loads(index.read_text("utf-8"))
-    examples = [Example(**entry | {"image": folder / entry["image"]}) for entry in entries]
-    return [example for example in examples if example.image.exists()]
+    examples = [_example(folder, **entry) for entry in entries]
+    return [example for example in examples if all(path.exists() for path in example.files())]
+
+
+def _example(
+    folder: Path, image: str, more: Sequence[str] = (), video: str = "", **words
+) -> Example:
+    """One entry of `examples.json`, its files in the folder."""
+    film = folder / video if video else None
+    return Example(folder / image, more=tuple(folder / name for name in more), video=film, **words)
 
 
 def _stored(path: Path) -> Trace | None:

@@ -32,7 +32,7 @@ def comparison(own: dict, chosen: Sequence[str], shared: dict[str, Any]) -> list
         chosen: names of methods.
         shared: settings that replace those of all of them.
     """
-    inputs = {name: own[name] for name in ("images", "question")}
+    inputs = {name: own[name] for name in ("images", "video", "question") if name in own}
     requests = [
         (own if name == own["method"] else inputs | {"method": name}) | shared
         for names in grouped().values()

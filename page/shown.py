@@ -1,8 +1,10 @@
 """What one visitor looks at."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from libra.trace import Trace
+from libra.video import FRAMES, Clip
 from page import texts
 
 
@@ -21,6 +23,25 @@ class Result:
         return bool(self.trace or self.error)
 
 
+@dataclass(frozen=True)
+class Added:
+    """What stands beside the picture of the control: more pictures, or a video in its place."""
+
+    pictures: Sequence[str] = ()  # files
+    clip: Clip | None = None
+    video: str = ""  # the file of the clip, if it can be sampled anew
+    frames: int = FRAMES
+
+    def to(self, request: dict) -> dict:
+        """A request about the picture of the control, now about all of the media."""
+        if self.clip is not None:
+            rest = {name: value for name, value in request.items() if name != "images"}
+            return rest | {"video": self.clip}
+        if self.pictures:
+            return request | {"images": [*request["images"], *self.pictures]}
+        return request
+
+
 @dataclass
 class Shown:
     """What one visitor looks at: kept for the visit, changed in place.
@@ -33,7 +54,9 @@ class Shown:
     overlay: str = "merged"
     stage: int = 0  # index into the stages of the trace
     word: int = 0
+    image: int = 0  # index into the pictures of the trace
     picture: str | None = None  # the last readable picture in the control
+    added: Added = Added()  # what the question is about besides it
     compared: dict[str, Result] = field(default_factory=dict)  # by method, in the order of the page
     before: dict[str, Result] = field(default_factory=dict)  # the comparison before a running one
 
@@ -41,6 +64,7 @@ class Shown:
         """Take in a new trace; the stage stays where it is if the trace has it."""
         self.trace, self.word = trace, 0
         self.stage = min(self.stage, len(trace.events))
+        self.image = min(self.image, len(trace.images) - 1)
         self.overlay = self.overlay if self.overlay in overlays(trace) else "fate"
         self.measure(vanilla)
 

@@ -73,8 +73,27 @@ FROM_EXAMPLE = "A stored answer: nothing was computed for it. Press Ask to run i
 FROM_FILE = "Opened from a file: nothing was computed for it."
 
 TRACE_PICTURE = "The picture of the trace file"
+TRACE_VIDEO = "The video of the trace file"
 CREDITS = "Whose pictures these are"
+PICTURE_ALT = "The picture to ask about"
+FIRST_FRAME = "The first frame of the video to ask about"
 NO_PICTURE = "There is no picture yet: drop one, paste one, or pick an example."
+
+# Several pictures, and videos
+ADD = "Add pictures, or a video"
+SEVERAL = "{} pictures, in the order of the question."
+CLIP = "{} · {:.1f} s · {} frames"
+REMOVE = "Remove picture {}"
+REMOVE_VIDEO = "Remove the video"
+ONE_VIDEO = "A question is about pictures or about one video: add a video alone."
+TOO_MANY_PICTURES = "These are {} pictures; at most {} are possible. Choose fewer."
+NO_SUCH_FRAMES = "This number of frames cannot be chosen here: add the video again."
+PICTURES = "Pictures"
+FRAMES = "Frames"
+FRAMES_HELP = "Equally far apart in time. More of them make more tokens."
+PICTURE_OF = "Picture {} of {}"
+FRAME = "Frame {} of {}, at {} s"
+SECONDS = "{} s"
 
 QUESTION_HELP = "Press Enter to ask."
 METHOD_HELP = "How visual tokens become fewer."

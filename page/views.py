@@ -15,7 +15,7 @@ from gradio.processing_utils import hash_bytes
 from gradio.utils import get_upload_folder
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 
 import viz
 from libra.report import as_csv, facts
@@ -25,7 +25,8 @@ from page.readouts import kept
 from page.shown import overlays
 from viz.canvas import PATCH
 
-THUMBNAIL_PATCH = 5  # pixels per patch
+SMALL = {"legend": False, "patch": 5}  # of a small picture: pixels per patch
+FILM = 120  # pixels of a side of a small picture without patches
 
 
 def stage_choices(trace: Trace | None) -> list[tuple[str, int]]:
@@ -57,18 +58,19 @@ def picture(
     vmax: float | None = None,
     legend: bool = True,
     patch: int = PATCH,
+    image: int = 0,
 ) -> Image.Image:
-    """The picture of a trace under one overlay at one stage, `patch` pixels per patch.
+    """One picture of a trace under one overlay at one stage, `patch` pixels per patch.
 
     Heat maps show `layer` (default: the one that belongs to the stage), up to `vmax`.
     """
     layer = deciding_layer(trace, stage) if layer is None else layer
-    options = {"legend": legend, "patch": patch}
+    options = {"legend": legend, "patch": patch, "image": image}
     heat = partial(viz.heat_map, trace, layer, vmax=vmax, **options)
     groups = partial(viz.group_map, trace, stage, **options)
     draw = {
         "fate": partial(viz.fate_map, trace, stage, **options),
-        "kept": partial(viz.selected, trace, stage, patch=patch),
+        "kept": partial(viz.selected, trace, stage, patch=patch, image=image),
         "merged": partial(groups, mode="mean"),
         "groups": partial(groups, mode="label"),
         "importance": heat,
@@ -77,10 +79,23 @@ def picture(
     return draw[overlay]()
 
 
-def thumbnails(trace: Trace, stage: int, word: int) -> dict[str, str]:
+def thumbnails(trace: Trace, stage: int, word: int, image: int = 0) -> dict[str, str]:
     """A small picture of every overlay that the trace has, at one stage, as a data URL."""
-    small = partial(picture, trace, stage=stage, word=word, legend=False, patch=THUMBNAIL_PATCH)
+    small = partial(picture, trace, stage=stage, word=word, image=image, **SMALL)
     return {overlay: data_url(small(overlay=overlay)) for overlay in overlays(trace)}
+
+
+def filmstrip(trace: Trace, overlay: str = "", stage: int = 0, word: int = 0) -> list[str]:
+    """All pictures of a trace, small, under one overlay or as they are, as data URLs."""
+    images = range(len(trace.images))
+    if overlay:
+        return [data_url(picture(trace, overlay, stage, word, image=i, **SMALL)) for i in images]
+    return [data_url(shrunk(image(trace, i))) for i in images]
+
+
+def shrunk(picture: Image.Image) -> Image.Image:
+    """A picture as small as one of a strip."""
+    return ImageOps.contain(picture, (FILM, FILM))
 
 
 def data_url(image: Image.Image) -> str:
@@ -119,9 +134,9 @@ def file_name(trace: Trace, *parts: str | int) -> str:
     return "-".join([trace.method, *map(str, parts)]).replace(" ", "-")
 
 
-def image(trace: Trace) -> Image.Image:
-    """The first picture of a trace, as it is."""
-    return Image.fromarray(trace.images[0])
+def image(trace: Trace, index: int = 0) -> Image.Image:
+    """A picture of a trace, as it is."""
+    return Image.fromarray(trace.images[index])
 
 
 def save_trace(trace: Trace) -> str:

@@ -7,14 +7,14 @@ import gradio as gr
 
 from libra.media import load_image
 from libra.trace import Trace
-from page import engine, knowledge, panels, plan, texts, views
+from page import engine, knowledge, media, panels, plan, texts, views
 from page.ask import AskTab
 from page.compare import OWN, CompareTab
 from page.controls import Controls
 from page.errors import explained
 from page.examples import Example
 from page.readouts import readouts, seconds
-from page.shown import Result, Shown, overlays
+from page.shown import Added, Result, Shown, overlays
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Visit:
         The trace on the page stays until the new one is complete.
         """
         with explained():
-            model, request = self.controls.request(*values)
+            model, request = self._request(shown, values)
             yield self._growing(request, "", texts.READING)
             trace = None
             for progress in engine.ask(model, request):
@@ -68,7 +68,7 @@ class Visit:
     ) -> Iterator[dict]:
         """Answer under one method after the other, each in its own place as soon as it is there."""
         with explained():
-            model, own = self.controls.request(*values)
+            model, own = self._request(shown, values)
             shared = {} if ratio == OWN else {"ratio": ratio}
             requests = plan.comparison(own, chosen, shared)
             results = {r["method"]: Result(r["method"]) for r in requests}
@@ -78,7 +78,8 @@ class Visit:
                     shown.begin(results)
                     yield self.several.start(list(results.values()))
                 results[result.method] = result
-                yield self.several.go_on(list(results.values()), result, overlay, position)
+                so_far = list(results.values())
+                yield self.several.go_on(so_far, result, overlay, position, shown.image)
 
     def compared(self, shown: Shown, overlay: str, position: int) -> dict:
         """A comparison is complete: everything on one scale, with its files."""
@@ -101,6 +102,17 @@ class Visit:
         shown.stage = stage
         return self.tab.draw_pictures(shown)
 
+    def pick_image(self, shown: Shown, image: int) -> dict:
+        """Another picture or frame was chosen."""
+        shown.image = min(max(0, int(image)), len(shown.trace.images) - 1)
+        return self.tab.draw_picture(shown)
+
+    def pick_compared(self, shown: Shown, image: int, overlay: str, position: int) -> dict:
+        """Another picture or frame was chosen on the Compare tab."""
+        shown.image = max(0, int(image))
+        drawn = self.several.draw(shown, overlay, position)
+        return {part: look for part, look in drawn.items() if part is not self.several.frames}
+
     def pick_overlay(self, shown: Shown, event: gr.EventData) -> dict:
         """Another overlay was chosen."""
         shown.overlay = overlays(shown.trace)[event.index]
@@ -116,7 +128,7 @@ class Visit:
     def open_example(self, shown: Shown, model: str, event: gr.EventData) -> dict:
         """Fill in an example, and show its stored trace if there is one."""
         example = self.examples[event.index]
-        filled = self._fill(shown, str(example.image), example.alt, example.question)
+        filled = self._fill_example(shown, example)
         trace = example.trace()
         if trace is None:
             return filled
@@ -133,7 +145,8 @@ class Visit:
             opened = replace(shown)
             opened.show(trace)
             picture = views.save_png(views.image(trace), "from-trace")
-            filled = self._fill(opened, picture, texts.TRACE_PICTURE, trace.question)
+            added = media.of_trace(trace)
+            filled = self._fill(opened, picture, texts.TRACE_PICTURE, trace.question, added)
             drawn = filled | self._stored(opened, model, texts.FROM_FILE)
         vars(shown).update(vars(opened))
         return drawn
@@ -143,18 +156,28 @@ class Visit:
         with explained():
             load_image(file["path"])
         shown.picture = file["path"]
+        if shown.added.clip:  # a picture takes the place of a video
+            shown.added = Added()
 
     def last_picture(self, shown: Shown) -> str | None:
         """The picture that was there before one that cannot be read."""
         return shown.picture
 
-    def _fill(self, shown: Shown, picture: str, alt: str, question: str) -> dict:
-        """Put a picture and a question into the controls."""
-        shown.picture = picture
-        return {
-            self.controls.picture: gr.Image(picture, alt_text=alt),
-            self.controls.question: question,
-        }
+    def _request(self, shown: Shown, values: Sequence) -> tuple[str, dict]:
+        """The model and the request of the controls, about all of the media."""
+        model, request = self.controls.request(*values)
+        return model, shown.added.to(request)
+
+    def _fill_example(self, shown: Shown, example: Example) -> dict:
+        """Put an example into the controls."""
+        with explained():
+            added = example.added()
+        return self._fill(shown, str(example.image), example.alt, example.question, added)
+
+    def _fill(self, shown: Shown, picture: str, alt: str, question: str, added: Added) -> dict:
+        """Put media and a question into the controls."""
+        shown.picture, shown.added = picture, added
+        return self.controls.media.draw(shown, alt) | {self.controls.question: question}
 
     def _stored(self, shown: Shown, model: str, status: str) -> dict:
         """Everything for a trace that was not computed just now."""

@@ -227,6 +227,18 @@ def test_a_video_is_no_picture(clip):
         load_image(clip())
 
 
+@pytest.mark.parametrize("ending", FORMATS)
+def test_videos_are_told_from_pictures(clip, tmp_path, ending):
+    assert video.is_video(clip(ending))
+    clips.write_gif(tmp_path / "moves.gif", [numbered(0), numbered(1)], [100, 100])
+    Image.fromarray(numbered(0)).save(tmp_path / "still.gif")
+    Image.fromarray(numbered(0)).save(tmp_path / "still.webp")
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a")
+    assert video.is_video(tmp_path / "moves.gif")
+    for name in ("still.gif", "still.webp", "broken.gif", "gone.mp4"):
+        assert not video.is_video(tmp_path / name)
+
+
 # Limits
 
 
