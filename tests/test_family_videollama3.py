@@ -25,7 +25,9 @@ from PIL import Image
 from transformers.models.video_llama_3.processing_video_llama_3 import VideoLlama3Processor
 
 import libra
+from libra.compression import Compression
 from libra.media import Media
+from libra.methods import Tokens, create
 
 SIZES = [(150, 100), (60, 130), (300, 30), (20, 20), (84, 84)]
 CELL = 28  # pixels of a token of a video, each way
@@ -245,6 +247,82 @@ def test_the_encoders_attention_is_that_of_its_last_layer(family):
     packed = family.pack([row[:, None] for row in got], prepared)
     expected = torch.cat([row.view(-1, 4).mean(1) for row in received])
     torch.testing.assert_close(packed[:, 0], expected)
+
+
+ENCODER = {
+    "tome": create("tome", ratio=0.25),
+    "illava": create("illava", ratio=0.4),
+    "illava, as in the paper": create("illava", ratio=0.4, follow="paper"),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", ENCODER)
+@pytest.mark.parametrize("still", [None, (), (1,)])  # a picture, or a video
+def test_methods_inside_the_encoder_equal_recomputation(family, case, still):
+    """Unit by unit from the weights, in eager arithmetic; what stands still is merged with none."""
+    method, chosen = ENCODER[case], (1, 2)
+    media = Media([make_image(0, 150, 100)]) if still is None else film(2, still, 84, 56)
+    prepared = family.prepare(media, pooled=False)
+    assert prepared.merge == 1
+    compression = Compression(method, prepared, encoder_layers=chosen)
+    features = compression.encode(family)
+    tower = make_model_3("eager").model.vision_model
+    for unit, pixels in enumerate(prepared.pixels.double().split(prepared.grids.prod(1).tolist())):
+        own = prepared.patch[prepared.unit == unit].tolist()
+        rest = [i for i in range(len(pixels)) if i not in own]
+        rows, columns = prepared.grids[unit, 1:].tolist()
+        place = torch.tensor([[i, j] for i in range(rows) for j in range(columns)])
+        order, n_front = rest + own, len(rest)
+        x = tower.embeddings(pixels)[order]
+        size = torch.ones(len(own))
+        for i, layer in enumerate(tower.encoder.layers):
+            cos, sin = tower.rotary_pos_emb(x, place[order])
+            q, k, v = (
+                getattr(layer.self_attn, f"{name}_proj")(layer.layer_norm1(x)).unflatten(-1, (4, 8))
+                for name in "qkv"
+            )
+            q, k = (turned(y, cos, sin).transpose(0, 1) for y in (q, k))
+            attention = (q @ k.transpose(-1, -2) / 8**0.5).softmax(-1)
+            x = x + layer.self_attn.out_proj(
+                (attention @ v.transpose(0, 1)).transpose(0, 1).flatten(1)
+            )
+            if i in chosen:
+                received = attention.mean((0, 1))[n_front:].float()
+                step = method.encoder_step(len(x) - n_front, len(own), len(chosen))
+                reduction = step.reduce(
+                    Tokens(
+                        x[n_front:],
+                        importance=received,
+                        received=received,
+                        keys=k.mean(0)[n_front:],
+                        size=size,
+                    )
+                )
+                matrix = reduction.dense().double()
+                size = (matrix != 0).float() @ size
+                x = torch.cat([x[:n_front], matrix @ x[n_front:]])
+                order = rest + [order[n_front:][slot] for slot in reduction.slot.tolist()]
+            x = x + layer.mlp(layer.layer_norm2(x))
+        x = tower.post_layernorm(x)
+        torch.testing.assert_close(features.hidden[unit], x[n_front:], atol=1e-5, rtol=0)
+        assert len(features.hidden[unit]) < len(own) or len(own) == 1
+
+
+def turned(x, cos, sin):
+    """[T, H, d] with each pair of halves turned by its angle."""
+    a, b = x.chunk(2, dim=-1)
+    return x * cos[:, None] + torch.cat([-b, a], -1) * sin[:, None]
+
+
+@pytest.mark.parametrize("name", ["tome", "illava"])
+def test_an_answer_with_a_method_inside_the_encoder(lvlm, name):
+    """A video: from its patches, which the model would have pooled four to one."""
+    trace = lvlm.answer(video=make_clip(), question=QUESTION, method=name, max_new_tokens=2).trace
+    assert trace.layout.image.bincount().tolist() == [24] * 4  # 6 tokens of 4 patches
+    assert trace.counts[0] < 96 and trace.stages[1].startswith("encoder layer")
+    plain = lvlm.answer(video=make_clip(), question=QUESTION, method="vanilla", max_new_tokens=2)
+    assert trace.cost.vanilla_flops == plain.trace.cost.flops
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import LongTensor, Tensor, nn
@@ -21,6 +22,7 @@ from transformers.vision_utils import get_vision_position_ids
 
 from libra.layout import TokenLayout
 from libra.media import Media
+from libra.methods.operations import complement
 from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
 from libra.models.features import EncoderAttention, Features
 from libra.models.prepared import Prepared, Prompt
@@ -50,7 +52,8 @@ class VideoLlama3(Family):
     """VideoLLaMA 3 as transformers has it.
 
     A frame's token that shows what the frame before has shown is no token at all (the paper's
-    differential frame pruner); each frame keeps at least one.
+    differential frame pruner); each frame keeps at least one. Methods that act inside the encoder
+    take the place of pooling, so that every patch is a token to them.
 
     Args:
         model: the model.
@@ -63,7 +66,6 @@ class VideoLlama3(Family):
     name = "videollama3"
     takes_video = True
     has_cls = False
-    reduces_in_encoder = False
 
     def __init__(
         self,
@@ -94,9 +96,14 @@ class VideoLlama3(Family):
         )
 
     @property
+    def tower(self) -> nn.Module:
+        """The vision transformer."""
+        return self.model.model.vision_model
+
+    @property
     def encoder_layers(self) -> nn.ModuleList:
-        """The vision transformer's layers."""
-        return self.model.model.vision_model.encoder.layers
+        """Its layers."""
+        return self.tower.encoder.layers
 
     @property
     def last_encoder_layer(self) -> int:
@@ -105,7 +112,7 @@ class VideoLlama3(Family):
 
     def prepare(self, media: Media, pooled: bool = True) -> Patches:
         """A grid over each picture as it is; the frames of a video share what one may have."""
-        inputs = self._inputs(media)
+        inputs = self._inputs(media, pooled)
         merge = int(inputs.image_merge_sizes[0])
         grids = inputs.image_grid_thw
         tokens = grids[:, 1:] // merge
@@ -133,7 +140,7 @@ class VideoLlama3(Family):
             merge=merge,
         )
 
-    def _inputs(self, media: Media) -> BatchFeature:
+    def _inputs(self, media: Media, pooled: bool) -> BatchFeature:
         """Patches and grids as the model's own processors give them."""
         if not media.is_video:
             return self.image_processor(media.pictures, return_tensors="pt")
@@ -142,48 +149,93 @@ class VideoLlama3(Family):
             "shortest_edge": limits.shortest_edge,
             "longest_edge": limits.longest_edge // len(media.pictures),
         }
-        return self.frame_processor(media.pictures, size=size, return_tensors="pt")
+        options = {"size": size} if pooled else {"size": size, "merge_size": 1}
+        return self.frame_processor(media.pictures, **options, return_tensors="pt")
 
     def encode(
         self, prepared: Patches, reducers: Mapping[int, EncoderReducer] | None = None
     ) -> Features:
         """The vision transformer's output, pooled where the model does so."""
         begin = seconds(self.device)
-        tower = self.model.model.vision_model
+        pixels = prepared.pixels.to(self.device, self.model.dtype)
         grids = prepared.grids.to(self.device)
-        merges = torch.full_like(grids[:, 0], prepared.merge)
-        out = tower(
-            prepared.pixels.to(self.device, self.model.dtype),
-            grid_thw=grids,
-            merge_sizes=merges,
-            output_hidden_states=[self.last_encoder_layer],
+        encoded = (
+            self._encoded(pixels, grids, prepared.merge)
+            if reducers is None
+            else self._reduced(pixels, grids, reducers)
         )
-        last = out.hidden_states[self.last_encoder_layer]
-        tables = tower.rotary_pos_emb(last, get_vision_position_ids(grids, merges))
-        counts = grids.prod(1).tolist()
-        seen = zip(last.split(counts), *(table.split(counts) for table in tables), strict=True)
+        return Features(*encoded, seconds=seconds(self.device) - begin)
+
+    def _encoded(self, pixels: Tensor, grids: LongTensor, merge: int) -> tuple[list, list, dict]:
+        """The fields of `Features`, of all units at once."""
+        merges = torch.full_like(grids[:, 0], merge)
+        layer, counts = self.last_encoder_layer, grids.prod(1).tolist()
+        out = self.tower(pixels, grid_thw=grids, merge_sizes=merges, output_hidden_states=[layer])
+        last = out.hidden_states[layer]
+        seen = zip(
+            *(x.split(counts) for x in (last, *self._tables(last, grids, merges))), strict=True
+        )
         inputs = [LayerInput(x, (cos, sin)) for x, cos, sin in seen]
-        tokens = out.last_hidden_state.split([n // prepared.merge**2 for n in counts])
-        return Features(
-            hidden=list(tokens),
-            special=[x[:0] for x in tokens],
-            inputs={-1: inputs, -2: inputs},
-            seconds=seconds(self.device) - begin,
-        )
+        hidden = list(out.last_hidden_state.split([n // merge**2 for n in counts]))
+        return hidden, [x[:0] for x in hidden], {-1: inputs, -2: inputs}
+
+    def _reduced(
+        self, pixels: Tensor, grids: LongTensor, reducers: Mapping[int, EncoderReducer]
+    ) -> tuple[list, list, dict]:
+        """The fields of `Features`, unit by unit."""
+        units = zip(pixels.split(grids.prod(1).tolist()), grids.split(1), strict=True)
+        runs = [self._reduced_unit(*unit, reducers[i]) for i, unit in enumerate(units)]
+        return [x[front:] for x, front in runs], [x[:front] for x, front in runs], {}
+
+    def _reduced_unit(
+        self, pixels: Tensor, grid: LongTensor, reducer: EncoderReducer
+    ) -> tuple[Tensor, int]:
+        """The output [F + n, D] for one unit, and F: patches that are no token stand in front.
+
+        A chosen layer is taken apart, because what is merged between attention and MLP changes the
+        length of the residual too, which no hook reaches. Patches keep their rotary embedding.
+        """
+        x = self.tower.embeddings(pixels)
+        whole = self._tables(x, grid, torch.ones_like(grid[:, 0]))
+        front = complement(reducer.patches.to(x.device), len(x))
+        order = torch.cat([front, reducer.patches.to(x.device)])
+        x, tables = x[order], tuple(table[order] for table in whole)
+        for i, layer in enumerate(self.encoder_layers):
+            place = {
+                "cu_seqlens": torch.tensor([0, len(x)], dtype=torch.int32, device=x.device),
+                "position_embeddings": tables,
+            }
+            if i not in reducer.encoder_layers:
+                x = layer(x, **place)
+                continue
+            attended = x + layer.self_attn(layer.layer_norm1(x), **place)[0]
+            attention = partial(self._attention, layer, LayerInput(x, tables), len(front))
+            h = reducer.reduce_in_encoder(i, attended, attention)
+            x = h + layer.mlp(layer.layer_norm2(h))
+            left = torch.cat([front, reducer.left.to(x.device)])
+            tables = tuple(table[left] for table in whole)
+        return self.tower.post_layernorm(x), len(front)
+
+    def _tables(self, x: Tensor, grids: LongTensor, merges: LongTensor) -> Tables:
+        """Cosines and sines [P, d] for the rows and columns of all patches."""
+        return self.tower.rotary_pos_emb(x, get_vision_position_ids(grids, merges))
 
     def encoder_attention(self, layer: int, hidden: LayerInput) -> EncoderAttention:
-        """Queries and keys of the last layer, after rotary embedding, whichever is asked for."""
-        last = self.encoder_layers[-1]
-        heads = (last.self_attn.num_heads, last.self_attn.head_dim)
-        dtype = torch.promote_types(hidden.hidden.dtype, torch.float32)
-        normed = last.layer_norm1(hidden.hidden)
+        """Queries and keys of the last layer, whichever is asked for."""
+        return self._attention(self.encoder_layers[-1], hidden, 0)
+
+    def _attention(self, layer: nn.Module, seen: LayerInput, n_front: int) -> EncoderAttention:
+        """Queries and keys of a layer, after rotary embedding."""
+        heads = (layer.self_attn.num_heads, layer.self_attn.head_dim)
+        dtype = torch.promote_types(seen.hidden.dtype, torch.float32)
+        normed = layer.layer_norm1(seen.hidden)
         query, key = (
             project(normed).unflatten(-1, heads)
-            for project in (last.self_attn.q_proj, last.self_attn.k_proj)
+            for project in (layer.self_attn.q_proj, layer.self_attn.k_proj)
         )
-        query, key = apply_rotary_pos_emb_vision(query, key, *hidden.tables)
+        query, key = apply_rotary_pos_emb_vision(query, key, *seen.tables)
         query, key = (x.transpose(0, 1).to(dtype) for x in (query, key))
-        return EncoderAttention(query, key, n_front=0, has_cls=False)
+        return EncoderAttention(query, key, n_front, has_cls=False)
 
     def pack(self, patches: Sequence[Tensor], prepared: Patches) -> Tensor:
         """A token knows the mean of what its patches know."""
