@@ -6,6 +6,7 @@ from conftest import make_image
 from micro_qwen import (
     FAMILIES,
     IMAGE_ID,
+    N_LAYERS,
     QUESTION,
     VIDEO_ID,
     make_family,
@@ -47,7 +48,7 @@ def lvlm(request):
 
 
 @torch.no_grad()
-def decode(lvlm, media, method, layers, n_tokens=5, **settings):
+def decode(lvlm, media, method, layers, n_tokens=3, **settings):
     """Greedy decoding through the engine: tokens, logits [n_tokens, V], cache."""
     family = lvlm.family
     prepared = family.prepare(media)
@@ -66,7 +67,7 @@ def decode(lvlm, media, method, layers, n_tokens=5, **settings):
 
 
 @torch.no_grad()
-def recompute(family, media, method, layers, n_tokens=5):
+def recompute(family, media, method, layers, n_tokens=3):
     """The same from scratch at every step, on a model without hooks and without a cache.
 
     `family` gives ids and pixels; features, positions, DeepStack and attention are worked out
@@ -168,3 +169,77 @@ def test_compression_equals_recomputation(lvlm, plan, about):
     if method.kind != "none":
         _, vanilla, _ = decode(lvlm, media, create("vanilla"), ())
         assert not torch.allclose(logits, vanilla, atol=1e-2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_eager_attention_compresses_alike(family):
+    method, layers = PLANS["libra, three stages"]
+    media = MEDIA["two pictures"]()
+    with LVLM("micro", make_family(family, "eager")) as eager:
+        words, logits, _ = decode(eager, media, method, layers)
+        expected_words, expected_logits = recompute(eager.family, media, method, layers)
+    assert words == expected_words
+    torch.testing.assert_close(logits, expected_logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_each_cache_is_as_long_as_the_plan_says(lvlm, plan):
+    method, layers = PLANS[plan]
+    media = MEDIA["a video"]()
+    prepared = lvlm.family.prepare(media)
+    visual = len(prepared.layout)
+    n_text = len(lvlm.family.prompt(QUESTION, prepared).ids) - visual
+    cache = decode(lvlm, media, method, layers)[2]
+    events = {event.layer: event.reduction for event in cache.sequence.compression.events}
+    expected, extra = [], 0
+    for layer in range(N_LAYERS):
+        expected.append(n_text + visual + extra + 2)  # two fed-back tokens
+        if layer in layers:
+            visual = max(1, round(visual * (1 - method.ratio)))
+            extra = int(method.name == "libra" and events[layer].compensation is not None)
+    assert [cache.get_seq_length(i) for i in range(N_LAYERS)] == expected
+
+
+@pytest.mark.parametrize("about", MEDIA)
+@pytest.mark.parametrize("name", ["vanilla", "libra"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_to_remove_is_generate_bit_for_bit(family, name, about):
+    """In fp32, as `generate` hands out its logits in fp32."""
+    method = create(name) if name == "vanilla" else create(name, ratio=0.0)
+    layers = () if name == "vanilla" else (2, 4)
+    media = MEDIA[about]()
+    with LVLM("micro", make_family(family, dtype=torch.float32)) as lvlm:
+        words, logits, _ = decode(lvlm, media, method, layers)
+        prepared = lvlm.family.prepare(media)
+        pixels, grids = lvlm.family.pixels(prepared), lvlm.family.grids(prepared)
+        ids = lvlm.family.prompt(QUESTION, prepared).ids[None]
+    inputs = {"pixel_values": pixels, "image_grid_thw": grids}
+    if media.is_video:
+        grid = torch.tensor([[len(grids), *grids[0, 1:].tolist()]])
+        inputs = {"pixel_values_videos": pixels, "video_grid_thw": grid}
+        if family == "qwen2_5_vl":
+            inputs["second_per_grid_ts"] = [2 * 0.5]
+    generated = make_model(family, dtype=torch.float32).generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        mm_token_type_ids=(ids == IMAGE_ID) + 2 * (ids == VIDEO_ID),
+        **inputs,
+        max_new_tokens=3,
+        do_sample=False,
+        eos_token_id=None,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    assert words == generated.sequences[0, ids.shape[1] :].tolist()
+    assert torch.equal(logits, torch.cat(generated.logits))
+
+
+def test_kept_tokens_keep_their_positions(lvlm):
+    """After the event, positions in the prompt are those of its text and of the kept tokens."""
+    media = MEDIA["two pictures"]()
+    method, layers = create("fastv", ratio=0.75), (2,)
+    cache = decode(lvlm, media, method, layers, n_tokens=1)[2]
+    prompt = lvlm.family.prompt(QUESTION, lvlm.family.prepare(media))
+    kept = prompt.visual[cache.sequence.compression.events[0].reduction.slot]
+    text = set(range(len(prompt.ids))) - set(prompt.visual.tolist())
+    assert cache.sequence.positions.tolist() == sorted(text | set(kept.tolist()))

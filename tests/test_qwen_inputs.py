@@ -213,6 +213,11 @@ def test_one_bright_patch_of_a_video_lands_in_its_slot(family, frame):
     assert (int(found.row), int(found.column)) == (1, 2)
 
 
+def test_a_strip_of_a_video_is_refused(family):
+    with pytest.raises(InputError, match="more than 100 times"):
+        family.prepare(make_film(2, 1010, 10))
+
+
 def test_a_word_for_pictures_in_the_question_is_refused(family):
     prepared = family.prepare(Media([make_image()]))
     with pytest.raises(InputError, match="control word"):

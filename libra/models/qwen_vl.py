@@ -20,8 +20,9 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.vision_utils import get_vision_position_ids
 
+from libra.errors import InputError
 from libra.layout import TokenLayout
-from libra.media import Media
+from libra.media import MAX_ASPECT, Media
 from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
 from libra.models.features import EncoderAttention, Features
 from libra.models.prepared import Prepared
@@ -110,6 +111,12 @@ class QwenVL(Family):
 
     def prepare(self, media: Media, pooled: bool = True) -> Prepared:
         """A grid over the whole of each picture or slot, as fine as its size asks for."""
+        width, height = media.pictures[0].size
+        if media.is_video and max(width, height) > MAX_ASPECT * min(width, height):
+            raise InputError(
+                f"The video is {width} x {height} pixels large: one side is more than {MAX_ASPECT} "
+                f"times the other. Crop it."
+            )
         if media.is_video:
             views = media.pictures[:: self.slot]
             sizes = [self.frame_size(media.pictures)] * len(views)
