@@ -80,6 +80,11 @@ def check_request(
     encoder_layers = _plan_encoder_layers(plan, family, encoder_layers)
     plain = family.prepare(media)
     prepared = family.prepare(media, pooled=False) if encoder_layers else plain
+    if len(prepared.views) > MAX_PICTURES:
+        raise InputError(
+            f"{name} looks at these in {len(prepared.views)} views, and at most {MAX_PICTURES} are "
+            f"possible: use fewer pictures or frames."
+        )
     prompt = family.prompt(_checked_question(question), prepared)
     _check_length(name, family, prompt, prepared.chunk, max_new_tokens)
     keep, drop = _patches("keep", keep), _patches("drop", drop)

@@ -165,6 +165,9 @@ def save(name, folder):
     tokenizer = tokenizer_of(name)
     template, tokenizer.chat_template = tokenizer.chat_template, None
     tokenizer.save_pretrained(folder)
+    own = json.loads((folder / "tokenizer_config.json").read_text())
+    own["chat_template"] = "{{ messages[0]['content'] | trim }}"  # the language model's, of text
+    (folder / "tokenizer_config.json").write_text(json.dumps(own))
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
     stills, *frames = processors_of(name)
     stills.save_pretrained(folder)

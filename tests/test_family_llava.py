@@ -259,6 +259,13 @@ def test_a_model_for_pictures_gets_the_frames_of_a_video():
     assert not stills.layout.frame.any()
 
 
+def test_more_views_than_a_trace_holds_are_refused(lvlms, monkeypatch):
+    lvlm = lvlms["llava-next"]
+    monkeypatch.setattr(lvlm.family, "max_positions", 10**6)
+    with pytest.raises(InputError, match="66 views, and at most 64"):
+        lvlm.answer(images=[make_image(0, 9, 9)] * 33, question=QUESTION)
+
+
 # -- folders ----------------------------------------------------------------------------------
 
 

@@ -57,11 +57,13 @@ class EncoderReducer(Protocol):
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, with the chat template that older folders keep elsewhere."""
+    """The tokenizer of a folder, with the chat template of the processor where that has its own.
+
+    A tokenizer's template may be the language model's, which knows of no media.
+    """
     tokenizer = AutoTokenizer.from_pretrained(path)
-    if tokenizer.chat_template is None:
-        processor, _ = ProcessorMixin.get_processor_dict(path)
-        tokenizer.chat_template = processor.get("chat_template")
+    processor, _ = ProcessorMixin.get_processor_dict(path)
+    tokenizer.chat_template = processor.get("chat_template") or tokenizer.chat_template
     return tokenizer
 
 
