@@ -203,6 +203,8 @@ def test_a_comparison_shows_question_answers_and_ticks(libra):
         "answer: a woman in uniform",
         "FastV: A man ✗",
         "Libra-Merging: a woman in uniform ✓",
+        "FastV, R = 50 % after layers 1, 3, 5. Libra-Merging, R = 50 % after layers 1, 3, 5. "
+        "synthetic.",
     ]
     assert len(figure.axes) == 3
     assert texts(viz.compare_merging(samples, mode="fate"))[2] == "FastV: A man"
@@ -238,4 +240,55 @@ def test_selected_tokens_are_counted_where_they_are(libra):
         "picture",
         "after the encoder: 576 tokens",
         "after the decoder: 72 tokens",
+        "iLLaVA, 25 % in all inside encoder layer 4. "
+        "Libra-Merging, R = 50 % after layers 1, 3, 5. synthetic.",
     ]
+
+
+def test_methods_on_one_picture_share_its_row(libra):
+    other = make_trace("fastv", layers=(1,), pictures=[photo(300, 200)], grid=(8, 8))
+    figure = viz.selected_tokens({"A": libra, "B": make_trace("fastv", layers=(1,)), "C": other})
+    tops = [round(ax.get_position().y1, 3) for ax in figure.axes]
+    assert len(tops) == 5 and len(set(tops[:3])) == 1 and len(set(tops[3:])) == 1 != tops[0]
+    assert tops[3] < tops[0]
+
+
+def test_several_pictures_stand_side_by_side():
+    frames = [photo(90 + i, 60) for i in range(9)]
+    trace = make_trace("libra", ratio=0.5, layers=(1,), pictures=frames, grid=(3, 3))
+    figure = viz.selected_through_model(replace(trace, times=[i / 2 for i in range(9)]))
+    assert len(figure.axes) == 3 * 6
+    words = texts(figure)
+    assert [w for w in words if w.startswith("second")] == [
+        f"second {s}" for s in (0.0, 1.0, 1.5, 2.5, 3.0, 4.0)
+    ]
+    kept = [int(w.split(": ")[1].split()[0]) for w in words if w.startswith("after the decoder")]
+    fate = trace.lineage(1).fate()
+    shown = [0, 2, 3, 5, 6, 8]
+    assert kept == [int((fate[trace.layout.image == i] == Fate.KEPT).sum()) for i in shown]
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "words"),
+    [
+        ("vanilla", {}, "Vanilla (no compression)"),
+        ("fastv", {"ratio": 0.67, "layers": (1,)}, "FastV, R = 67 % after layer 1"),
+        ("prumerge", {"ratio": 0.25}, "PruMerge, R = 25 % before the decoder"),
+        ("tome", {"ratio": 0.25}, "ToMe, 25 % in all inside encoder layer 4"),
+    ],
+)
+def test_captions_say_method_ratio_and_layers(method, params, words):
+    trace = make_trace(method, grid=(4, 4), **params)
+    figure = viz.selected_tokens({"it": trace})
+    assert texts(figure)[-1] == f"{words}. synthetic."
+
+
+def test_sampling_strategies_as_printed(libra):
+    figure = viz.paper.sampling_strategies(libra)
+    grids = [f"spatial {rows} x {columns}" for rows, columns in SHAPES]
+    assert [t for t in texts(figure) if t][:-1] == ["picture", "libra: 72", "first 72", *grids]
+
+
+def test_panels_have_vector_text_in_pdf(tmp_path, libra):
+    viz.save(viz.compare_merging([{"Libra": libra}]), tmp_path / "a.pdf")
+    assert b"/FontFile2" in (tmp_path / "a.pdf").read_bytes()

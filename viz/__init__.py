@@ -6,11 +6,15 @@ trace gives; `save` writes either kind.
 
 from viz.accuracy import accuracy_against_flops
 from viz.agreement import agreement_map
+from viz.attention_matrix import attention_matrix
 from viz.cls import cls_distribution
+from viz.compensation import compensation_lens
 from viz.costs import cost_bars
+from viz.encoder import encoder_attention
 from viz.export import FORMATS, save
 from viz.fates import fate_map
 from viz.groups import group_map
+from viz.heads import attention_heads
 from viz.heat import attention_row, heat_map, heat_scale
 from viz.heat_panels import attention_per_word, attention_through_layers
 from viz.intervals import interval_strip
@@ -33,12 +37,16 @@ __all__ = [
     "FigureSpec",
     "accuracy_against_flops",
     "agreement_map",
+    "attention_heads",
+    "attention_matrix",
     "attention_per_word",
     "attention_row",
     "attention_through_layers",
     "cls_distribution",
     "compare_merging",
+    "compensation_lens",
     "cost_bars",
+    "encoder_attention",
     "fate_map",
     "group_map",
     "heat_map",

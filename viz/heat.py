@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from math import ceil
 
 import matplotlib
 import numpy as np
@@ -24,10 +25,11 @@ def heat_map(
     image: int = 0,
     vmax: float | None = None,
     *,
+    head: int | None = None,
     legend: bool = True,
     patch: int = PATCH,
 ) -> Image.Image:
-    """Attention of one decoder layer (head mean) over the greyscale picture.
+    """Attention of one decoder layer over the greyscale picture.
 
     A token is drawn at the patch whose place it takes; patches without a token at this layer are
     faded. The compensation token stands for no place: the legend states its attention.
@@ -39,10 +41,11 @@ def heat_map(
         image: index into `trace.images`.
         vmax: attention at the top of the colour scale, by default `heat_scale` of this row. Maps
             that are compared need one value for all.
+        head: one head of the layer instead of their mean; kept by full tracing, for word 0.
         legend: add the colour scale.
         patch: pixels per patch.
     """
-    row = attention_row(trace, layer, word)
+    row = attention_row(trace, layer, word, head)
     vmax = heat_scale([row]) if vmax is None else vmax
     lineage = trace.lineage(stage_at(trace, layer))
     own = np.arange(len(row)) != (-1 if lineage.compensation is None else lineage.compensation)
@@ -66,8 +69,11 @@ def paint_heat(canvas: Canvas, value: np.ndarray, vmax: float) -> np.ndarray:
     return draw_borders(np.where((there == 1)[..., None], heat, faded), there)
 
 
-def attention_row(trace: Trace, layer: int, word: int = 0) -> np.ndarray:
-    """The attention [n_l] of generated token `word` over the visual tokens of a layer."""
+def attention_row(trace: Trace, layer: int, word: int = 0, head: int | None = None) -> np.ndarray:
+    """The attention [n_l] behind generated token `word` over the visual tokens of a layer.
+
+    It is the mean over heads, or that of one `head`, which is kept for word 0 alone.
+    """
     if not trace.importance:
         raise InputError("This trace has no attention rows: it was made without tracing.")
     rows = trace.attention or [trace.importance]
@@ -75,7 +81,14 @@ def attention_row(trace: Trace, layer: int, word: int = 0) -> np.ndarray:
         raise InputError(f"Word {word} does not exist: the answer has {len(rows)}.")
     if not 0 <= layer < len(rows[word]):
         raise InputError(f"Layer {layer} has no attention: choose 0 to {len(rows[word]) - 1}.")
-    return rows[word][layer].numpy()
+    if head is None:
+        return rows[word][layer].numpy()
+    if trace.detail is None or word:
+        raise InputError("Heads are kept by full tracing, and for the first word alone.")
+    heads = trace.detail.heads[layer]
+    if not 0 <= head < len(heads):
+        raise InputError(f"Head {head} does not exist: choose 0 to {len(heads) - 1}.")
+    return heads[head].numpy()
 
 
 def heat_scale(rows: Iterable[np.ndarray]) -> float:
@@ -97,14 +110,16 @@ def heat_colours() -> np.ndarray:
 def with_scale(picture: Image.Image, vmax: float, clipped: bool, text: str) -> Image.Image:
     """The picture above its colour scale, from 0 to `vmax` as a share of all attention."""
     bar, line = min(220, picture.width // 3), 26
-    card = Image.new("RGB", (picture.width, picture.height + 2 * line + 14), CARD)
+    scale = f"{'≥ ' * clipped}{percent(vmax)} of the attention, per token"
+    width = max(bar + 30 + font().getlength(scale), font().getlength(text) + 4)
+    size = max(picture.width, ceil(width)), picture.height + 2 * line + 14
+    card = Image.new("RGB", size, CARD)
     card.paste(picture)
     top = picture.height + 10
     gradient = np.repeat(heat_colours()[None, np.linspace(0, 255, bar).astype(int)], 20, axis=0)
     draw = ImageDraw.Draw(card)
     draw.text((0, top + 10), "0", INK, font(), anchor="lm")
     card.paste(to_image(gradient), (18, top))
-    scale = f"{'≥ ' * clipped}{percent(vmax)} of the attention, per token"
     draw.text((bar + 26, top + 10), scale, INK, font(), anchor="lm")
     draw.text((0, top + 10 + line), text, INK, font(), anchor="lm")
     return card

@@ -3,13 +3,15 @@
 Each function returns a matplotlib Figure for `viz.save` to PNG, SVG or PDF.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from libra import methods
 from libra.errors import InputError
 from libra.reduction import Fate
 from libra.trace import Trace
@@ -17,12 +19,15 @@ from viz.canvas import Canvas
 from viz.colour import CARD, INK, RIGHT, WRONG
 from viz.fates import fate_map
 from viz.groups import group_map
-from viz.marks import to_image
-from viz.selection import selected
+from viz.marks import percent, to_image
+from viz.retention import picture_names
+from viz.sampling import COLUMNS, samples
+from viz.selection import paint_selection, selected
 from viz.style import DPI, SMALL
 
 WIDTH, GAP, LINE = 2.5, 0.12, 0.19  # inches: a picture, the space between, a line of text
 LETTERS = 34  # of text in the width of a picture
+MOST = 6  # pictures of a trace side by side, evenly spread over all
 
 
 @dataclass(frozen=True)
@@ -57,36 +62,72 @@ def compare_merging(
             row.append(_Cell(_last_map(trace, mode), words, colour))
         rows.append(row)
         headings.append(first.question)
-    return _panel(rows, headings)
+    return _panel(rows, headings, [trace for traces in samples for trace in traces.values()])
 
 
 def selected_tokens(traces: dict[str, Trace], mode: str = "dim") -> Figure:
-    """PruMerge Fig. 1b and 3b: a picture per trace and the tokens selected from it."""
-    rows = [
-        [
-            _Cell(to_image(Canvas.of(trace).pixels), ""),
-            _Cell(
-                selected(trace, len(trace.events), mode=mode),
-                f"{name}: {_kept(trace, len(trace.events))}",
-            ),
-        ]
-        for name, trace in traces.items()
-    ]
-    return _panel(rows, [""] * len(rows))
+    """PruMerge Fig. 1b and 3b: a row per picture, with the tokens that each trace selects of it."""
+    rows, shown = [], None
+    for name, trace in traces.items():
+        if not np.array_equal(shown, trace.images[0]):
+            shown = trace.images[0]
+            rows.append([_Cell(to_image(Canvas.of(trace).pixels), "")])
+        last = len(trace.events)
+        rows[-1].append(_Cell(selected(trace, last, mode=mode), f"{name}: {_kept(trace, last)}"))
+    return _panel(rows, [""] * len(rows), traces.values())
+
+
+def sampling_strategies(trace: Trace, image: int = 0) -> Figure:
+    """PruMerge Fig. 4: the tokens that a method selects beside as many in sequence, and grids."""
+    canvas = Canvas.of(trace, image)
+    cells = [_Cell(to_image(canvas.pixels), "picture")]
+    for name, chosen in samples(trace, len(trace.events), image).items():
+        cells.append(_Cell(to_image(paint_selection(canvas, chosen)), name))
+    rows = [cells[i : i + COLUMNS] for i in range(0, len(cells), COLUMNS)]
+    return _panel(rows, [""] * len(rows), [trace])
 
 
 def selected_through_model(*traces: Trace) -> Figure:
-    """iLLaVA Fig. 6: raw, kept after the encoder, kept after the decoder; a row per picture."""
-    rows = []
-    for trace in traces:
-        encoder = sum(event.site != "decoder" for event in trace.events)
-        for image in range(len(trace.images)):
-            row = [_Cell(to_image(Canvas.of(trace, image).pixels), "picture")]
-            for stage, where in ((encoder, "encoder"), (len(trace.events), "decoder")):
-                words = f"after the {where}: {_kept(trace, stage, image)}"
-                row.append(_Cell(selected(trace, stage, image), words))
-            rows.append(row)
-    return _panel(rows, [""] * len(rows))
+    """iLLaVA Fig. 6: raw, kept after the encoder, kept after the decoder.
+
+    A row per trace; of several pictures or the frames of a video, three rows with a column each.
+    """
+    rows = [row for trace in traces for row in _through_model(trace)]
+    return _panel(rows, [""] * len(rows), traces)
+
+
+def _through_model(trace: Trace) -> list[list[_Cell]]:
+    """The rows of one trace."""
+    n = len(trace.images)
+    images = sorted({round(i * (n - 1) / (MOST - 1)) for i in range(MOST)})
+    encoder = sum(event.site != "decoder" for event in trace.events)
+    names = ["picture"] if n == 1 else picture_names(trace)
+    if trace.times:
+        names = [f"second {name}" for name in names]
+    rows = [[_Cell(to_image(Canvas.of(trace, i).pixels), names[i]) for i in images]]
+    for stage, where in ((encoder, "encoder"), (len(trace.events), "decoder")):
+        words = [f"after the {where}: {_kept(trace, stage, i)}" for i in images]
+        pictures = [selected(trace, stage, i) for i in images]
+        rows.append([_Cell(*cell) for cell in zip(pictures, words, strict=True)])
+    return rows if n > 1 else [[cell for row in rows for cell in row]]
+
+
+def settings(trace: Trace) -> str:
+    """What a caption says of a trace: the method, where it removes tokens, and how many."""
+    parts = [methods.get(trace.method).title]
+    for site, place in (("encoder", "inside encoder layer"), ("decoder", "after layer")):
+        events = [event for event in trace.events if event.site == site]
+        if not events:
+            continue
+        first, last = events[0].reduction, events[-1].reduction
+        rate = f"R = {percent(trace.ratio)}"
+        if site == "encoder":  # where a method may have a ratio of its own
+            rate = f"{percent(1 - last.n_out / first.n_in)} in all"
+        layers = ", ".join(str(event.layer) for event in events)
+        parts.append(f"{rate} {place}{'s' * (len(events) > 1)} {layers}")
+    if any(event.site == "connector" for event in trace.events):
+        parts.append(f"R = {percent(trace.ratio)} before the decoder")
+    return ", ".join(parts)
 
 
 def _last_map(trace: Trace, mode: str) -> Image.Image:
@@ -111,14 +152,21 @@ def _kept(trace: Trace, stage: int, image: int = 0) -> str:
     return f"{int((fate[tokens] == Fate.KEPT).sum())} tokens"
 
 
-def _panel(rows: Sequence[Sequence[_Cell]], headings: Sequence[str]) -> Figure:
-    """Rows of pictures of equal width, a heading above each row, words below each picture."""
+def _panel(
+    rows: Sequence[Sequence[_Cell]], headings: Sequence[str], traces: Collection[Trace]
+) -> Figure:
+    """Rows of pictures of equal width, a heading above each row, words below each picture.
+
+    The caption below all of them names the settings of the traces, and their model.
+    """
     columns = max(map(len, rows))
     words = [[wrap(cell.words, LETTERS) for cell in row] for row in rows]
     tall = [max(WIDTH * cell.picture.height / cell.picture.width for cell in row) for row in rows]
     top = [LINE * 1.6 * bool(heading) for heading in headings]
     below = [LINE * max(map(len, lines)) for lines in words]
-    height = sum(tall) + sum(top) + sum(below) + GAP * (2 * len(rows) + 1)
+    about = dict.fromkeys([*map(settings, traces), *(trace.model for trace in traces)])
+    caption = wrap(". ".join(about) + ".", columns * LETTERS)
+    height = sum(tall) + sum(top) + sum(below) + GAP * (2 * len(rows) + 1) + LINE * len(caption)
     width = columns * (WIDTH + GAP) + GAP
     figure = Figure((width, height), dpi=DPI, facecolor=CARD)
     y = height - GAP
@@ -131,13 +179,14 @@ def _panel(rows: Sequence[Sequence[_Cell]], headings: Sequence[str]) -> Figure:
             ax = figure.add_axes((x / width, (y + h - own) / height, WIDTH / width, own / height))
             ax.set_axis_off()
             ax.imshow(cell.picture, aspect="auto")
-            figure.text(
-                x / width,
-                (y - GAP / 2) / height,
-                "\n".join(text),
-                fontsize=SMALL,
-                color=cell.colour,
-                va="top",
-            )
+            _write(figure, x, y - GAP / 2, text, cell.colour)
         y -= b + 2 * GAP
+    _write(figure, GAP, y + GAP, caption, INK)
     return figure
+
+
+def _write(figure: Figure, x: float, y: float, lines: Sequence[str], colour: str) -> None:
+    """Lines of text from `x`, `y` downwards, in inches from the lower left corner."""
+    width, height = figure.get_size_inches()
+    text = "\n".join(lines)
+    figure.text(x / width, y / height, text, fontsize=SMALL, color=colour, va="top")

@@ -7,12 +7,17 @@ from functools import partial
 from matplotlib.figure import Figure
 from PIL import Image
 
+from libra.detail import MAX_PAIRED
 from libra.reduction import Fate
 from libra.trace import Trace
+from viz.attention_matrix import attention_matrix
 from viz.cls import cls_distribution
+from viz.compensation import compensation_lens
 from viz.costs import cost_bars
+from viz.encoder import encoder_attention
 from viz.fates import LOOKS, fate_map, sample
 from viz.groups import LOST, group_map
+from viz.heads import attention_heads
 from viz.heat_panels import attention_per_word, attention_through_layers
 from viz.intervals import interval_strip
 from viz.marks import with_legend
@@ -45,6 +50,21 @@ NEEDS: dict[str, tuple[Callable[[Trace], bool], str]] = {
     "cls_attention": (
         lambda trace: trace.cls_attention is not None,
         "an encoder with a CLS token",
+    ),
+    "compensation": (
+        lambda trace: any(e.reduction.compensation is not None for e in trace.events),
+        "a compensation token",
+    ),
+    "detail": (lambda trace: trace.detail is not None, "full tracing"),
+    "encoder": (
+        lambda trace: bool(trace.detail and trace.detail.encoder),
+        "full tracing of an encoder that can be watched layer by layer",
+    ),
+    "raw": (
+        lambda trace: (
+            trace.detail and all(m.raw is not None for m in trace.detail.matrices.values())
+        ),
+        f"full tracing of at most {MAX_PAIRED:,} tokens",
     ),
 }
 
@@ -145,6 +165,41 @@ FIGURES = {
             "What the model looks at for each word of the answer, at its middle layer.",
             attention_per_word,
             ("attention",),
+        ),
+        FigureSpec(
+            "attention_heads",
+            "Attention, head by head",
+            "The same layer and the same token through the eyes of each attention head.",
+            attention_heads,
+            ("detail",),
+        ),
+        FigureSpec(
+            "attention_matrix",
+            "Who looks at whom",
+            "Rows look at columns: system prompt, picture, instruction and output, on a log scale.",
+            attention_matrix,
+            ("detail",),
+        ),
+        FigureSpec(
+            "attention_matrix_raw",
+            "Who looks at whom, token by token",
+            "The same with one cell per token, not averaged.",
+            partial(attention_matrix, raw=True),
+            ("raw",),
+        ),
+        FigureSpec(
+            "encoder_attention",
+            "Attention inside the encoder",
+            "How much attention each patch receives before the decoder, from shallow to deep.",
+            encoder_attention,
+            ("encoder",),
+        ),
+        FigureSpec(
+            "compensation_lens",
+            "The compensation token",
+            "Which patches share it, and how much it is attended to later.",
+            compensation_lens,
+            ("compensation", "attention"),
         ),
         FigureSpec(
             "token_strip",

@@ -19,16 +19,7 @@ def sampling_panel(trace: Trace, stage: int | None = None, image: int = 0) -> Im
     spatial grids, all of one picture."""
     stage = len(trace.events) if stage is None else stage
     canvas = Canvas.of(trace, image, PATCH)
-    kept = (trace.lineage(stage).fate() == Fate.KEPT).numpy()
-    count = int(kept[canvas.tokens].sum())
-    choices = {
-        f"{trace.method}: {count}": kept,
-        f"first {count}": _mask(canvas, canvas.tokens[:count]),
-    }
-    height, width = trace.layout.grid(image)
-    for rows, columns in ((r, c) for r, c in SHAPES if r <= height and c <= width):
-        tokens = spread_tokens(trace, image, rows, columns)
-        choices[f"spatial {rows} x {columns}"] = _mask(canvas, tokens)
+    choices = samples(trace, stage, image)
     pictures = [
         to_image(canvas.pixels),
         *(to_image(paint_selection(canvas, c)) for c in choices.values()),
@@ -36,11 +27,16 @@ def sampling_panel(trace: Trace, stage: int | None = None, image: int = 0) -> Im
     return wrapped(pictures, ["picture", *choices], COLUMNS)
 
 
-def _mask(canvas: Canvas, tokens: np.ndarray) -> np.ndarray:
-    """Bool [N], true at `tokens`."""
-    mask = np.zeros(canvas.n, bool)
-    mask[tokens] = True
-    return mask
+def samples(trace: Trace, stage: int, image: int) -> dict[str, np.ndarray]:
+    """Bool [N] of each choice: the method's own at a stage, as many in sequence, and grids."""
+    own = np.flatnonzero((trace.layout.image == image).numpy() & (trace.layout.row >= 0).numpy())
+    kept = (trace.lineage(stage).fate() == Fate.KEPT).numpy()
+    count = int(kept[own].sum())
+    chosen = {f"{trace.method}: {count}": np.flatnonzero(kept), f"first {count}": own[:count]}
+    height, width = trace.layout.grid(image)
+    for rows, columns in ((r, c) for r, c in SHAPES if r <= height and c <= width):
+        chosen[f"spatial {rows} x {columns}"] = spread_tokens(trace, image, rows, columns)
+    return {name: np.isin(np.arange(len(kept)), tokens) for name, tokens in chosen.items()}
 
 
 def spread_tokens(trace: Trace, image: int, rows: int, columns: int) -> np.ndarray:

@@ -1,0 +1,82 @@
+"""Compensation-token lens: what the token of the dissimilar ones holds, and who looks at it."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from libra.errors import InputError
+from libra.trace import Trace
+from viz.canvas import Canvas
+from viz.colour import BLUE, GREY, VERMILION
+from viz.heat import paint_heat, stage_at
+from viz.marks import percent, to_image
+from viz.panel import PATCH
+from viz.style import chart, label, legend, power_of_ten
+
+FAINTEST = 1e-7  # attention that the axis still shows
+
+
+def compensation_lens(trace: Trace, image: int | None = None) -> Figure:
+    """Left, the patches that the last compensation token holds; right, the attention it gets.
+
+    Bright patches weigh most in it; faded ones are elsewhere. The lines are the attention behind
+    the words, their mean: to the compensation token, and for comparison to the best and to the
+    median of the other visual tokens, in each layer that has a compensation token.
+
+    Args:
+        trace: the answer.
+        image: index into `trace.images`; default: the one that most of the token comes from.
+
+    Raises:
+        InputError: no event left a compensation token, or there are no attention rows.
+    """
+    lineages = [trace.lineage(stage) for stage in range(len(trace.stages))]
+    last = next((x for x in reversed(lineages) if x.compensation is not None), None)
+    if last is None or not trace.importance:
+        raise InputError(
+            "This figure needs attention rows, and a method with a compensation token."
+        )
+    own = last.target == last.compensation
+    weight = np.full(last.n_in, np.nan, np.float32)
+    weight[last.source[own].numpy()] = last.weight[own].numpy()
+
+    if image is None:
+        image = int(np.bincount(trace.layout.image.numpy(), np.nan_to_num(weight)).argmax())
+
+    figure, (ax, beside) = chart(9.6, 4.2, 2, width_ratios=(1, 1.25))
+    heaviest = float(np.nanmax(weight))
+    ax.imshow(to_image(paint_heat(Canvas.of(trace, image, PATCH), weight, heaviest)))
+    ax.set(xticks=[], yticks=[], anchor="N")
+    ax.spines[:].set_visible(False)
+    label(
+        ax,
+        f"{own.sum()} of {last.n_in} patches; the brightest is {percent(heaviest)} of it",
+        title="What the compensation token holds",
+    )
+    _draw_attention(beside, trace, [lineage.compensation for lineage in lineages])
+    return figure
+
+
+def _draw_attention(ax: Axes, trace: Trace, compensation: list[int | None]) -> None:
+    """Lines over the layers: the compensation token, the best and the median of the others."""
+    words = trace.attention or [trace.importance]
+    layers, lines = [], []
+    for layer in range(len(trace.counts)):
+        place = compensation[stage_at(trace, layer)]
+        if place is None:
+            continue
+        row = np.mean([word[layer].numpy() for word in words], axis=0)
+        others = np.delete(row, place)
+        layers.append(layer)
+        lines.append((row[place], others.max(initial=0), np.median(others) if len(others) else 0))
+    names = ("compensation token", "best of the others", "median of the others")
+    looks = ((VERMILION, "-", "o"), (BLUE, "--", "s"), (GREY, ":", "^"))
+    for name, line, (colour, style, marker) in zip(names, np.transpose(lines), looks, strict=True):
+        ax.plot(layers, line.clip(FAINTEST), style, color=colour, marker=marker, label=name)
+    ax.set_yscale("log")
+    ax.minorticks_off()
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    label(ax, "decoder layer", "attention per token")
+    legend(ax, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)

@@ -1,0 +1,33 @@
+"""Attention head by head: what each head of a layer looks at before the first word."""
+
+from math import ceil, sqrt
+
+from PIL import Image
+
+from libra.trace import Trace
+from viz.heat import attention_row, heat_map, heat_scale, with_scale
+from viz.panel import PATCH, wrapped
+
+COLUMNS = 8
+
+
+def attention_heads(trace: Trace, layer: int | None = None, image: int = 0) -> Image.Image:
+    """Heat maps of all heads of one layer (default: the first that an event ranks by) for the last
+    prompt token, on one scale.
+
+    Raises:
+        InputError: the trace was made without full tracing.
+    """
+    if layer is None:
+        ranked = [event.layer for event in trace.events if event.site == "decoder"]
+        layer = ranked[0] if ranked else len(trace.counts) // 2
+    rows = [attention_row(trace, layer, head=0)]
+    rows += [attention_row(trace, layer, head=i) for i in range(1, len(trace.detail.heads[layer]))]
+    scale = heat_scale(rows)
+    maps = [
+        heat_map(trace, layer, image=image, vmax=scale, head=i, legend=False, patch=PATCH)
+        for i in range(len(rows))
+    ]
+    columns = min(COLUMNS, max(4, ceil(sqrt(len(rows)))))
+    card = wrapped(maps, [f"head {i}" for i in range(len(rows))], columns)
+    return with_scale(card, scale, True, f"layer {layer}, last token of the prompt")
