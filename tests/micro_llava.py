@@ -75,10 +75,10 @@ def tokenizer_of(name):
     return tokenizer
 
 
-def model_of(name, attention="sdpa", dtype=torch.float64):
+def model_of(name, attention="sdpa", dtype=torch.float64, side=None):
     """Random weights, large enough that attention and answers differ between tokens."""
     torch.manual_seed(0)
-    side = side_of(name)
+    side = side or side_of(name)
     vision = {
         "hidden_size": 32,
         "intermediate_size": 64,

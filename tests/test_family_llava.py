@@ -219,6 +219,40 @@ def test_tiling_with_the_sizes_of_the_published_models():
     assert (tiling.size * 336).tolist() == [672, 504] and (tiling.margin * 336).tolist() == [0, 84]
 
 
+PUBLISHED = {  # pixels of a unit, tiles, and what media become: visual tokens, other tokens
+    "llava-next": (336, ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))),
+    "llava-onevision": (384, [(i, j) for i in range(1, 7) for j in range(1, 7)]),
+    "video-llava": (224, ()),
+    "llava-next-video": (336, ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "n", "visual", "others"),
+    [
+        ("llava-next", (672, 672), 1, 5 * 576, 48),
+        ("llava-next", (640, 480), 1, 576 + 36 * 48, 36),
+        ("llava-next", (336, 1008), 1, 576 + 3 * 576, 72),
+        ("llava-onevision", (384, 384), 1, 2 * 729, 27),
+        ("llava-onevision", (2304, 2304), 1, 729 + 81 * 81, 81),  # 162 x 162 scaled to 9 x 729
+        ("llava-onevision", (500, 300), 3, 3 * 729, 3),
+        ("llava-onevision", (500, 300), 32, 32 * 196, 1),
+        ("video-llava", (500, 300), 8, 8 * 256, 8),
+        ("llava-next-video", (500, 300), 8, 8 * 144, 0),
+    ],
+)
+def test_token_counts_of_the_published_models(name, size, n, visual, others):
+    side, tiles = PUBLISHED[name]
+    model = model_of(name, side=side)
+    model.config.image_grid_pinpoints = [[rows * side, columns * side] for rows, columns in tiles]
+    model.config.vision_aspect_ratio = "anyres_max_9"
+    family = FAMILIES[name](model, tokenizer_of(name), *processors_of(name))
+    media = Media([Image.new("RGB", size)] * n, list(range(n)) if n > 3 else None)
+    prepared = family.prepare(media)
+    assert len(prepared.layout) == len(prepared.unit) == len(prepared.patch) == visual
+    assert sum(len(span) for span in prepared.spans) == visual + others
+
+
 def test_lines_end_at_newlines_and_at_pictures(lvlms):
     prepared = lvlms["llava-next"].family.prepare(Media([make_image(0), make_image(1)]))
     line = prepared.line

@@ -96,28 +96,24 @@ class AnyresFamily(TowerFamily):
         """What the model's own packing makes of coordinates, in the views `image` and the next."""
         tiling, n = self.tiling(picture), self.grid[0] * self.grid[1]
         whole = TokenLayout.square_crop(1, 1, self.grid, image)
-        units = torch.arange(1 + len(tiling)).repeat_interleave(n)
-        patches = torch.arange(n).repeat(1 + len(tiling))
+        places = torch.cartesian_prod(torch.arange(1 + len(tiling)), torch.arange(n))
         boxes = torch.cat([whole.box, tiling.boxes(self.grid).flatten(0, 1)])
-        known = torch.column_stack([units, patches, boxes]).unflatten(0, (-1, n))
-        single = self.pack_picture(known, picture, None, pooled=False)
-        ones = torch.ones(*known.shape[:2], 1)
-        span = self.pack_picture(ones, picture, torch.zeros(1), pooled)[:, 0] > 0
+        known = torch.column_stack([places, boxes]).unflatten(0, (-1, n))
+        packed = self.pack_picture(known, picture, None, pooled=False)  # [N, 6] before pooling
+        marks = self.pack_picture(torch.ones(*known.shape[:2], 1), picture, torch.zeros(1), pooled)
+        span = marks[:, 0] > 0.5
 
-        rows = int((~span).sum())
-        columns = (int(span.sum()) - n) // max(rows, 1)
-        unit, patch = single[:, :2].long().T
-        if n + rows * columns < len(single):  # scaled down: the details are one unit
-            unit, patch = (torch.arange(n + rows * columns) >= n).long(), patch[:0]
-            patch = torch.cat([torch.arange(n), torch.zeros_like(unit[n:])])
-        layout = whole
+        details, rows = int(span.sum()) - n, int((~span).sum())
+        unit, patch = packed[:, :2].long().T
+        if details < len(packed) - n:  # scaled down: no longer patches of a tile
+            unit, patch = (torch.cat([x[:n], x[n].expand(details)]) for x in (unit, patch))
         if rows:  # a strip so narrow that it is less than a row has no details
-            detail = TokenLayout.square_crop(1, 1, (rows, columns), image + 1)
-            low, high = single[n:, 2:4].amin(0), single[n:, 4:].amax(0)
+            detail = TokenLayout.square_crop(1, 1, (rows, details // rows), image + 1)
+            low, high = packed[n:, 2:4].amin(0), packed[n:, 4:].amax(0)
             box = low.repeat(2) + detail.box * (high - low).repeat(2)
             # Of a patch that is partly margin, the picture's part counts.
-            layout = TokenLayout.cat([whole, replace(detail, box=box.clamp(0, 1))])
-        return PicturePlan(layout, unit, patch, span, 1 + len(tiling))
+            whole = TokenLayout.cat([whole, replace(detail, box=box.clamp(0, 1))])
+        return PicturePlan(whole, unit, patch, span, 1 + len(tiling))
 
     def pixels(self, prepared: Prepared) -> Tensor:
         """The whole picture and its tiles, picture by picture."""
