@@ -24,6 +24,7 @@ from page import (
     engine,
     examples,
     figures,
+    files,
     inspect,
     learn,
     panels,
@@ -44,6 +45,7 @@ LAUNCH = {
 PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK = {"queue": False, **PRIVATE}
 CHECKED = {"concurrency_id": "files", "concurrency_limit": 2, **PRIVATE}  # queued: errors show
+DRAWN = {"concurrency_id": "drawing", "concurrency_limit": 2, **PRIVATE}  # what takes seconds
 
 
 def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Blocks:
@@ -73,13 +75,14 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             with gr.Tab("Compare", id="compare") as compare_tab:
                 several = compare.build()
             with gr.Tab("Inspect", id="inspect") as inspect_tab:
-                inspected = inspect.build()
+                inspected = inspect.build(model)
             with gr.Tab("Figures", id="figures") as figures_tab:
                 gallery = figures.build()
             with gr.Tab("Efficiency", id="efficiency") as efficiency_tab:
                 charts = efficiency.build()
             with gr.Tab("Learn", id="learn"):
-                learn.build(model)
+                lessons = learn.build(model, prepared)
+        made = files.build()
         api.build(model, **slot)
         visit = Visit(c, a, several, prepared)
         looks, results = [shown, *several.looks], [several.status, *several.outputs]
@@ -147,13 +150,36 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             several.outputs,
             **QUICK,
         )
-        inspect_tab.select(inspect.draw, shown, inspected, **QUICK)
-        figures_tab.select(figures.draw, shown, gallery, **QUICK)
+        inspect_tab.select(inspected.draw, shown, inspected.outputs, **QUICK)
+        figures_tab.select(gallery.draw, shown, gallery.outputs, **DRAWN)
         efficiency_tab.select(efficiency.draw, shown, charts, **QUICK)
+
+        # Asking again without some patches, or with them, in the same slot.
+        inspected.view.again(None, None, inspected.stop, js=inspect.SHOW_STOP)
+        forcing = inspected.view.again(
+            inspected.ask_again,
+            shown,
+            inspected.outputs,
+            show_progress="minimal",
+            show_progress_on=inspected.again,
+            api_visibility="private",
+            **slot,
+        )
+        forcing.failure(inspected.settle, shown, inspected.outputs[:3], **QUICK)
+        inspected.stop.click(None, None, None, cancels=forcing)
+        inspected.back.click(inspected.go_back, shown, inspected.outputs, **QUICK)
+
+        # Saving what is drawn only when it is wanted.
+        files.hand_over(inspected.view.save, inspected.save, shown, made, **DRAWN)
+        for card in gallery.cards.values():
+            files.hand_over(card.saves.select, figures.save, shown, made, **DRAWN)
 
         # Choosing: examples, files, methods.
         everything = [*a.outputs, *c.outputs]
         c.strip.select(visit.open_example, [shown, c.model], everything, **QUICK)
+        opened = lessons.select(visit.open_lesson, [shown, c.model], everything, **QUICK)
+        led = opened.success(inspected.lead, shown, inspected.outputs, **QUICK)
+        led.success(inspect.go_there, None, tabs, js=inspect.TO_TOP, **QUICK)
         a.open_trace.upload(visit.open_trace, [a.open_trace, shown, c.model], everything, **CHECKED)
         uploaded = c.picture.upload(
             visit.check_picture, [c.picture, shown], None, preprocess=False, **CHECKED

@@ -13,6 +13,7 @@ from page.shown import Added, Shown
 from page.views import data_url
 
 FOLDER = Path(__file__).parents[1] / "assets" / "examples"
+METHOD = "libra"  # of the answers that the examples open with
 THUMBNAIL = 128  # pixels of a side
 
 
@@ -28,13 +29,19 @@ class Example:
     more: Sequence[Path] = ()  # further pictures
     video: Path | None = None  # of which `image` is a frame
 
-    def trace(self) -> Trace | None:
-        """The stored trace of its answer, if there is one."""
-        return _stored(self.image.with_suffix(".trace.zip"))
+    def file(self, method: str = METHOD) -> Path:
+        """Where the trace of its answer under a method is stored, if it is."""
+        middle = "" if method == METHOD else f".{method}"
+        return self.image.with_suffix(f"{middle}.trace.zip")
+
+    def trace(self, method: str = METHOD) -> Trace | None:
+        """The stored trace of its answer under a method, if there is one."""
+        file = self.file(method)
+        return Trace.load(file) if file.exists() else None
 
     def vanilla(self) -> Trace | None:
         """The same without compression, if it is stored."""
-        return _stored(self.image.with_suffix(".vanilla.trace.zip"))
+        return self.trace("vanilla")
 
     def files(self) -> list[Path]:
         """What has to be there."""
@@ -83,7 +90,3 @@ def _example(
     """One entry of `examples.json`, its files in the folder."""
     film = folder / video if video else None
     return Example(folder / image, more=tuple(folder / name for name in more), video=film, **words)
-
-
-def _stored(path: Path) -> Trace | None:
-    return Trace.load(path) if path.exists() else None

@@ -1,44 +1,119 @@
 """The Figures tab: every figure that the trace gives, to look at and to download."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import gradio as gr
 
 import viz
+from libra.report import as_csv
 from libra.trace import Trace
-from page import texts, views
+from page import files, panels, texts, views
+from page.errors import explained
 from page.shown import Shown
 
+# A click on a format becomes the component's select event.
+JS = """element.addEventListener("click", ({target: {dataset}}) => {
+  if (dataset.kind) trigger("select", {figure: dataset.figure, kind: dataset.kind});
+})"""
 
-def build() -> list[gr.components.Component]:
-    """Place one card per figure: a note for what is missing, and the picture."""
+
+@dataclass(frozen=True)
+class Card:
+    """One figure: why there is none, or the picture and the files of it."""
+
+    note: gr.HTML
+    picture: gr.Image
+    saves: gr.HTML
+
+
+@dataclass(frozen=True)
+class FiguresTab:
+    """Components of the tab: a card per figure, by its name."""
+
+    status: gr.HTML
+    cards: dict[str, Card]
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """What `draw` fills."""
+        cards = [c for card in self.cards.values() for c in (card.note, card.picture, card.saves)]
+        return [self.status, *cards]
+
+    def draw(self, shown: Shown) -> Iterator[dict]:
+        """The figures of the current answer, one after the other.
+
+        What its trace cannot give says why; nothing is drawn twice.
+        """
+        trace, specs = shown.trace, list(viz.FIGURES.values())
+        if trace is None or shown.drawn is trace:
+            return
+        for i, spec in enumerate(specs, 1):
+            status = panels.note(texts.DRAWING.format(i, len(specs)) if i < len(specs) else "")
+            yield self._fill(spec, trace) | {self.status: status}
+            if shown.trace is not trace:
+                return  # another answer has come up meanwhile
+        shown.drawn = trace
+
+    def _fill(self, spec: viz.FigureSpec, trace: Trace) -> dict:
+        """One card."""
+        card, missing = self.cards[spec.name], spec.missing(trace)
+        if missing:
+            return {
+                card.note: gr.HTML(f'<p class="empty">{missing}</p>', visible=True),
+                card.picture: gr.Image(visible=False),
+                card.saves: gr.HTML(visible=False),
+            }
+        path = views.save_figure(spec.function(trace), views.file_name(trace, spec.name))
+        return {
+            card.note: gr.HTML(visible=False),
+            card.picture: gr.Image(path, visible=True),
+            card.saves: gr.HTML(visible=True),
+        }
+
+
+def save(shown: Shown, event: gr.EventData) -> str:
+    """One figure of the current answer as a file to print, or the numbers behind it."""
+    with explained():
+        spec, trace = viz.FIGURES[event.figure], shown.trace
+        path = files.new(f"{trace.method}-{spec.name}", event.kind, kinds(spec.name))
+        if event.kind == "csv":
+            path.write_text(as_csv(viz.NUMBERS[spec.name](trace)), "utf-8")
+        else:
+            viz.save(spec.function(trace), path)
+        return str(path)
+
+
+def kinds(figure: str) -> tuple[str, ...]:
+    """The formats that a figure is saved in."""
+    return (*viz.FORMATS, *(("csv",) if figure in viz.NUMBERS else ()))
+
+
+def build() -> FiguresTab:
+    """Place one card per figure."""
     gr.HTML(f'<p class="lead">{texts.FIGURES}</p>')
-    cards = []
+    status = gr.HTML(panels.note(""), elem_id="figures-status")
     with gr.Row(elem_id="gallery"):
-        for spec in viz.FIGURES.values():
-            with gr.Column(elem_classes="figure", min_width=460):
-                gr.HTML(f"<h3>{spec.title}</h3><p>{spec.explanation}</p>")
-                cards.append(gr.HTML(visible=False))
-                cards.append(
-                    gr.Image(
-                        show_label=False,
-                        format="png",
-                        interactive=False,
-                        buttons=["download", "fullscreen"],
-                        alt_text=f"{spec.title}. {spec.explanation}",
-                    )
-                )
-    return cards
+        return FiguresTab(status, {spec.name: _card(spec) for spec in viz.FIGURES.values()})
 
 
-def draw(shown: Shown) -> list:
-    """The figures of the current answer; what its trace cannot give says why."""
-    if shown.trace is None:
-        return [gr.skip()] * 2 * len(viz.FIGURES)
-    return [update for spec in viz.FIGURES.values() for update in _draw_card(spec, shown.trace)]
-
-
-def _draw_card(spec: viz.FigureSpec, trace: Trace) -> tuple[gr.HTML, gr.Image]:
-    missing = spec.missing(trace)
-    if missing:
-        return gr.HTML(f'<p class="empty">{missing}</p>', visible=True), gr.Image(visible=False)
-    path = views.save_figure(spec.function(trace), views.file_name(trace, spec.name))
-    return gr.HTML(visible=False), gr.Image(path, visible=True)
+def _card(spec: viz.FigureSpec) -> Card:
+    with gr.Column(elem_classes="figure", min_width=460):
+        gr.HTML(f"<h3>{spec.title}</h3><p>{spec.explanation}</p>")
+        note = gr.HTML(visible=False)
+        picture = gr.Image(
+            show_label=False,
+            format="png",
+            interactive=False,
+            buttons=["fullscreen"],
+            alt_text=f"{spec.title}. {spec.explanation}",
+        )
+        buttons = "".join(
+            f'<button type="button" data-figure="{spec.name}" data-kind="{kind}" '
+            f'aria-label="Save {spec.title} as {kind.upper()}">{kind.upper()}</button>'
+            for kind in kinds(spec.name)
+        )
+        saves = gr.HTML(
+            f'<div class="saves">{texts.SAVE} {buttons}</div>', js_on_load=JS, visible=False
+        )
+        return Card(note, picture, saves)

@@ -1,21 +1,142 @@
-"""The Inspect tab: one interactive view of where every visual token went, and why."""
+"""The Inspect tab: where every visual token went, and why; and the answer without some of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import gradio as gr
 
-from libra import methods
-from page import texts
+from libra.errors import InputError
+from libra.trace import Trace
+from page import engine, files, plan, texts
+from page.again import Again, panel, request_of
+from page.errors import explained
 from page.shown import Shown
 from viz import inspector
 
+# The new question is asked at the foot of the inspector and answered at its head.
+SHOW_STOP = """() => {
+  document.querySelector("#inspect-top").scrollIntoView({behavior: "smooth"});
+  return {visible: true, __type__: "update"};
+}"""
 
-def build() -> gr.HTML:
-    """Place the inspector; it fills when its tab is opened."""
-    gr.HTML(f'<p class="lead">{texts.INSPECT}</p>')
-    return gr.HTML(None, elem_id="inspector", **inspector.component())
+TO_TOP = "() => { scrollTo({top: 0}); return []; }"
 
 
-def draw(shown: Shown) -> dict:
-    """The current answer and what it has been compared with, as the inspector's data."""
+@dataclass(frozen=True)
+class InspectTab:
+    """Components of the tab, and the models that can be asked again."""
+
+    again: gr.HTML
+    stop: gr.Button
+    back: gr.Button
+    view: gr.HTML
+    models: dict[str, str]  # by the title that a trace knows them under
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """What `draw` fills."""
+        return [self.again, self.stop, self.back, self.view]
+
+    def draw(self, shown: Shown) -> dict:
+        """The answers that are compared, the current one first; nothing where they are shown."""
+        traces = named(shown)
+        if not traces or [*map(id, traces.values())] == [*map(id, shown.inspected.values())]:
+            return gr.skip()
+        return self.show(shown)
+
+    def lead(self, shown: Shown) -> dict:
+        """The answers that are compared, with the guided tour of the current one."""
+        return self.show(shown, tour=True)
+
+    def show(self, shown: Shown, tour: bool = False) -> dict:
+        """The answers that are compared."""
+        shown.inspected = named(shown) or shown.inspected  # a comparison may have just begun
+        ask = next(iter(shown.inspected.values())).model in self.models
+        view = inspector.view(shown.inspected, ask=ask, tour=tour)
+        return self.settle(shown) | {self.view: view}
+
+    def ask_again(self, shown: Shown, event: gr.EventData) -> Iterator[dict]:
+        """Ask what one of the answers was an answer to, with the selected patches forced.
+
+        What is inspected stays until the new answer is complete.
+        """
+        with explained():
+            before = self._inspected(shown, event.trace)
+            if shown.again is not None and before is shown.again.after:
+                before = shown.again.before  # forced patches do not add up
+            if before.model not in self.models:
+                raise InputError(texts.AGAIN_ELSEWHERE.format(before.model))
+            again = Again.of(before, event.how, event.patches)
+            request = again.request(shown.asked.get(before.method) or request_of(before))
+            yield {self.again: panel(again)}
+            for result in engine.compare(self.models[before.model], [request]):
+                if result.error:
+                    raise InputError(result.error)
+                if result.trace is None:
+                    yield {self.again: panel(again, result.text)}
+            if len(result.trace.layout) != len(before.layout):
+                raise InputError(texts.AGAIN_IN_PART)
+            if any(trace is before for trace in named(shown).values()):  # nothing else came up
+                shown.again = replace(again, after=result.trace)
+            yield self.show(shown)
+
+    def settle(self, shown: Shown) -> dict:
+        """Both answers if there are two, and the way back; nothing is being asked."""
+        there = shown.again is not None
+        return {
+            self.again: panel(shown.again) if there else "",
+            self.stop: gr.Button(visible=False),
+            self.back: gr.Button(visible=there),
+        }
+
+    def go_back(self, shown: Shown) -> dict:
+        """Show the answer as it was, without the new one."""
+        shown.again = None
+        return self.show(shown)
+
+    def save(self, shown: Shown, event: gr.EventData) -> str:
+        """One of the answers as a web page that works offline, or as an animation."""
+        with explained():
+            trace = self._inspected(shown, event.trace)
+            path = files.new(trace.method, event.format, FORMATS)
+            if event.format == "html":
+                path.write_text(inspector.document({event.trace: trace} | shown.inspected), "utf-8")
+            else:
+                inspector.save_animation(trace, path)
+            return str(path)
+
+    def _inspected(self, shown: Shown, name: str) -> Trace:
+        """The answer of that name."""
+        if name not in shown.inspected:
+            raise InputError(texts.INSPECTED_NO_MORE)
+        return shown.inspected[name]
+
+
+def go_there() -> gr.Tabs:
+    """Open the tab."""
+    return gr.Tabs(selected="inspect")
+
+
+FORMATS = ("html", *inspector.FORMATS)
+
+
+def named(shown: Shown) -> dict[str, Trace]:
+    """The answers that are compared by name: the newest first, then the current one."""
     results = sorted(shown.compared.values(), key=lambda r: r.trace is not shown.trace)
-    traces = {methods.get(r.method).title: r.trace for r in results if r.trace is not None}
-    return inspector.view(traces) if traces else gr.skip()
+    traces = {plan.title(r.method): r.trace for r in results if r.trace is not None}
+    if shown.again is None:
+        return traces
+    before = plan.title(shown.again.before.method)
+    return {shown.again.name: shown.again.after, before: shown.again.before} | traces
+
+
+def build(model: str) -> InspectTab:
+    """Place the inspector of a page with that model; it fills when its tab is opened."""
+    gr.HTML(f'<p class="lead">{texts.INSPECT}</p>', elem_id="inspect-top")
+    with gr.Column(elem_id="again-place"):
+        again = gr.HTML("", elem_id="again")
+        with gr.Row(elem_id="again-buttons"):
+            stop = gr.Button("Stop", visible=False, size="sm", elem_id="again-stop")
+            back = gr.Button(texts.BACK, visible=False, size="sm", elem_id="again-back")
+    view = gr.HTML(None, elem_id="inspector", **inspector.component())
+    return InspectTab(again, stop, back, view, dict(engine.choices(model)))

@@ -1,21 +1,45 @@
-"""The Learn tab: the idea, the methods, the terms, and what the model at hand knows."""
+"""The Learn tab: lessons, the idea, the methods, the terms, and what the model at hand knows."""
 
+from collections.abc import Sequence
 from html import escape
+from typing import NamedTuple
 
 import gradio as gr
 
 from libra import methods, models
 from page import diagrams, engine, knowledge, panels, plan, texts
+from page.examples import Example
 
 
-def build(model: str) -> None:
-    """Place the sections."""
+class Lesson(NamedTuple):
+    """The stored answer of one method to the question of an example."""
+
+    method: str
+    example: Example
+
+
+def lessons(examples: Sequence[Example]) -> list[Lesson]:
+    """A lesson per method, in the order of the page, on the first example that has its answer."""
+    ready = {m: [e for e in examples if e.file(m).exists()] for m in _order()}
+    return [Lesson(method, stored[0]) for method, stored in ready.items() if stored]
+
+
+def build(model: str, examples: Sequence[Example]) -> gr.HTML:
+    """Place the sections; the one that comes back holds the lessons to pick from."""
+    prepared = lessons(examples)
     with gr.Row(elem_id="learn"), gr.Column():
         gr.HTML(_section("The idea", texts.IDEA))
+        picker = gr.HTML(
+            _section("Lessons", _lessons(prepared)),
+            js_on_load=panels.PICKS,
+            elem_id="lessons",
+            visible=bool(prepared),
+        )
         gr.HTML(_section("The methods", _methods()))
         gr.HTML(_section("What the model knows", knows(model)))
         gr.HTML(_section("Other models", other_models(model)))
         gr.HTML(_section("Terms", _glossary()))
+    return picker
 
 
 def knows(model: str) -> str:
@@ -50,6 +74,23 @@ def other_models(model: str) -> str:
 
 def _section(title: str, body: str) -> str:
     return f'<section class="lesson"><h2>{title}</h2>{body}</section>'
+
+
+def _lessons(prepared: Sequence[Lesson]) -> str:
+    """A button per lesson."""
+    pictures = {e.image: e.thumbnail() for e in {lesson.example for lesson in prepared}}
+    buttons = "".join(
+        f'<button type="button" data-pick="{i}"><img src="{pictures[example.image]}" alt="" '
+        f'width="44" height="44"><span><b>{escape(methods.get(method).title)}</b>'
+        f"{texts.GROUPS[plan.group(method)]}</span></button>"
+        for i, (method, example) in enumerate(prepared)
+    )
+    return f'<p>{texts.LESSONS}</p><div class="lessons">{buttons}</div>'
+
+
+def _order() -> list[str]:
+    """All methods in the order of the page."""
+    return [name for names in plan.grouped().values() for name in names]
 
 
 def _methods() -> str:

@@ -174,20 +174,20 @@ def shown(word: str) -> str:
 def streaming(question: str, text: str, status: str) -> str:
     """The answer while it grows; it takes the room that the finished one will need."""
     words = f'<p class="words">{escape(text)}<i class="caret"></i></p>'
-    return _answer(question, words + _rivals(()), status)
+    return _answer(question, words + rivals(()), status)
 
 
 def answer(trace: Trace | None, chosen: int = 0, status: str = "") -> str:
     """The finished answer: each word a button that shows where the model looked for it."""
     if trace is None:
-        return _answer("", f'<p class="empty">{texts.EMPTY_ANSWER}</p>' + _rivals(()), status)
+        return _answer("", f'<p class="empty">{texts.EMPTY_ANSWER}</p>' + rivals(()), status)
     words = "".join(
         f'<button data-pick="{i}" aria-pressed="{str(i == chosen).lower()}" '
         f'title="{percent(word.probability)} sure">{escape(shown(word.text))}</button>'
         for i, word in enumerate(trace.words)
     )
-    rivals = _rivals(trace.words[chosen].top if trace.words else ())
-    return _answer(trace.question, f'<p class="words">{words}</p>{rivals}', status)
+    weighed = rivals(trace.words[chosen].top if trace.words else ())
+    return _answer(trace.question, f'<p class="words">{words}</p>{weighed}', status)
 
 
 def _answer(question: str, body: str, status: str) -> str:
@@ -197,12 +197,11 @@ def _answer(question: str, body: str, status: str) -> str:
     )
 
 
-def _rivals(top: Sequence[tuple[str, float]]) -> str:
+def rivals(top: Sequence[tuple[str, float]], label: str = texts.RIVALS) -> str:
     """The most probable words at one place of the answer."""
     rows = "".join(
         f"<li><span>{escape(shown(text))}</span>"
         f'<i style="--share:{p:.3f}"></i><b>{percent(p)}</b></li>'
         for text, p in top
     )
-    label = texts.RIVALS if top else ""
-    return f'<p class="note">{label}</p><ol class="rivals">{rows}</ol>'
+    return f'<p class="note">{label if top else ""}</p><ol class="rivals">{rows}</ol>'

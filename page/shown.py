@@ -1,11 +1,17 @@
 """What one visitor looks at."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from libra.trace import Trace
 from libra.video import FRAMES, Clip
 from page import texts
+
+if TYPE_CHECKING:
+    from page.again import Again
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,24 @@ class Shown:
     picture: str | None = None  # the last readable picture in the control
     added: Added = Added()  # what the question is about besides it
     compared: dict[str, Result] = field(default_factory=dict)  # by method, in the order of the page
-    before: dict[str, Result] = field(default_factory=dict)  # the comparison before a running one
+    asked: dict[str, dict] = field(default_factory=dict)  # by method, what was asked of the model
+    before: tuple[dict, dict] = ({}, {})  # both of these before a running comparison
+    inspected: dict[str, Trace] = field(default_factory=dict)  # by name, what the Inspect tab shows
+    drawn: Trace | None = None  # whose figures the Figures tab shows
+    again: Again | None = None  # one of the answers, and the one with some patches forced
 
-    def show(self, trace: Trace, vanilla: Trace | None = None) -> None:
-        """Take in a new trace; the stage stays where it is if the trace has it."""
+    def show(
+        self, trace: Trace, vanilla: Trace | None = None, requests: Sequence[dict] = ()
+    ) -> None:
+        """Take in a new trace; the stage stays where it is if the trace has it.
+
+        Args:
+            trace: the new one.
+            vanilla: the same without compression, if it is there already.
+            requests: what the model was asked for them; none where they are stored ones.
+        """
         self.trace, self.word = trace, 0
+        self.asked = {request["method"]: request for request in requests}
         self.stage = min(self.stage, len(trace.events))
         self.image = min(self.image, len(trace.images) - 1)
         self.overlay = self.overlay if self.overlay in overlays(trace) else "fate"
@@ -70,18 +89,23 @@ class Shown:
 
     def measure(self, vanilla: Trace | None) -> None:
         """Take in vanilla's trace of the same inputs, and compare the two."""
-        self.vanilla = vanilla
+        self.vanilla, self.again = vanilla, None
         pair = [trace for trace in (vanilla, self.trace) if trace is not None]
         self.compared = {t.method: Result(t.method, t.answer, t) for t in pair}
 
-    def begin(self, results: dict[str, Result]) -> None:
+    def begin(self, results: dict[str, Result], requests: Sequence[dict] = ()) -> None:
         """A comparison starts; `results` fill up while it runs."""
-        self.before, self.compared = self.compared, results
+        self.before = self.compared, self.asked
+        self.compared = results
+        self.asked = {request["method"]: request for request in requests}
 
     def settle(self) -> None:
         """A comparison ended early: keep what is complete, or else what was there before."""
         done = {name: result for name, result in self.compared.items() if result.complete}
-        self.compared = done or self.before
+        if done:
+            self.compared, self.again = done, None
+        else:
+            self.compared, self.asked = self.before
 
     @property
     def traces(self) -> list[Trace]:

@@ -138,9 +138,32 @@ MEASURED = (
     "measured here, once for each method."
 )
 INSPECT = (
-    "Point at a patch, a bar or a token: every view shows where it went, and why. Click to hold it."
+    "Point at a patch, a bar or a token: every view shows where it went, and why. Click to hold. "
+    "Select patches to ask again with or without them."
 )
-FIGURES = "Every figure that the current answer gives. The arrow in a corner saves it as PNG."
+# Asking again: how patches are forced.
+AGAIN = {"keep": "{} kept", "drop": "{} dropped", "only": "all but {} dropped"}
+AS_IT_WAS = "As it was"
+ASKING_AGAIN = "Asking again …"
+AGAIN_SAME = "Both say the same. The chances may have moved: compare the lists."
+AGAIN_DIFFERS = "The answers part at word {}."
+AGAIN_WEIGHED = "Word {}, and what else the model weighed there:"
+AGAIN_UNCLEAR = "These are no patches to keep or drop: select some in the picture."
+AGAIN_NOTHING = "No patch is selected: mark some with Box or Brush, or click with Ctrl."
+AGAIN_COUNT = (
+    "This answer kept {} tokens, a fixed number, so no patch can be kept on top: set a ratio "
+    "instead, ask, and try again."
+)
+AGAIN_ELSEWHERE = "This answer is from {}, which this page does not run: ask on the Ask tab first."
+AGAIN_IN_PART = "The trace holds only a part of the video: ask on the Ask tab first."
+BACK = "Back to the answer as it was"
+INSPECTED_NO_MORE = "This answer has given way to another one: open the tab again."
+FIGURES = (
+    "Every figure that the current answer gives, to look at, to print (PNG, SVG, PDF), and with "
+    "the numbers behind it (CSV)."
+)
+DRAWING = "Drawing: {} of {} …"
+SAVE = "Save"
 EFFICIENCY = "What compression saves: by the papers' formula, and by the clock of this machine."
 CHARTS = (
     ("Visual tokens per layer", "Each step down is a compression layer; the rest works on less."),
@@ -184,7 +207,7 @@ PAPERS = {
     "prumerge": _section(_PRUMERGE, "3.2"),
     "prumerge+": _section(_PRUMERGE, "3.4"),
     "visionzip": _section(_ARXIV + "2412.04467", "3.2"),
-    "fastervlm": _ARXIV + "2412.01818",
+    "fastervlm": _section(_ARXIV + "2412.01818", "4"),
     "divprune": _section(_ARXIV + "2503.02175", "3"),
     "tome": _section(_ARXIV + "2210.09461", "3"),
     "evit": _section(_ARXIV + "2202.07800", "3.2"),
@@ -204,6 +227,10 @@ drops the rest; <b>merging</b> folds them into tokens that stay, so that less is
 <p>On the Ask tab, move <b>Stage</b> and watch the patches go; choose <b>Importance</b> to see what
 decided it.</p>"""
 
+LESSONS = (
+    "Each opens a stored answer in the inspector and leads through it step by step. Nothing is "
+    "computed, and you can leave the path at any time."
+)
 PRESETS = "As in the papers:"
 DIAGRAM = (
     "Each diagram is the method itself at work on sixteen toy tokens: colour is content, the bar "

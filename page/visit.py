@@ -7,7 +7,7 @@ import gradio as gr
 
 from libra.media import load_image
 from libra.trace import Trace
-from page import engine, knowledge, media, panels, plan, texts, views
+from page import engine, knowledge, learn, media, panels, plan, texts, views
 from page.ask import AskTab
 from page.compare import OWN, CompareTab
 from page.controls import Controls
@@ -40,7 +40,8 @@ class Visit:
                     yield self._growing(request, progress.text, texts.ANSWERING)
                 elif trace is None:
                     trace = progress.trace
-                    shown.show(trace)
+                    asked = plan.comparison(request, ["vanilla", trace.method], {})
+                    shown.show(trace, requests=asked)
                     yield self.tab.draw(shown, texts.MEASURING)
                 elif shown.trace is not trace:
                     return  # an example or a file has been opened since: its numbers stay
@@ -75,7 +76,7 @@ class Visit:
             yield {self.several.status: panels.note(texts.READING)}
             for i, result in enumerate(engine.compare(model, requests)):
                 if not i:  # nobody can have complained about picture or question
-                    shown.begin(results)
+                    shown.begin(results, requests)
                     yield self.several.start(list(results.values()))
                 results[result.method] = result
                 so_far = list(results.values())
@@ -133,6 +134,13 @@ class Visit:
         if trace is None:
             return filled
         shown.show(trace, example.vanilla())
+        return filled | self._stored(shown, model, texts.FROM_EXAMPLE)
+
+    def open_lesson(self, shown: Shown, model: str, event: gr.EventData) -> dict:
+        """Show the stored answer of a lesson."""
+        method, example = learn.lessons(self.examples)[event.index]
+        filled = self._fill_example(shown, example)
+        shown.show(example.trace(method), example.vanilla())
         return filled | self._stored(shown, model, texts.FROM_EXAMPLE)
 
     def open_trace(self, file: str, shown: Shown, model: str) -> dict:

@@ -11,7 +11,7 @@ from tests.conftest import QUESTION, make_image
 
 
 def prepare_examples(folder: Path, model: str) -> Path:
-    """Two examples; the first has stored traces."""
+    """Two examples; the first has stored traces of three methods."""
     lvlm = engine.load(model)
     entries = []
     for i, name in enumerate(("first", "second")):
@@ -27,7 +27,8 @@ def prepare_examples(folder: Path, model: str) -> Path:
         )
     request = {"images": [folder / "first.png"], "question": QUESTION, "max_new_tokens": 4}
     lvlm.answer(**request).trace.save(folder / "first.trace.zip")
-    lvlm.answer(**request, method="vanilla").trace.save(folder / "first.vanilla.trace.zip")
+    for method in ("vanilla", "fastv"):
+        lvlm.answer(**request, method=method).trace.save(folder / f"first.{method}.trace.zip")
     (folder / "examples.json").write_text(json.dumps(entries))
     return folder
 

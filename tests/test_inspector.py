@@ -12,6 +12,7 @@ from make_trace import make_trace, photo
 from PIL import Image
 
 from libra import methods
+from libra.detail import Detail, Similarity
 from libra.errors import InputError
 from libra.methods import Tokens
 from libra.reduction import Fate, Reduction
@@ -45,6 +46,15 @@ def vanilla():
 def unpack(text: str) -> np.ndarray:
     kind, data = text.split(":")
     return np.frombuffer(base64.b64decode(data), f"<{kind}")
+
+
+def in_full(trace: Trace) -> Trace:
+    """The same with the similarities of all pairs of tokens before each event."""
+    alike = {
+        i: Similarity.of(torch.randn(event.reduction.n_in, 8))
+        for i, event in enumerate(trace.events)
+    }
+    return replace(trace, detail=Detail(encoder={}, matrices={}, heads=[], similarity=alike))
 
 
 def decide(method: str, n: int = 40, seed: int = 0, **params) -> tuple[Trace, Tokens]:
@@ -226,6 +236,18 @@ def test_what_can_be_decided_again(method, params, keep, rest, more):
         assert can["negative"] == lost
 
 
+def test_similarities_are_stored_as_far_as_there_is_room(libra):
+    (shown,) = inspector.view({"it": in_full(libra)})["traces"]
+    for decision, event in zip(shown["decisions"], libra.events, strict=True):
+        n, pairs = event.reduction.n_in, decision["pairs"]
+        assert pairs["n"] == n and len(unpack(pairs["codes"])) == n * (n - 1) // 2
+    large = in_full(make_trace("libra", grid=(33, 33), n_layers=6))
+    (shown,) = inspector.view({"it": large})["traces"]
+    assert [d["pairs"] is None for d in shown["decisions"]] == [False, True, True]
+    (bare,) = inspector.view({"it": libra})["traces"]
+    assert all(decision["pairs"] is None for decision in bare["decisions"])
+
+
 @pytest.mark.parametrize("method", ["turbo", "random", "vanilla", "divprune"])
 def test_other_decisions_cannot_be_taken_again(method):
     trace, _ = decide(method)
@@ -310,7 +332,7 @@ def exported(tmp_path_factory):
     """A file as a teacher would make it: a full-size answer beside the plain model's."""
     path = tmp_path_factory.mktemp("export") / "answer.html"
     words = "a woman in a dark uniform with four rows of ribbons stands before a flag and looks on"
-    trace = make_trace("libra", layers=(7, 15, 23), n_layers=32, answer=words)
+    trace = in_full(make_trace("libra", layers=(7, 15, 23), n_layers=32, answer=words))
     plain = make_trace("vanilla", n_layers=32, answer=words)
     trace = replace(trace, question="</script><b>Who?</b>")
     inspector.export_html(trace, plain, path=path)

@@ -1,6 +1,7 @@
 """The inspector in headless Chromium: the stand-alone file opened from disk, and inside Gradio."""
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from make_trace import make_trace, photo
 
 from libra import methods
+from libra.detail import Detail, Similarity
 from libra.methods import Tokens
 from libra.reduction import Fate
 from libra.trace import Event, Trace
@@ -419,6 +421,78 @@ def test_another_count_of_fastv_is_complete(open_file, fastv):
     expect(page.locator(".i-whatif .i-result")).to_contain_text("kept 30 (−42)")
 
 
+def decided_in_full(**params) -> tuple[Trace, Tokens]:
+    """The same with the similarities of all pairs of tokens stored."""
+    trace, tokens = decided(**params)
+    alike = {0: Similarity.of(tokens.hidden)}
+    detail = Detail(encoder={}, matrices={}, heads=[], similarity=alike)
+    return replace(trace, detail=detail), tokens
+
+
+@pytest.mark.parametrize(
+    ("params", "change"),
+    [
+        ({}, {"keep": 1}),
+        ({}, {"keep": 20}),
+        ({}, {"keep": 29, "tau": 0.2}),  # the ratio of 80 %
+        ({}, {"keep": 48, "tau": 0.9}),
+        ({}, {"keep": 100, "eta": 0.002}),
+        ({}, {"keep": 144}),
+        ({"compensation": "none"}, {"keep": 40, "tau": 0.6}),
+        ({"identify": "topk"}, {"keep": 40}),
+        ({"merge": "positive"}, {"keep": 40}),
+        ({"merge": "average"}, {"keep": 40}),
+    ],
+)
+def test_another_ratio_is_decided_to_the_end_where_similarities_are_stored(
+    open_file, params, change
+):
+    trace, tokens = decided_in_full(**params)
+    page = open_file(trace)
+    run(page, "I.update({whatIf: argument})", change)
+    shown = situation(page)
+    again = methods.create("libra", **params | change).reduce(tokens)
+    expected = roots(again)
+    # Eight bits leave some doubt; whoever goes elsewhere must be within it.
+    cosine = torch.nn.functional.normalize(tokens.hidden, dim=-1)
+    cosine = cosine @ cosine.T
+    doubt = float(cosine.max() - cosine.min()) / 510 + 1e-6
+    targets = [p for p in range(N) if expected[p] == p]
+    assert [p for p in range(N) if shown["root"][p] == p] == targets
+    for p, root in enumerate(shown["root"]):
+        if root == expected[p]:
+            continue
+        best = float(cosine[p, targets].max())
+        to = best - doubt if root < 0 else float(cosine[p, root])
+        undecided = abs(best - params.get("tau", change.get("tau", 0.7))) <= doubt
+        assert undecided if (root < 0) != (expected[p] < 0) else to >= best - 2 * doubt
+    assert sum(a == b for a, b in zip(shown["root"], expected, strict=True)) >= 0.95 * N
+
+    weights = run(
+        page,
+        "const s = I.current().situation;"
+        " return Array.from(s.root, (r, p) => r === -1 ? 0 : s.weight(p))",
+    )
+    eta = change.get("eta", float(tokens.importance.mean()))
+    logits = tokens.importance / (torch.inf if params.get("merge") == "average" else eta)
+    for root in set(shown["root"]) - {-1}:
+        members = [p for p in range(N) if shown["root"][p] == root]
+        share = logits[members].softmax(0).tolist()
+        assert [weights[p] for p in members] == pytest.approx(share, abs=1e-6)
+
+
+def test_count_and_tau_can_be_moved_together_where_similarities_are_stored(open_file):
+    trace, _ = decided_in_full()
+    page = open_file(trace)
+    page.locator(".i-whatif input[name=keep]").fill("40")
+    page.locator(".i-whatif input[name=tau]").fill("0.2")
+    assert run(page, "return I.state.whatIf") == {"keep": 40, "tau": 0.2}
+    expect(page.locator(".i-whatif .i-note")).to_contain_text("8 bits")
+    expect(page.locator(".i-whatif label").first).to_contain_text("40 of 144, R = 72 %")
+    picture(page).hover(position=spot(page, 31))
+    expect(page.locator(".i-why")).to_contain_text(re.compile(r"nterval \d+: importance"))
+
+
 def test_tau_can_be_dragged_in_its_histogram(open_file):
     trace, tokens = decided(tau=0.7)
     page = open_file(trace)
@@ -506,6 +580,9 @@ def test_agreement_counts_who_keeps_what(open_file, libra, fastv):
             f"IoU {both / either:.2f}",
         ]
     )
+    page.locator(".i-answers label", has_text="FastV").click()  # its end beside the other's
+    expect(page.locator(".i-legend li").last).to_have_text(f"IoU {both / either:.2f}")
+    page.locator(".i-answers label", has_text="Libra").click()
     page.locator(".i-stages label").nth(1).click()
     a = libra.lineage(1).fate() == Fate.KEPT
     expect(page.locator(".i-legend li").last).to_have_text(
@@ -634,12 +711,16 @@ def test_gradio_shows_it_and_hears_it(chromium, libra, fastv):
         heard = gr.Textbox(elem_id="heard")
         other = gr.Button("Other")
         other.click(lambda: inspector.view({"FastV": fastv}, ask=True), None, view)
-        for name in ("keep", "drop", "only"):
 
-            def tell(event: gr.EventData, name=name):
-                return json.dumps([name, event.patches])
+        def tell(event: gr.EventData):
+            return json.dumps([event.trace, event.how, event.patches])
 
-            getattr(view, name)(tell, None, heard)
+        view.again(tell, None, heard)
+
+        def write(event: gr.EventData):
+            return json.dumps([event.trace, event.format])
+
+        view.save(write, None, heard)
 
         def see(event: gr.EventData):
             return json.dumps([event.trace, event.stage, event.overlay, event.word, event.patch])
@@ -658,7 +739,9 @@ def test_gradio_shows_it_and_hears_it(chromium, libra, fastv):
         heard = page.locator("#heard textarea")
         for label, name in (("Keep these", "keep"), ("Drop these", "drop"), ("Drop all", "only")):
             page.get_by_role("button", name=label).click()
-            expect(heard).to_have_value(json.dumps([name, [5, 8]]))
+            expect(heard).to_have_value(json.dumps(["Libra-Merging", name, [5, 8]]))
+        page.get_by_role("button", name="GIF").click()
+        expect(heard).to_have_value(json.dumps(["Libra-Merging", "gif"]))
         page.locator(".i-words button").nth(1).click()
         expect(heard).to_have_value(json.dumps(["Libra-Merging", 3, "attention", 1, -1]))
         page.get_by_role("button", name="Other").click()

@@ -5,8 +5,8 @@ for one `gr.HTML`), and `export_html` writes both into a single file that works 
 `save_animation` writes the tokens' way through the stages as a GIF or WebP.
 """
 
-from viz.inspector.animation import save_animation
+from viz.inspector.animation import FORMATS, save_animation
 from viz.inspector.data import view
-from viz.inspector.export import component, export_html
+from viz.inspector.export import component, document, export_html
 
-__all__ = ["component", "export_html", "save_animation", "view"]
+__all__ = ["FORMATS", "component", "document", "export_html", "save_animation", "view"]

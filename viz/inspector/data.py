@@ -27,17 +27,19 @@ from viz.inspector.decisions import measure, rule, what_if
 from viz.inspector.tours import tour
 from viz.strip import patch_colours
 
+MAX_PAIRS = 700_000  # stored similarities of all traces together: a third of it
 MAX_ATTENTION = 400_000  # stored attention values of all traces together: half a file's 3 MB
 ATTENTION_SCALE = 2.0**14  # half precision then holds rows of 1e-8
 QUALITY = 88  # of the pictures' JPEG
 
 
-def view(traces: Mapping[str, Trace], *, ask: bool = False) -> dict:
+def view(traces: Mapping[str, Trace], *, ask: bool = False, tour: bool = False) -> dict:
     """The inspector's data for one or several answers, ready for JSON.
 
     Args:
         traces: answers under the names that the view shows; the first is shown first.
-        ask: whether somebody listens to the events `keep`, `drop` and `only` and can ask again.
+        ask: whether somebody listens to the event `again` and can answer.
+        tour: whether to begin with the guided tour of the first answer.
 
     Raises:
         InputError: no trace at all.
@@ -45,14 +47,14 @@ def view(traces: Mapping[str, Trace], *, ask: bool = False) -> dict:
     if not traces:
         raise InputError("The inspector needs at least one trace.")
     pictures: dict[tuple, int] = {}  # equal pictures are stored once
-    budget = MAX_ATTENTION // len(traces)
-    shown = [_trace(name, trace, pictures, budget) for name, trace in traces.items()]
+    shown = [_trace(name, trace, pictures, len(traces)) for name, trace in traces.items()]
     sources = {pixels: image for t in traces.values() for pixels, image in _keyed(t)}
     return {
         "looks": looks(),
         "pictures": [_picture(sources[key]) for key in pictures],
         "traces": shown,
         "ask": ask,
+        "tour": tour,
     }
 
 
@@ -101,8 +103,9 @@ def _smallest(array: np.ndarray) -> np.dtype:
     return np.min_scalar_type(high if low >= 0 else min(low, -1 - high))
 
 
-def _trace(name: str, trace: Trace, pictures: dict[tuple, int], budget: int) -> dict:
-    layout = trace.layout
+def _trace(name: str, trace: Trace, pictures: dict[tuple, int], n_traces: int) -> dict:
+    """One answer; it takes its share of the room that a file of `n_traces` has."""
+    layout, pairs = trace.layout, _pairs(trace, MAX_PAIRS // n_traces)
     lineages = list(
         accumulate(
             (event.reduction for event in trace.events),
@@ -131,10 +134,13 @@ def _trace(name: str, trace: Trace, pictures: dict[tuple, int], budget: int) -> 
         "colour": packed(patch_colours(trace).round().astype(np.uint8)),
         "groupColour": packed(group_colours(trace).round().astype(np.uint8)),
         "stages": [_stage(*pair) for pair in zip(trace.stages, lineages, strict=True)],
-        "decisions": [_decision(trace, i, event) for i, event in enumerate(_events(trace))],
+        "decisions": [
+            _decision(trace, i, event) | {"pairs": pairs.get(i)}
+            for i, event in enumerate(_events(trace))
+        ],
         "counts": list(trace.counts),
         "stageAt": [stage_at(trace, layer) for layer in range(len(trace.counts))],
-        "attention": _attention(trace, budget),
+        "attention": _attention(trace, MAX_ATTENTION // n_traces),
         "tour": tour(trace),
     }
 
@@ -187,6 +193,18 @@ def _decision(trace: Trace, index: int, event: Event) -> dict:
         "rule": rule(event, previous),
         "whatIf": what_if(trace, event, previous),
     }
+
+
+def _pairs(trace: Trace, budget: int) -> dict[int, dict]:
+    """How alike the tokens before an event were, by its index, for as many as the budget allows."""
+    pairs, detail = {}, trace.detail
+    for i, alike in (detail.similarity if detail else {}).items():
+        budget -= len(alike.codes)
+        if budget < 0:
+            break
+        known = {"n": alike.n, "low": alike.low, "high": alike.high}
+        pairs[i] = known | {"codes": packed(alike.codes)}
+    return pairs
 
 
 def _attention(trace: Trace, budget: int) -> dict:

@@ -33,14 +33,16 @@ SCRIPTS = (
     "pointing.js",
     "inspector.js",
 )
-EVENTS = ("keep", "drop", "only", "select")  # what the page can listen to
+EVENTS = ("again", "save", "select")  # what the page can listen to
 
 
 def component() -> dict[str, object]:
     """Arguments of `gr.HTML` that make it an inspector; its value is what `view` returns.
 
-    The events `keep`, `drop` and `only` carry `patches`, the numbers of the selected patches;
-    `select` carries `trace`, `stage`, `overlay`, `word` and `patch` after each change of them.
+    All events carry `trace`, the name of the answer that is shown. `again` asks for another answer
+    with the selected `patches` forced: `how` is "keep", "drop" or "only", which drops all others.
+    `save` asks for a file in a `format`, "html", "gif" or "webp". `select` tells `stage`,
+    `overlay`, `word` and `patch` after each change of them.
     """
     page = """
 const inspector = createInspector(element.querySelector(".inspector"), trigger);

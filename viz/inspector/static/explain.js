@@ -96,7 +96,7 @@ function outcome(decision, t) {
 function byInterval(decision, t) {
   const { importance, similarity, best_target: best } = decision.evidence;
   const { rootOf } = decision.before;
-  if (decision.kept !== decision.whatIf.keep.kept)
+  if (decision.kept !== decision.whatIf.keep.kept && !comparable(decision))
     return `with ${decision.kept} targets it would be ${outcome(decision, t)}`;
   const { number, size, winner } = intervalOf(decision, t);
   const own = `interval ${number}: importance ${short(importance[t])}`;

@@ -65,6 +65,7 @@ function createInspector(root, emit = null) {
     });
     const look = { overlay: "fate", mode: "mean", tool: "point", ...state, selected };
     update({ ...look, ...fresh(0) });
+    if (raw.tour) visit(0);
     render();
   }
 
@@ -103,7 +104,7 @@ function createInspector(root, emit = null) {
       ...{ trace: mine, traces, others, other, stage, mode, decision, changed },
       ...{ looks, images, ask },
       situation: changed ? situationAfter(decision) : mine.stages[stage],
-      theirs: other?.stages[Math.min(stage, other.last)],
+      theirs: other?.stages[stage === mine.last ? other.last : Math.min(stage, other.last)],
       attention: mine.attention.words.length > 0 && attentionRow(mine, word, layer),
       guessing: guessing(),
     };
@@ -137,8 +138,14 @@ function createInspector(root, emit = null) {
     pick({ ...fresh(index), lock: state.lock });
   }
 
-  function ask(name) {
-    emit(name, { patches: [...state.selected].sort((a, b) => a - b) });
+  // Ask the page for another answer, with the selected patches forced, or for a file.
+  function ask(how) {
+    const patches = [...state.selected].sort((a, b) => a - b);
+    emit("again", { how, trace: trace().name, patches });
+  }
+
+  function save(format) {
+    emit("save", { format, trace: trace().name });
   }
 
   function startQuiz() {
@@ -166,9 +173,11 @@ function createInspector(root, emit = null) {
   on(".i-playback .i-forth", "click", () => pick({ stage: state.stage + 1 }));
   on(".i-quiz-button", "click", startQuiz);
   on(".i-tour-button", "click", () => visit(0));
+  on(".i-save", "click", ({ target }) => target.value && save(target.value));
+  root.querySelector(".i-save").hidden = emit === null;
   on(".i-layer input", "input", ({ target }) => pick({ layer: Number(target.value) }));
 
-  const pointed = { ...act, state, current, flow };
+  const pointed = { ...act, state, current, flow, views };
   followPicture(views.picture, pointed);
   followStrip(views.strip, pointed);
   followImportance(views.importance, pointed);

@@ -1,6 +1,7 @@
 // Pointer and keyboard: what they do to the state.
 //
-// actions: { state, update, pick, speak, trace, hand, guessing, current, flow } of the inspector.
+// actions: { state, update, pick, speak, trace, hand, guessing, current, flow, views } of the
+// inspector.
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -134,7 +135,7 @@ function pointAtBar(chart, actions, event) {
 // The histogram with tau, which can be dragged where it decides anything.
 function followSimilarity(chart, actions) {
   const { canvas } = chart;
-  const { state, update } = actions;
+  const { state, update, views } = actions;
   let dragging = false;
 
   function nearTau(x) {
@@ -142,7 +143,7 @@ function followSimilarity(chart, actions) {
   }
   function drag(x) {
     const tau = Math.min(1, Math.max(chart.low, chart.valueAt(x)));
-    update({ whatIf: { ...state.whatIf, keep: undefined, tau: Math.round(100 * tau) / 100 } });
+    update({ whatIf: views.whatIf.changedTo("tau", Math.round(100 * tau) / 100) });
   }
   canvas.addEventListener("pointerdown", (event) => {
     const [x] = position(canvas, event);

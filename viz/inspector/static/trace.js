@@ -102,6 +102,7 @@ function openDecision(raw, before, after) {
     ...raw,
     evidence,
     before,
+    pairs: raw.pairs && { ...raw.pairs, codes: unpack(raw.pairs.codes) },
     fate: unpack(raw.fate),
     into: Int32Array.from(group, place),
     weight: unpack(raw.weight),

@@ -116,6 +116,7 @@ class Views {
     }
     find(".i-tour-button").hidden = trace.tour.length === 0;
     find(".i-quiz-button").hidden = find(".i-playback").hidden = trace.last === 0;
+    for (const button of this.root.querySelectorAll(".i-moves")) button.hidden = trace.last === 0;
     find(".i-play").textContent = state.playing ? "Stop" : "Play";
   }
 

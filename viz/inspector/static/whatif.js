@@ -10,20 +10,31 @@ function reconsider(decision, change) {
   if (keep === can.keep?.kept && tau === can.tau && eta === can.eta) return decision;
   const again = {
     ...decision,
+    evidence: { ...decision.evidence },
     fate: decision.fate.slice(),
     into: decision.into.slice(),
     weight: decision.weight.slice(),
     tau,
     kept: keep,
   };
-  if (keep !== can.keep.kept) rank(again, keep);
-  else if (tau !== can.tau) divide(again, tau);
-  if (can.eta && keep === can.keep.kept) weigh(again, eta);
+  if (keep !== can.keep.kept) {
+    elect(again, keep);
+    if (!comparable(again)) return again;
+    compare(again);
+    divide(again, tau);
+    weigh(again, eta ?? Infinity); // without a temperature all weigh the same
+  } else {
+    if (tau !== can.tau) divide(again, tau);
+    if (can.eta) weigh(again, eta);
+  }
   return again;
 }
 
+// Whether the others of another count can be told where they would go.
+const comparable = ({ pairs, evidence }) => pairs !== null && evidence.similarity !== undefined;
+
 // Another count: the best of all, or of each of as many intervals, stay.
-function rank(decision, keep) {
+function elect(decision, keep) {
   const counted = countedTokens(decision);
   const score = ranking(decision);
   const choose = decision.rule === "interval" ? bestOfIntervals : bestOfAll;
@@ -39,13 +50,46 @@ function rank(decision, keep) {
         : GONE;
     decision.weight[token] = stays ? 1 : NaN; // weights of others would need a run
   }
+  if (decision.rule !== "interval") return;
+  decision.evidence.interval = new Int32Array(score.length).fill(-1);
+  counted.forEach((token, i) => {
+    const interval = Math.floor(((i + 1) * keep - 1) / counted.length);
+    decision.evidence.interval[token] = interval;
+  });
 }
 
-// Another tau: who resembles the best target enough to merge into it.
+// Other targets: the most similar one of each token, out of the stored pairs; of equals the first.
+function compare(decision) {
+  const { fate, pairs } = decision;
+  const counted = countedTokens(decision);
+  const targets = counted.filter((token) => fate[token] === Fate.KEPT);
+  const similarity = new Float32Array(fate.length).fill(NaN);
+  const best = new Int32Array(fate.length).fill(-1);
+  for (const token of counted) {
+    const own = fate[token] === Fate.KEPT;
+    best[token] = own ? token : targets[0];
+    similarity[token] = own ? 1 : cosine(pairs, token, targets[0]);
+    if (own) continue;
+    for (const target of targets) {
+      const likeness = cosine(pairs, token, target);
+      if (likeness > similarity[token]) [similarity[token], best[token]] = [likeness, target];
+    }
+  }
+  Object.assign(decision.evidence, { similarity, best_target: best });
+}
+
+// The cosine of two tokens: pairs of a token and a later one are stored row by row in 8 bits.
+function cosine({ n, low, high, codes }, a, b) {
+  const [i, j] = a < b ? [a, b] : [b, a];
+  return low + ((high - low) * codes[(i * (2 * n - i - 1)) / 2 + j - i - 1]) / 255;
+}
+
+// Another tau, or other targets: who resembles the best target enough to merge into it. Without
+// tau all do.
 function divide(decision, tau) {
   const { similarity, best_target: best } = decision.evidence;
   const negative = decision.whatIf.negative;
-  const limit = Math.fround(tau); // similarities are single precision
+  const limit = tau === undefined ? -Infinity : Math.fround(tau); // single precision, as they are
   for (const token of countedTokens(decision)) {
     if (decision.fate[token] === Fate.KEPT) continue;
     const merges = similarity[token] > limit;

@@ -1,4 +1,5 @@
 const AGAIN = "This step decided again on the tokens that stood before it, without a model run.";
+const ROUNDED = "At another count, similarities are only known in 8 bits: to ±";
 const NOT_HELD = "A trace does not hold what this step could be decided again with.";
 
 // What if: sliders for what can be decided again on the stored tokens.
@@ -9,20 +10,25 @@ class WhatIfPanel {
     this.controls.addEventListener("input", ({ target }) => {
       const { name, read } = this.sliders.find((s) => s.name === target.name);
       const value = read(Number(target.value));
-      // Another count leaves no targets to compare with, so tau and eta go back to what they were.
-      change(
-        name === "keep" ? { keep: value } : { ...this.changed, keep: undefined, [name]: value },
-      );
+      change(this.changedTo(name, value));
     });
     this.controls.addEventListener("click", (event) => {
       if (event.target.closest(".i-reset")) change({});
     });
   }
 
+  // What is changed once a slider stands at a value. Where nothing tells how alike the tokens are,
+  // another count leaves no targets to compare with: tau and eta go back to what they were.
+  changedTo(name, value) {
+    if (this.comparable) return { ...this.changed, [name]: value };
+    return name === "keep" ? { keep: value } : { ...this.changed, keep: undefined, [name]: value };
+  }
+
   // now: what the inspector shows; change: what has been moved.
   show({ trace, stage, decision, situation, changed }, change) {
     const find = (name) => this.element.querySelector(name);
     this.changed = change;
+    this.comparable = comparable(decision);
     this.sliders = stage > 0 ? slidersOf(decision.whatIf) : [];
     this.build();
     for (const { name, write, text, stored } of this.sliders) {
@@ -33,8 +39,15 @@ class WhatIfPanel {
     }
     this.controls.hidden = this.sliders.length === 0;
     find(".i-reset").disabled = !changed;
+    const { pairs, kept, whatIf } = decision;
+    const rounded = this.comparable && kept !== whatIf.keep?.kept;
+    const precision = rounded ? ` ${ROUNDED}${short((pairs.high - pairs.low) / 510)}.` : "";
     find(".i-note").textContent =
-      this.sliders.length > 0 ? AGAIN : stage > 0 ? NOT_HELD : "Choose a stage after compression.";
+      this.sliders.length > 0
+        ? AGAIN + precision
+        : stage > 0
+          ? NOT_HELD
+          : "Choose a stage after compression.";
     find(".i-result").textContent = changed ? difference(trace.stages[stage], situation) : "";
   }
 
@@ -65,7 +78,7 @@ function slidersOf({ keep, tau, eta }) {
     sliders.push({
       ...{ name: "keep", label: "Tokens kept", title: "How many tokens this step leaves" },
       ...{ min: 1, max: keep.of, step: 1, stored: keep.kept, write: same, read: same },
-      text: (value) => `${value} of ${keep.of}`,
+      text: (value) => `${value} of ${keep.of}, R = ${Math.round(100 * (1 - value / keep.of))} %`,
     });
   if (tau !== undefined)
     sliders.push({
