@@ -24,6 +24,7 @@ def group_map(
     image: int = 0,
     mode: str = "mean",
     *,
+    colours: np.ndarray | None = None,
     legend: bool = True,
     patch: int = PATCH,
 ) -> Image.Image:
@@ -40,6 +41,7 @@ def group_map(
         mode: "mean", the mean image colour of the group's patches; "label", colours that differ
             between touching groups; "hue", a hue per group. The last two follow the root of a
             group (the patch whose place it takes) through the stages.
+        colours: what `group_colours` gives for this trace and mode; by default it is asked.
         legend: add the line that says how many groups there are.
         patch: pixels per patch.
     """
@@ -52,7 +54,8 @@ def group_map(
     if mode == "mean":
         fill = canvas.spread(_mean_colours(canvas, root)[root])
     else:  # grey pixels below, so that the colour of the picture does not mix with the label's
-        fill = blend(canvas.grey, canvas.spread(group_colours(trace, mode)[root]), 0.7)
+        colours = group_colours(trace, mode) if colours is None else colours
+        fill = blend(canvas.grey, canvas.spread(colours[root]), 0.7)
     pixels = np.where(grouped[..., None], fill, canvas.pixels)
     lost = np.isin(fate, LOST)
     pixels = paint(replace(canvas, pixels=pixels), np.where(lost, fate, -1))

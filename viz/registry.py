@@ -16,7 +16,7 @@ from viz.compensation import compensation_lens
 from viz.costs import cost_bars
 from viz.encoder import encoder_attention
 from viz.fates import LOOKS, fate_map, sample
-from viz.groups import LOST, group_map
+from viz.groups import LOST, group_colours, group_map
 from viz.heads import attention_heads
 from viz.heat_panels import attention_per_word, attention_through_layers
 from viz.intervals import interval_strip
@@ -97,6 +97,12 @@ def _stages(
     return panel
 
 
+def _labelled_groups(trace: Trace) -> Image.Image:
+    """Group maps of all stages, whose common colours are found once."""
+    colours = group_colours(trace)
+    return _stages(group_map, LOST, mode="label", colours=colours, legend=False)(trace)
+
+
 FIGURES = {
     spec.name: spec
     for spec in (
@@ -117,7 +123,7 @@ FIGURES = {
             "group_map_label",
             "Merge groups, told apart",
             "Same colour = merged. Touching groups differ, and a group keeps its colour.",
-            _stages(group_map, LOST, mode="label", legend=False),
+            _labelled_groups,
         ),
         FigureSpec(
             "selected",
