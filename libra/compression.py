@@ -41,7 +41,7 @@ _FACTS: dict[str, Callable[[Method, EncoderAttention], Tensor | None]] = {
 
 @dataclass(frozen=True)
 class Standing:
-    """The visual tokens as they are now."""
+    """The visual tokens as they are now; the last reduction says on which device."""
 
     prepared: Prepared
     place: LongTensor  # [n] the original token whose place each of them takes
@@ -56,7 +56,7 @@ class Standing:
     @property
     def layout(self) -> TokenLayout:
         """The patch whose place each of the tokens takes."""
-        return self.prepared.layout.select(self.place)
+        return self.prepared.layout.select(self.place.cpu())
 
     def select(self, tokens: LongTensor) -> Standing:
         """Some of the tokens."""
@@ -64,9 +64,10 @@ class Standing:
 
     def after(self, reduction: Reduction) -> Standing:
         """The tokens that a reduction leaves."""
-        r = reduction.to("cpu")
-        size = self.size.new_zeros(r.n_out).index_add_(0, r.target, self.size[r.source])
-        return Standing(self.prepared, self.place[r.slot], size)
+        r, device = reduction, reduction.slot.device
+        place, size = self.place.to(device), self.size.to(device)
+        size = size.new_zeros(r.n_out).index_add_(0, r.target, size[r.source])
+        return Standing(self.prepared, place[r.slot], size)
 
 
 @dataclass
@@ -150,7 +151,7 @@ class Compression:
 
     def _units(self) -> dict[int, UnitCompression]:
         """The parts of this request that concern one unit each."""
-        unit = self.prepared.unit[self.standing.place]
+        unit = self.prepared.unit[self.standing.place.cpu()]
         return {u: self._unit((unit == u).nonzero().flatten()) for u in unit.unique().tolist()}
 
     def _unit(self, tokens: LongTensor) -> UnitCompression:
@@ -182,7 +183,7 @@ class Compression:
             if i == 0:
                 whole = whole.renumbered(torch.cat([part.tokens for part in parts]))
             if i == len(layers) - 1:
-                places = self.standing.place[whole.slot.cpu()]
+                places = self.standing.place.cpu()[whole.slot.cpu()]
                 self._order = self.prepared.line[places].argsort(stable=True)
                 whole = whole.reordered(self._order)
             self.record(site, layer, whole)
@@ -240,7 +241,7 @@ class UnitCompression:
             hidden=hidden,
             **facts,
             size=self.standing.size.to(hidden.device),
-            layout=self.standing.layout,
+            layout=self.standing.layout if "layout" in method.needs else None,
             generator=self.plan.generator,
         )
         if (self.keep or self.drop) and not self.reductions:

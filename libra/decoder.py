@@ -60,8 +60,10 @@ class DecoderSequence:
         self.visual = visual
         self._n_before_text = int(visual.max()) + 1 + n_trailing
         self.positions: LongTensor | None = None  # [S] prompt position of each token
+        self._text: LongTensor | None = None  # [S - N] places of all other tokens
         self.rows: list[list[Tensor]] = []  # [step][layer]: [n_l], if tracing
         self._prefill = True
+        self._tables: tuple[Tensor, ...] | None = None  # rotary embeddings of `positions`
         self._rearranged = False
         self._visual_of: list[LongTensor] = []  # per layer, as its cache holds it
         self._facts: dict[str, Tensor] = {}  # of the layer that was tapped last
@@ -92,10 +94,10 @@ class DecoderSequence:
                 hidden = self._reduce(layer - 1, hidden)
             self._visual_of.append(self.visual)
             if self._rearranged:
-                _gather_positions(kwargs, self.positions.to(hidden.device))
+                self._gather_positions(kwargs)
         if self.compression.tracing and layer == 0:
             self.rows.append([])
-        if queries := self._queries(layer, hidden.shape[1], prefill):
+        if queries := self._queries(layer, hidden, prefill):
             kwargs[TAP] = partial(self._take_rows, layer, hidden.shape[1], queries)
         mask = kwargs.get("attention_mask")
         if mask is not None:
@@ -114,26 +116,31 @@ class DecoderSequence:
         """Look at the prompt [1, S, D] before the first layer."""
         self.positions = torch.arange(hidden.shape[1], device=hidden.device)
         self._n_instruction = hidden.shape[1] - self._n_before_text
+        self._text = complement(self.visual, hidden.shape[1]).to(hidden.device)
         self.visual = self.visual.to(hidden.device)
         if "text_similarity" in self.compression.method.needs:
-            text = hidden[0, self._instruction(hidden.shape[1])]
+            text = hidden[0, self._instruction(hidden.shape[1], hidden.device)]
             self._text_similarity = hidden[0, self.visual] @ text.T
 
-    def _instruction(self, n: int) -> LongTensor:
+    def _instruction(self, n: int, device: torch.device | None = None) -> LongTensor:
         """[T] places of the text after the media, in a prompt that now has `n` tokens."""
-        return torch.arange(n - self._n_instruction, n)
+        return torch.arange(n - self._n_instruction, n, device=device)
 
-    def _queries(self, layer: int, n: int, prefill: bool) -> dict[str, LongTensor]:
-        """The queries whose attention rows are needed of this call, by the fact they give."""
+    def _queries(self, layer: int, hidden: Tensor, prefill: bool) -> dict[str, LongTensor]:
+        """The queries whose attention rows are needed of a call [1, S, D], by the fact they give.
+
+        They are made where the call runs: numbers from elsewhere would have to wait for it.
+        """
+        n, device = hidden.shape[1], hidden.device
         reducing = prefill and layer in self.compression.layers
         needs = self.compression.method.needs if reducing else ()
         queries = {}
         if self.compression.tracing or "importance" in needs:
-            queries["importance"] = torch.tensor([n - 1])
+            queries["importance"] = torch.arange(n - 1, n, device=device)
         if "received" in needs:
-            queries["received"] = self.visual.cpu()
+            queries["received"] = self.visual.to(device)
         if "text_attention" in needs:
-            queries["text_attention"] = self._instruction(n)
+            queries["text_attention"] = self._instruction(n, device)
         return queries
 
     def _take_rows(self, layer: int, n: int, queries: dict[str, LongTensor], rows: Rows) -> None:
@@ -161,7 +168,7 @@ class DecoderSequence:
             **facts,
             text_similarity=self._text_similarity,
             size=request.standing.size.to(hidden.device),
-            layout=request.standing.layout,
+            layout=request.standing.layout if "layout" in request.method.needs else None,
             n_previous_compensation=int(earlier is not None),
             generator=request.generator,
         )
@@ -174,23 +181,26 @@ class DecoderSequence:
 
         # Outputs take the positions of their slots. Sorting is stable, so an output that shares a
         # position with another (a compensation token) stays on the side where the method put it.
-        text = complement(visual, hidden.shape[1])
-        now = self.positions.to(hidden.device)
-        positions = torch.cat([now[text], now[visual[reduction.slot]]])
-        order = positions.argsort(stable=True)
-        self.positions = positions[order]
-        self.visual = order.argsort()[len(text) :]
-        self._rearranged = True
-        return torch.cat([hidden[:, text], reduction.apply(seen)], dim=1)[:, order]
+        text, now = self._text.to(hidden.device), self.positions.to(hidden.device)
+        self.positions, order = torch.cat([now[text], now[visual[reduction.slot]]]).sort(
+            stable=True
+        )
+        self._text, self.visual = order.argsort().tensor_split([len(text)])
+        self._tables, self._rearranged = None, True
+        out = hidden.new_empty(1, len(order), hidden.shape[-1])
+        out[:, self._text], out[:, self.visual] = hidden[:, text], reduction.apply(seen)
+        return out
 
-
-def _gather_positions(kwargs: dict, positions: LongTensor) -> None:
-    """Give the layer the rotary embeddings [..., S, d] of these prompt positions."""
-    kwargs["position_embeddings"] = tuple(
-        table.index_select(-2, positions) for table in kwargs["position_embeddings"]
-    )
-    # Flash attention would take the gaps for borders between packed sequences.
-    kwargs["position_ids"] = None
+    def _gather_positions(self, kwargs: dict) -> None:
+        """Give the layer the rotary embeddings [..., S, d] of the tokens that are left."""
+        if self._tables is None:
+            self._tables = tuple(
+                table.index_select(-2, self.positions.to(table.device))
+                for table in kwargs["position_embeddings"]
+            )
+        kwargs["position_embeddings"] = self._tables
+        # Flash attention would take the gaps for borders between packed sequences.
+        kwargs["position_ids"] = None
 
 
 class CompressedCache(DynamicCache):

@@ -55,7 +55,7 @@ class Generation:
         timings.connector = seconds(family.device) - begin
 
         begin = seconds(family.device)
-        prompt = request.prompt.reduced(self.compression.standing.place)
+        prompt = request.prompt.reduced(self.compression.standing.place.cpu())
         self.recorder = self._recorder()
         self.sequence = DecoderSequence(
             self.compression, prompt.visual, prompt.n_trailing, self.recorder

@@ -33,7 +33,9 @@ class Reduction:
     float64 where the hidden states are: rounding them to fp32 would cost nine digits.
 
     Raises:
-        InputError: edges out of range, an output that no edge feeds, or lengths that disagree.
+        InputError: edges out of range, an output that no edge feeds, or lengths that disagree. On
+            an accelerator, which would have to stop for it, the edges are looked at only when the
+            map comes back to the CPU.
     """
 
     n_in: int
@@ -55,7 +57,7 @@ class Reduction:
     ) -> "Reduction":
         """Keep the tokens `indices` (in this order) out of `n_in` and drop the others."""
         indices = torch.as_tensor(indices, dtype=torch.long)
-        return cls(
+        selection = cls(
             n_in=n_in,
             source=indices,
             target=torch.arange(len(indices), device=indices.device),
@@ -63,6 +65,8 @@ class Reduction:
             slot=indices,
             evidence=evidence or {},
         )
+        vars(selection)["is_selection"] = True  # known without a look at the numbers
+        return selection
 
     @classmethod
     def side_by_side(cls, reductions: Sequence["Reduction"]) -> "Reduction":
@@ -112,6 +116,11 @@ class Reduction:
             raise InputError("Reduction: the compensation token must be one of the outputs.")
         if any(len(fact) != self.n_in for fact in self.evidence.values()):
             raise InputError("Reduction: evidence must have one entry per input token.")
+        if self.source.device.type == "cpu":
+            self._check_edges()
+
+    def _check_edges(self) -> None:
+        """Look at the numbers themselves."""
         if not _within(self.source, self.n_in) or not _within(self.slot, self.n_in):
             raise InputError(f"Reduction: sources and slots must lie in 0..{self.n_in - 1}.")
         if not _within(self.target, self.n_out):

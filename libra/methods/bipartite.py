@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from libra.errors import InputError
-from libra.methods.operations import merge_groups, top, unit
+from libra.methods.operations import complement, merge_groups, top, unit
 from libra.reduction import Reduction
 
 
@@ -36,4 +36,4 @@ def bipartite_merge(
     merged = top(score, n_remove)
     owner = torch.arange(n, device=metric.device)
     owner[2 * merged] = 2 * partner[merged] + 1
-    return merge_groups(owner, size)
+    return merge_groups(owner, size, owners=complement(2 * merged, n))

@@ -8,7 +8,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from libra.methods.base import RatioMethod, Tokens
-from libra.methods.operations import group_share, group_softmax, interval_of, top, unit
+from libra.methods.operations import complement, group_share, group_softmax, interval_of, top, unit
 from libra.reduction import Reduction
 
 _RANKED = {"ratio": 4 / 5, "identify": "topk"}  # in Tables 4 and 5
@@ -111,7 +111,8 @@ class Libra(RatioMethod):
             intervals = interval_of(len(body), n_keep, body.device)
             evidence["interval"] = placed(intervals, body, n, -1)
 
-        source = (group >= 0).nonzero().flatten()
+        everyone = torch.arange(n, device=body.device)
+        source = everyone if self._compensates else everyone[group >= 0]
         target, slot, place = group[source], targets, None
         weight = self._weigh(alpha[source], target, alpha[body].mean(), n_keep + 1)
         if (target == n_keep).any():
@@ -120,6 +121,11 @@ class Libra(RatioMethod):
                 slot, place = torch.cat([targets.new_tensor([0]), targets]), 0
                 target = (target + 1) % (n_keep + 1)
         return Reduction(n, source, target, weight, slot, place, evidence)
+
+    @property
+    def _compensates(self) -> bool:
+        """Whether tokens without a target go into the compensation token."""
+        return self.compensation != "none" and self.merge != "prune"
 
     def _body(self, tokens: Tokens) -> LongTensor:
         """All tokens but the earlier compensation token."""
@@ -136,12 +142,11 @@ class Libra(RatioMethod):
             -1 for none; and the similarities behind it.
         """
         n, n_keep = len(hidden), len(targets)
-        compensates = self.compensation != "none" and self.merge != "prune"
-        group = body.new_full((n,), n_keep if compensates else -1)
+        group = body.new_full((n,), n_keep if self._compensates else -1)
         group[targets] = torch.arange(n_keep, device=body.device)
         if self.merge in ("negative", "prune"):
             return group, {}
-        others = body[torch.isin(body, targets, invert=True)]
+        others = body[complement(targets - body[0], len(body))]
         similarity, best = (unit(hidden[others]) @ unit(hidden[targets]).T).max(1)
         positive = similarity > (self.tau if self.merge == "grouped" else -torch.inf)
         group[others] = torch.where(positive, best, group[others])

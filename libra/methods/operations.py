@@ -23,9 +23,12 @@ def top(score: Tensor, k: int) -> LongTensor:
 
 
 def complement(indices: LongTensor, n: int) -> LongTensor:
-    """The members of 0..n-1 that are not in `indices`, ascending."""
-    rest = torch.ones(n, dtype=torch.bool, device=indices.device)
-    return rest.index_fill_(0, indices, False).nonzero().flatten()
+    """The members of 0..n-1 that are not in `indices`, which all differ; ascending.
+
+    How many there are is known, so a GPU need not be asked: sorting is what `nonzero` would do.
+    """
+    taken = torch.zeros(n, dtype=torch.uint8, device=indices.device).index_fill_(0, indices, 1)
+    return taken.argsort(stable=True)[: n - len(indices)]
 
 
 def group_sum(value: Tensor, group: LongTensor, n_groups: int) -> Tensor:
@@ -55,13 +58,18 @@ def spread(n: int, k: int, device: torch.device | None = None) -> LongTensor:
 
 
 def merge_groups(
-    owner: LongTensor, size: Tensor, evidence: dict[str, Tensor] | None = None
+    owner: LongTensor,
+    size: Tensor,
+    evidence: dict[str, Tensor] | None = None,
+    owners: LongTensor | None = None,
 ) -> Reduction:
     """Merge each token into the group of its owner [N], by a mean weighted with `size` [N].
 
-    Owners own themselves, and give their group its slot.
+    Owners own themselves, and give their group its slot. Where it is known who they are, say so
+    (`owners`, ascending): finding out makes a GPU wait.
     """
-    slot, group = owner.unique(return_inverse=True)
+    slot = owner.unique() if owners is None else owners
+    group = torch.searchsorted(slot, owner)
     return Reduction(
         n_in=len(owner),
         source=torch.arange(len(owner), device=owner.device),

@@ -35,7 +35,8 @@ class SparseVLM(RatioMethod):
         relevance = tokens.scores("text_similarity").softmax(1).mean(0)
         # The maximum is no less than the mean, but rounding can make it so.
         raters = relevance >= torch.minimum(relevance.mean(), relevance.max())
-        score = tokens.scores("text_attention")[:, raters].mean(1)
+        attention = tokens.scores("text_attention")
+        score = attention.where(raters, 0).sum(1) / raters.sum()
         return Reduction.select(
             top(score, n_keep).sort().values, len(tokens), {"importance": score}
         )

@@ -68,4 +68,4 @@ class Turbo(RatioMethod):
         owner = torch.arange(len(tokens), device=merged.device)
         owner[merged] = targets[similarity[merged][:, targets].argmax(1)]
         evidence = {"importance": alpha, "redundancy": redundancy}
-        return merge_groups(owner, torch.ones_like(alpha), evidence)
+        return merge_groups(owner, torch.ones_like(alpha), evidence, targets)
