@@ -427,7 +427,7 @@ def asking(visit, traces, monkeypatch):
         yield engine.Progress("a", trace, vanilla)
 
     monkeypatch.setattr(engine, "ask", fake)
-    request = {"question": QUESTION}
+    request = {"images": ["p.png"], "question": QUESTION, "method": "libra"}
     monkeypatch.setattr(controls.Controls, "request", lambda *values: ("tiny-llava", request))
     return lambda shown: visit.ask(shown)
 
