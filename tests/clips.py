@@ -79,3 +79,14 @@ def silence(path: Path) -> Path:
     """Call the only track of an MP4 file sound."""
     path.write_bytes(path.read_bytes().replace(b"vide", b"soun"))
     return path
+
+
+def pan(photo: Image.Image, n: int = 32, share: float = 0.55, size: int = 240) -> list[np.ndarray]:
+    """A camera that travels over a photo, from its upper left to its lower right corner."""
+    side = round(min(photo.size) * share)
+    frames = []
+    for step in np.linspace(0, 1, n):
+        left, top = (round(step * (length - side)) for length in photo.size)
+        window = photo.convert("RGB").crop((left, top, left + side, top + side))
+        frames.append(np.asarray(window.resize((size, size), Image.Resampling.LANCZOS)))
+    return frames

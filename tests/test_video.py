@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from libra.video import Clip, load_video
 from tests import clips
 from tests.clips import number, numbered
 
+EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
 FORMATS = (".mp4", ".mov", ".webm", ".avi")
 
 
@@ -129,6 +131,18 @@ def test_the_content_decides_about_the_format(clip, tmp_path):
 def test_a_clip_stays_as_it_is(clip):
     loaded = load_video(clip())
     assert load_video(loaded) is loaded
+
+
+def test_a_clip_of_a_real_photo():
+    """A pan over the photo, in VP8; its colours stand for a real decoder at work."""
+    loaded = load_video(EXAMPLES / "coffee-pan.webm")
+    assert (len(loaded.frames), loaded.duration) == (8, 4.0)
+    with Image.open(EXAMPLES / "coffee.jpg") as photo:
+        path = clips.pan(photo)
+    for frame, second in zip(loaded.frames, loaded.times, strict=True):
+        expected = path[round(second * 8)].astype(float)
+        assert np.abs(np.asarray(frame) - expected).mean() < 8
+    assert np.abs(np.asarray(loaded.frames[0]) - expected).mean() > 20
 
 
 # Damaged files
