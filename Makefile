@@ -34,7 +34,7 @@ train: $(VENV)/develop  ## train the embedded model from scratch and write asset
 	$(BIN)/python -m tiny.train --stage refine --export assets/tiny-llava
 
 evaluate: $(VENV)/develop  ## measure the embedded model, about half an hour, and write its card
-	$(BIN)/python -m tiny.evaluate --suite papers --questions 60 --workers 2 --readme README.md \
+	$(BIN)/python -m tiny.evaluate --suite papers --questions 56 --workers 2 --dtype bfloat16 --readme README.md \
 		--card assets/tiny-llava/README.md --out assets/tiny-llava/evaluation.json
 
 examples: $(VENV)/develop  ## draw the examples again and answer them

@@ -151,8 +151,8 @@ def oracle(drawn, monkeypatch):
             for question in subject.questions()
         }
     )
-    monkeypatch.setattr(measure, "_model", lambda name: oracle)
-    monkeypatch.setattr(evaluate.libra, "load", lambda name: oracle)
+    monkeypatch.setattr(measure, "_model", lambda name, dtype: oracle)
+    monkeypatch.setattr(evaluate.libra, "load", lambda name, dtype: oracle)
     return oracle
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 import libra
 from libra import methods
 from libra.cli import parameters
@@ -103,6 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--questions", type=_count, default=100, help="of each kind (%(default)s)")
     parser.add_argument("--workers", type=_count, default=1, help="processes (%(default)s)")
     parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="bfloat16 is quicker on CPUs that multiply in it (%(default)s)",
+    )
+    parser.add_argument(
         "--runs",
         type=Path,
         default=Path("runs/evaluation"),
@@ -136,7 +144,7 @@ def _layers(text: str) -> tuple[int, ...]:
 def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     kinds = _known("kind of question", options.kinds or EVERY_KIND, EVERY_KIND)
     styles = _known("drawing style", options.styles, STYLES)
-    lvlm = libra.load(options.model)
+    lvlm = libra.load(options.model, dtype=getattr(torch, options.dtype))
     tables = _tables(options, lvlm) if "training" in styles else []
     tables.append(suites.unseen(styles))
     tables = [table for table in tables if set(kinds).intersection(table.kinds)]
@@ -148,7 +156,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     print(f"{n_plans} plans, {options.questions} questions of each of {len(kinds)} kinds")
     check(lvlm, pairs)
     store = Store(options.runs, lvlm)
-    measure(options.model, store, pairs, options.workers)
+    measure(options.model, store, pairs, options.workers, options.dtype)
 
     results = Results(store, pairs)
     made_by = f"Measured by `python -m tiny.evaluate {' '.join(arguments)}` on {_machine(lvlm)}"

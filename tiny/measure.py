@@ -46,6 +46,7 @@ class Task:
     """Questions about one subject, each with the keys of the plans to ask it under."""
 
     model: str
+    dtype: str
     subject: Subject
     asked: dict[str, list[str]]
 
@@ -100,7 +101,11 @@ def check(lvlm: libra.LVLM, wanted: Iterable[tuple[Subject, Iterable[Plan]]]) ->
 
 
 def measure(
-    model: str, store: Store, wanted: Iterable[tuple[Subject, Iterable[Plan]]], workers: int = 1
+    model: str,
+    store: Store,
+    wanted: Iterable[tuple[Subject, Iterable[Plan]]],
+    workers: int = 1,
+    dtype: str = "float32",
 ) -> None:
     """Ask every subject's questions under its plans, as far as the store lacks the answers."""
     tasks = []
@@ -110,7 +115,7 @@ def measure(
             for q in subject.questions()
         }
         if any(asked.values()):
-            tasks.append(Task(model, subject, asked))
+            tasks.append(Task(model, dtype, subject, asked))
     total = sum(len(keys) for task in tasks for keys in task.asked.values())
     with (
         _mapping(workers) as mapped,
@@ -134,15 +139,15 @@ def _mapping(workers: int) -> Iterator:
 
 
 @cache
-def _model(name: str) -> libra.LVLM:
+def _model(name: str, dtype: str) -> libra.LVLM:
     """The model of this process, which has one core to itself."""
     torch.set_num_threads(1)
-    return libra.load(name)
+    return libra.load(name, dtype=getattr(torch, dtype))
 
 
 def answer(task: Task) -> list[Answered]:
     """Everything that a task asks; the pictures are drawn and encoded once."""
-    lvlm, pictures = _model(task.model), task.subject.pictures()
+    lvlm, pictures = _model(task.model, task.dtype), task.subject.pictures()
     features = lvlm.encode(pictures)
     answers = []
     for question, plans in task.asked.items():
