@@ -167,6 +167,16 @@ def test_accuracy_is_drawn_against_flops_in_percent():
     np.testing.assert_allclose(bar[:, 1], 100 * np.array(wilson(70, 100)))
 
 
+def test_lines_are_compared_on_the_same_questions():
+    """Vanilla alone was asked in other styles: that may not move its line."""
+    alone = row("vanilla", 0.0, [], "count", 0, 100, 100.0, style="twemoji")
+    figure = viz.accuracy_against_flops([r for r in ROWS if r["style"] == "training"] + [alone])
+    assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(95)
+    rest = [r | {"style": "oil"} for r in ROWS if r["method"] == "fastv"]
+    with pytest.raises(InputError, match="choose another style"):
+        viz.accuracy_against_flops([alone, *rest])
+
+
 def test_accuracy_of_some_kinds_of_question():
     (ax,) = viz.accuracy_against_flops(ROWS, "training", kinds=["corner"]).axes
     np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), [60, 20])
