@@ -54,15 +54,12 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
     places = setting("LIBRA_QUEUE", 20)
     prepared = examples.load(folder)
     first = examples.first_shown(prepared)
+    first.model = model
     with gr.Blocks(
         title="Libra · visual tokens", delete_cache=(3600, 86400), fill_width=True
     ) as page:
         shown = gr.State(first)
-        gr.HTML(
-            panels.header(engine.title(model), engine.facts(model)),
-            js_on_load=theme.SWITCH,
-            elem_id="top",
-        )
+        top = gr.HTML(header(model), js_on_load=theme.SWITCH, elem_id="top")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Ask", id="ask"), gr.Row(elem_id="ask-row"):
                 with gr.Column(elem_id="left-column"):
@@ -191,7 +188,16 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         c.media.frames.input(c.media.sample, [shown, c.media.frames], c.media.outputs, **CHECKED)
         c.media.strip.select(c.media.drop, shown, c.media.outputs, **QUICK)
         c.method.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
-        c.model.input(c.show_model, [c.method, c.model], [c.knows, *c.of_method], **QUICK)
+        loading = c.model.select(
+            visit.choose_model,
+            [shown, c.method, c.model],
+            [c.knows, *c.of_method],
+            show_progress_on=c.model,
+            api_visibility="private",
+            **slot,
+        )
+        loading.success(header, c.model, top, **QUICK)
+        loading.failure(visit.last_model, shown, c.model, **QUICK)
         c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)
     return page.queue(max_size=places)
 
@@ -219,3 +225,9 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+        c.follow.input(visit.follow, [shown, c.follow], None, **QUICK)
+def header(model: str) -> str:
+    """The top of the page while a model is at work."""
+    return panels.header(engine.title(model), engine.facts(model))
+
+

@@ -85,7 +85,10 @@ class Timings:
 
 @dataclass
 class Cost:
-    """What the visual tokens cost the decoder, beside the same request without compression."""
+    """What the visual tokens cost the decoder, beside the same request without compression.
+
+    Of a follow-up question this is the cost of the conversation, whose media are read only once.
+    """
 
     flops: float
     vanilla_flops: float

@@ -171,10 +171,12 @@ def shown(word: str) -> str:
     return word.strip() or "␣"
 
 
-def streaming(question: str, text: str, status: str) -> str:
+def streaming(
+    question: str, text: str, status: str, history: Sequence[tuple[str, str]] = ()
+) -> str:
     """The answer while it grows; it takes the room that the finished one will need."""
     words = f'<p class="words">{escape(text)}<i class="caret"></i></p>'
-    return _answer(question, words + rivals(()), status)
+    return _answer(question, words + rivals(()), status, history)
 
 
 def answer(trace: Trace | None, chosen: int = 0, status: str = "") -> str:
@@ -187,12 +189,15 @@ def answer(trace: Trace | None, chosen: int = 0, status: str = "") -> str:
         for i, word in enumerate(trace.words)
     )
     weighed = rivals(trace.words[chosen].top if trace.words else ())
-    return _answer(trace.question, f'<p class="words">{words}</p>{weighed}', status)
+    body = f'<p class="words">{words}</p>{weighed}'
+    return _answer(trace.question, body, status, trace.history)
 
 
-def _answer(question: str, body: str, status: str) -> str:
+def _answer(question: str, body: str, status: str, history: Sequence[tuple[str, str]] = ()) -> str:
+    earlier = "".join(f"<li>{escape(q)} <b>{escape(a)}</b></li>" for q, a in history)
+    turns = f'<ol class="turns" aria-label="{texts.EARLIER}">{earlier}</ol>' if earlier else ""
     return (
-        f'<div class="answer"><p class="asked">{escape(question)}</p>{body}'
+        f'<div class="answer">{turns}<p class="asked">{escape(question)}</p>{body}'
         f'<p class="status" role="status" aria-live="polite">{escape(status)}</p></div>'
     )
 

@@ -62,6 +62,7 @@ HEAT = ("importance", "word")  # overlays that show attention
 
 EMPTY_ANSWER = "Ask a question: the answer appears here, and every visual token can be followed."
 RIVALS = "The chosen word, and what else the model weighed there:"
+LOADING = "Loading {} …"
 READING = "Reading the picture …"
 ANSWERING = "Answering …"
 WAITING = "Waiting …"
@@ -96,11 +97,22 @@ FRAME = "Frame {} of {}, at {} s"
 SECONDS = "{} s"
 
 QUESTION_HELP = "Press Enter to ask."
+FOLLOW = "Follow up"
+FOLLOW_HELP = "Goes on from the answer shown; its cache is used again where settings are the same."
+EARLIER = "Earlier in this conversation"
+NOTHING_TO_FOLLOW = (
+    "There is no answer about these pictures to follow up on: untick Follow up, or ask about them "
+    "first."
+)
+ONE_QUESTION = "The model was trained on single questions: a conversation may confuse it."
 METHOD_HELP = "How visual tokens become fewer."
 RATIO_HELP = "Share of the visual tokens that each chosen layer removes."
 ENCODER_LAYERS_HELP = "Tokens are merged inside these layers of the vision encoder."
 LAYERS_HELP = "Tokens are removed after these decoder layers."
-MODEL_HELP = "What this machine can run. Others: see Learn."
+MODEL_HELP = (
+    "What this machine has room for. All visitors share it: another model may have to wait for "
+    "theirs, and is downloaded the first time. Others: see Learn."
+)
 PRESET_HELP = "As in the papers, at this model's depth."
 OWN_SETTINGS = "My own settings"
 STAGE_HELP = "Moves every picture: before compression, then after each compression layer."

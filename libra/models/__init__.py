@@ -281,7 +281,7 @@ def _local(path: str) -> str:
     except LocalEntryNotFoundError:
         raise InputError(
             f"The model hub cannot be reached, and {path!r} is not stored here. Connect to the "
-            f"internet, or choose {choices}."
+            f"internet, or choose {_CATALOG[0].name} or a local folder."
         ) from None
 
 
