@@ -81,6 +81,7 @@ class MediaBox:
 
     def clear(self, shown: Shown) -> dict:
         """The picture of the control was removed: the next one takes its place."""
+        shown.removed = shown.picture
         lay_out(shown, shown.added.pictures)
         return self.draw(shown)
 

@@ -64,6 +64,7 @@ class Shown:
     word: int = 0
     image: int = 0  # index into the pictures of the trace
     picture: str | None = None  # the last readable picture in the control
+    removed: str | None = None  # the one that was taken out of it
     added: Added = Added()  # what the question is about besides it
     compared: dict[str, Result] = field(default_factory=dict)  # by method, in the order of the page
     asked: dict[str, dict] = field(default_factory=dict)  # by method, what was asked of the model

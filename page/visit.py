@@ -203,6 +203,7 @@ class Visit:
 
     def last_picture(self, shown: Shown) -> str | None:
         """The picture that was there before one that cannot be read."""
+        shown.picture = shown.picture or shown.removed
         return shown.picture
 
     def _request(self, shown: Shown, values: Sequence) -> tuple[str, dict]:

@@ -8,6 +8,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from libra.trace import Trace
+from libra.video import MAX_BYTES
 from page import engine
 from tests.conftest import N_LAYERS, N_VISUAL, QUESTION, make_image
 
@@ -147,7 +148,8 @@ def test_bad_pictures_get_one_clear_message(client, picture, tmp_path, case):
 
 
 def test_files_beyond_the_limit_are_refused_on_upload(url):
-    reply = httpx.post(f"{url}gradio_api/upload", files={"files": bytes(21 * 2**20)}, timeout=60)
+    too_much = {"files": bytes(MAX_BYTES + 2**20)}
+    reply = httpx.post(f"{url}gradio_api/upload", files=too_much, timeout=60)
     assert reply.status_code == 413
 
 
