@@ -154,10 +154,14 @@ def below(legend: str, overlay: str, pair: Sequence[Trace] = ()) -> str:
 
 def progress(done: int, of: int, method: str) -> str:
     """How many methods of a comparison are done, and which one is at work."""
-    words = f"{escape(title(method))} · {done + 1} of {of}" if done < of else ""
+    return bar(done, of, f"{title(method)} · {done + 1} of {of}" if done < of else "")
+
+
+def bar(done: int, of: int, words: str) -> str:
+    """How far something has come."""
     return (
         f'<p class="note progress" role="status"><progress max="{of}" value="{done}"></progress>'
-        f"{words}</p>"
+        f"{escape(words)}</p>"
     )
 
 
