@@ -137,7 +137,9 @@ def test_titles_and_brackets_name_the_sequence(trace):
     matrix = trace.detail.matrices[0]
     assert first.get_title(loc="left") == f"layer 0: {sum(matrix.segments)} tokens"
     lines = [line.get_xdata() for line in first.lines[::2]]  # below the matrix
-    edges = np.searchsorted(bins(matrix.segments).numpy(), np.cumsum((0, *matrix.segments))).tolist()
+    edges = np.searchsorted(
+        bins(matrix.segments).numpy(), np.cumsum((0, *matrix.segments))
+    ).tolist()
     spans = list(itertools.pairwise(edges))
     assert [(round(x.min() + 0.5), round(x.max() + 0.5)) for x in lines] == spans
     names = [text.get_text() for text in figure.legends[0].get_texts()]
