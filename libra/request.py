@@ -21,7 +21,6 @@ from libra.video import Clip, load_video
 
 MAX_QUESTION = 2000  # characters
 MAX_NEW_TOKENS = 512
-MAX_TURNS = 32  # earlier questions of a conversation
 
 
 @dataclass
@@ -30,7 +29,6 @@ class Request:
 
     prepared: Prepared  # the media, and the layout of the N visual tokens before any event
     question: str
-    history: list[tuple[str, str]]  # earlier questions about the media, and their answers
     prompt: Prompt  # with places for all N
     n_plain: int  # visual tokens of the model as it is: N, unless a method replaces its pooling
     method: Method
@@ -50,7 +48,6 @@ def check_request(
     *,
     images: Sequence[Source],
     question: str,
-    history: Sequence[tuple[str, str]],
     video: str | Path | Clip | None,
     method: str,
     ratio: float | None,
@@ -88,8 +85,7 @@ def check_request(
             f"{name} looks at these in {len(prepared.views)} views, and at most {MAX_PICTURES} are "
             f"possible: use fewer pictures or frames."
         )
-    history = _checked_history(history)
-    prompt = family.prompt(_checked_question(question), prepared, history)
+    prompt = family.prompt(_checked_question(question), prepared)
     _check_length(name, family, prompt, prepared.chunk, max_new_tokens)
     keep, drop = _patches("keep", keep), _patches("drop", drop)
     check_forced(plan, keep, drop, len(prepared.layout))
@@ -101,7 +97,6 @@ def check_request(
     return Request(
         prepared=prepared,
         question=question,
-        history=history,
         prompt=prompt,
         n_plain=len(plain.layout),
         method=plan,
@@ -241,18 +236,6 @@ def _checked_question(question: object) -> str:
     return question
 
 
-def _checked_history(history: object) -> list[tuple[str, str]]:
-    try:
-        turns = [(question, answer) for question, answer in history]
-    except (TypeError, ValueError):
-        raise InputError("The history is a list of pairs: a question, and its answer.") from None
-    if len(turns) > MAX_TURNS:
-        raise InputError(f"These are {len(turns)} earlier questions; at most {MAX_TURNS} may be.")
-    if any(not isinstance(answer, str) for _, answer in turns):
-        raise InputError("The history holds an answer that is no text.")
-    return [(_checked_question(question), answer) for question, answer in turns]
-
-
 def _check_length(
     name: str, family: Family, prompt: Prompt, chunk: int, max_new_tokens: int
 ) -> None:
@@ -263,8 +246,7 @@ def _check_length(
     if n_tokens + max_new_tokens > family.max_positions:
         raise InputError(
             f"The pictures and this question make {n_tokens} tokens, more than the "
-            f"{family.max_positions} that {name} takes: use fewer pictures or frames, or begin a "
-            f"new conversation."
+            f"{family.max_positions} that {name} takes: use fewer pictures or frames."
         )
 
 

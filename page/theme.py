@@ -45,8 +45,7 @@ HEAD = '<meta name="color-scheme" content="light dark">'
 SWITCH = """
 const chosen = localStorage.getItem("theme");
 if (chosen) document.body.classList.toggle("dark", chosen === "dark");
-element.addEventListener("click", event => {
-  if (!event.target.closest("button")) return;
+element.querySelector("button").addEventListener("click", () => {
   const dark = document.body.classList.toggle("dark");
   localStorage.setItem("theme", dark ? "dark" : "light");
 });
