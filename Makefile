@@ -3,10 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format train evaluate examples gpu clean
+.PHONY: help demo test lint format train evaluate examples gpu gpu-check clean
 
 help:  ## list the commands
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/runtime  ## set up and open the page (MODEL=hub/id for another model)
 	$(BIN)/python app.py
@@ -42,6 +42,10 @@ examples: $(VENV)/develop  ## draw the examples again and answer them
 
 gpu: $(VENV)/runtime  ## add what speeds up a CUDA machine
 	$(BIN)/pip install --no-build-isolation -r requirements-gpu.txt
+
+gpu-check: $(VENV)/runtime  ## try models of published size on this GPU
+	mkdir -p runs
+	$(BIN)/python -m benchmarks.gpu_check --json runs/gpu-check.json
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

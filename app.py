@@ -54,15 +54,12 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
     places = setting("LIBRA_QUEUE", 20)
     prepared = examples.load(folder)
     first = examples.first_shown(prepared)
+    first.model = model
     with gr.Blocks(
         title="Libra · visual tokens", delete_cache=(3600, 86400), fill_width=True
     ) as page:
         shown = gr.State(first)
-        gr.HTML(
-            panels.header(engine.title(model), engine.facts(model)),
-            js_on_load=theme.SWITCH,
-            elem_id="top",
-        )
+        top = gr.HTML(header(model), js_on_load=theme.SWITCH, elem_id="top")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Ask", id="ask"), gr.Row(elem_id="ask-row"):
                 with gr.Column(elem_id="left-column"):
@@ -79,7 +76,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             with gr.Tab("Figures", id="figures") as figures_tab:
                 gallery = figures.build()
             with gr.Tab("Efficiency", id="efficiency") as efficiency_tab:
-                charts = efficiency.build()
+                charts = efficiency.build(c)
             with gr.Tab("Learn", id="learn"):
                 lessons = learn.build(model, prepared)
         made = files.build()
@@ -152,7 +149,33 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         )
         inspect_tab.select(inspected.draw, shown, inspected.outputs, **QUICK)
         figures_tab.select(gallery.draw, shown, gallery.outputs, **DRAWN)
-        efficiency_tab.select(efficiency.draw, shown, charts, **QUICK)
+        costed = [shown, *charts.where]
+        efficiency_tab.select(charts.draw, costed, charts.outputs, **DRAWN)
+        gr.on(
+            [charts.model.input, charts.device.input, charts.tokens.submit, charts.tokens.blur],
+            charts.draw_elsewhere,
+            costed,
+            charts.outputs,
+            **DRAWN,
+        )
+
+        # Sweeping over ratio and layer, in the same slot as questions.
+        sweeps = [charts.sweep, charts.stop]
+        charts.sweep.click(None, None, sweeps, js=efficiency.SHOW_STOP)
+        sweeping = charts.sweep.click(
+            charts.run,
+            [shown, charts.ratios, charts.after, *c.inputs],
+            charts.sweep_outputs,
+            preprocess=False,
+            show_progress="minimal",
+            show_progress_on=charts.status,
+            api_visibility="private",
+            **slot,
+        )
+        sweeping.success(None, None, sweeps, js=efficiency.SHOW_SWEEP)
+        ended = sweeping.failure(charts.settle, charts.swept, charts.status, **QUICK)
+        ended.then(None, None, sweeps, js=efficiency.SHOW_SWEEP)
+        charts.stop.click(None, None, None, cancels=sweeping)
 
         # Asking again without some patches, or with them, in the same slot.
         inspected.view.again(None, None, inspected.stop, js=inspect.SHOW_STOP)
@@ -173,6 +196,9 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         files.hand_over(inspected.view.save, inspected.save, shown, made, **DRAWN)
         for card in gallery.cards.values():
             files.hand_over(card.saves.select, figures.save, shown, made, **DRAWN)
+        for card in charts.cards.values():
+            files.hand_over(card.saves.select, charts.save, costed, made, **DRAWN)
+        files.hand_over(charts.lines.saves.select, charts.save_sweep, charts.swept, made, **DRAWN)
 
         # Choosing: examples, files, methods.
         everything = [*a.outputs, *c.outputs]
@@ -190,10 +216,25 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         c.media.add.upload(c.media.take, [c.media.add, shown], c.media.outputs, **CHECKED)
         c.media.frames.input(c.media.sample, [shown, c.media.frames], c.media.outputs, **CHECKED)
         c.media.strip.select(c.media.drop, shown, c.media.outputs, **QUICK)
+        c.follow.input(visit.follow, [shown, c.follow], None, **QUICK)
         c.method.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
-        c.model.input(c.show_model, [c.method, c.model], [c.knows, *c.of_method], **QUICK)
+        loading = c.model.select(
+            visit.choose_model,
+            [shown, c.method, c.model],
+            [c.knows, *c.of_method],
+            show_progress_on=c.model,
+            api_visibility="private",
+            **slot,
+        )
+        loading.success(header, c.model, top, **QUICK)
+        loading.failure(visit.last_model, shown, c.model, **QUICK)
         c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)
     return page.queue(max_size=places)
+
+
+def header(model: str) -> str:
+    """The top of the page while a model is at work."""
+    return panels.header(engine.title(model), engine.facts(model))
 
 
 def setting(variable: str, default: int | None) -> int | None:

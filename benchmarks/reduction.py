@@ -2,23 +2,32 @@
 
     python -m benchmarks.reduction [--methods libra,fastv] [--sizes 576,2880] [--json FILE]
 
-The layer is one LLaVA-1.5-7B decoder layer with random weights, over as many tokens. Times are
-medians; the target for Libra-Merging is at most 5 % of a layer, once per compression.
+The layer is one LLaVA-1.5-7B decoder layer with random weights, over as many tokens, and takes its
+turn in every round. Times are medians, by CUDA events on a GPU; the target for Libra-Merging is at
+most 5 % of a layer, once per compression.
 """
 
 import argparse
-import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
+from benchmarks.measure import (
+    counts,
+    dtype,
+    median,
+    milliseconds,
+    parser,
+    report,
+    rounds,
+    setup,
+    words,
+)
 from libra import methods
 from libra.errors import InputError
 from libra.layout import TokenLayout
@@ -40,19 +49,7 @@ class Row:
     percent: float  # of the layer
 
 
-def median_ms(run: Callable[[], object], repeats: int, device: str) -> float:
-    """Median wall time of `run`, after one run to warm up."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        run()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[1:])
-
-
-def decoder_layer(device: str, dtype: torch.dtype) -> Callable[[torch.Tensor], object]:
+def decoder_layer(device: torch.device, dtype: torch.dtype) -> Callable[[torch.Tensor], object]:
     """The prefill of one decoder layer of LLaVA-1.5-7B's size, as a function of [N, D]."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -73,7 +70,7 @@ def decoder_layer(device: str, dtype: torch.dtype) -> Callable[[torch.Tensor], o
     return prefill
 
 
-def random_tokens(n: int, device: str, dtype: torch.dtype) -> methods.Tokens:
+def random_tokens(n: int, device: torch.device, dtype: torch.dtype) -> methods.Tokens:
     """Tokens around a tenth as many centres, so that methods find something to merge."""
     generator = torch.Generator().manual_seed(n)
     centre = torch.randn(max(1, n // 10), HIDDEN, generator=generator)
@@ -96,16 +93,16 @@ def random_tokens(n: int, device: str, dtype: torch.dtype) -> methods.Tokens:
 def measure(
     names: list[str],
     sizes: list[int],
-    ratio: float = 0.5,
-    repeats: int = 5,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    ratio: float,
+    repeats: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> list[Row]:
     """Time every method that can remove this share, at every number of tokens."""
     rows, layer = [], decoder_layer(device, dtype)
     for n in sizes:
         tokens = random_tokens(n, device, dtype)
-        layer_ms = median_ms(lambda: layer(tokens.hidden), min(repeats, 3), device)  # noqa: B023
+        runs, left = {"layer": partial(layer, tokens.hidden)}, {}
         for name in names:
             takes_ratio = any(p.name == "ratio" for p in methods.parameters(name))
             method = methods.create(name, **({"ratio": ratio} if takes_ratio else {}))
@@ -114,79 +111,51 @@ def measure(
             except InputError as error:  # this method cannot remove that much
                 print(f"{name} left out: {error}", file=sys.stderr)
                 continue
-            reduce_ms = median_ms(lambda: method.reduce(tokens), repeats, device)  # noqa: B023
-            apply_ms = median_ms(lambda: reduction.apply(tokens.hidden), repeats, device)  # noqa: B023
-            share = 100 * (reduce_ms + apply_ms) / layer_ms
-            rows.append(Row(name, n, reduction.n_out, reduce_ms, apply_ms, layer_ms, share))
-            print(describe(rows[-1]), flush=True)
+            left[name] = reduction.n_out
+            runs[name, "reduce"] = partial(method.reduce, tokens)
+            runs[name, "apply"] = partial(reduction.apply, tokens.hidden)
+        timed = {key: partial(milliseconds, run, device) for key, run in runs.items()}
+        spent = {key: median(times) for key, times in rounds(timed, repeats).items()}
+        for name, n_out in left.items():
+            own = spent[name, "reduce"], spent[name, "apply"]
+            rows.append(Row(name, n, n_out, *own, spent["layer"], 100 * sum(own) / spent["layer"]))
     return rows
 
 
-HEADER = (
-    f"{'method':<12}{'N':>6}{'out':>6}{'reduce ms':>12}{'apply ms':>11}{'layer ms':>11}{'share':>9}"
-)
-
-
-def describe(row: Row) -> str:
-    """One line of the table."""
-    return (
-        f"{row.method:<12}{row.n:>6}{row.n_out:>6}{row.reduce_ms:>12.2f}{row.apply_ms:>11.2f}"
-        f"{row.layer_ms:>11.1f}{row.percent:>8.2f}%"
-    )
-
-
-def _count(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
-
-
-def _sizes(text: str) -> list[int]:
-    """Numbers of tokens, for argparse."""
-    sizes = [int(size) for size in text.split(",")]
-    if min(sizes) < 2:
-        raise ValueError
-    return sizes
+def cells(row: Row) -> dict:
+    """A row as it is printed."""
+    return {
+        "method": row.method,
+        "N": row.n,
+        "out": row.n_out,
+        "reduce ms": f"{row.reduce_ms:.3f}",
+        "apply ms": f"{row.apply_ms:.3f}",
+        "layer ms": f"{row.layer_ms:.2f}",
+        "share": f"{row.percent:.2f}%",
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table; see the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", default="all", help="names separated by commas, or all")
-    parser.add_argument(
-        "--sizes", type=_sizes, default="576,2880", help="numbers of visual tokens, each 2 or more"
-    )
-    parser.add_argument("--ratio", type=float, default=0.5, help="share of the tokens to remove")
-    parser.add_argument("--repeats", type=_count, default=5, help="runs whose median is taken")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="default: float32 on a CPU, bfloat16 on a GPU",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
-    options = parser.parse_args(arguments)
-    dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
-    names = methods.names() if options.methods == "all" else options.methods.split(",")
+    """Measure and print; see the module's docstring."""
+    options = parser(__doc__)
+    options.add_argument("--methods", type=words, default="all", help="names, or all")
+    options.add_argument("--sizes", type=counts, default="576,2880", help="numbers of tokens")
+    options.add_argument("--ratio", type=float, default=0.5, help="share of the tokens to remove")
     try:
-        for name in names:
-            methods.get(name)
-        print(f"one decoder layer of LLaVA-1.5-7B's size, {options.device}, {dtype}")
-        print(HEADER)
-        rows = measure(
-            names,
-            options.sizes,
-            options.ratio,
-            options.repeats,
-            options.device,
-            getattr(torch, dtype),
-        )
+        return _measure_all(options.parse_args(arguments))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+
+
+def _measure_all(options: argparse.Namespace) -> int:
+    names = methods.names() if options.methods == ["all"] else options.methods
+    for name in names:
+        methods.get(name)
+    device, kind = torch.device(options.device), dtype(options)
+    rows = measure(names, options.sizes, options.ratio, options.repeats, device, kind)
+    about = setup(options, attention="sdpa", layer="one decoder layer of LLaVA-1.5-7B's size")
+    report(about, [asdict(row) for row in rows], [cells(row) for row in rows], options.json)
     return 0
 
 

@@ -108,7 +108,10 @@ def _sweep(options: argparse.Namespace) -> None:
     from libra.sweep import settings, sweep
 
     with _load(options) as lvlm:
-        chosen = settings(options.method, lvlm.n_layers, options.ratios, options.layers or ())
+        first = lvlm.family.first_layer
+        chosen = settings(
+            options.method, lvlm.n_layers, options.ratios, options.layers or (), first
+        )
         request = {name: getattr(options, name) for name in _INPUTS} | _media(options)
         runs = sweep(lvlm, options.method, chosen, **request)
         progress = tqdm(runs, "sweeping", len(chosen), unit="setting", leave=False, disable=None)

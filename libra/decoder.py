@@ -74,6 +74,10 @@ class DecoderSequence:
         """Visual tokens that each decoder layer processed in the prefill."""
         return [len(visual) for visual in self._visual_of]
 
+    def follow_up(self) -> None:
+        """Another question will go behind what the caches hold; its rows are counted anew."""
+        self.rows, self._recorder = [], None
+
     def enter_layer(self, layer: int, hidden: Tensor, kwargs: dict) -> Tensor:
         """Prepare the call of one decoder layer.
 
@@ -101,9 +105,10 @@ class DecoderSequence:
             kwargs[TAP] = partial(self._take_rows, layer, hidden.shape[1], queries)
         mask = kwargs.get("attention_mask")
         if mask is not None:
-            # One unpadded sequence: the causal mask of fewer tokens is a corner of the full one.
+            # One unpadded sequence: the causal mask of fewer tokens is a corner of the full one,
+            # and what stands before the queries is all visible, however many that are.
             n_query = hidden.shape[1]
-            kwargs["attention_mask"] = mask[..., :n_query, : cached + n_query]
+            kwargs["attention_mask"] = mask[..., -n_query:, -(cached + n_query) :]
         return hidden
 
     def leave(self, layer: int, hidden: Tensor) -> Tensor:
@@ -161,6 +166,8 @@ class DecoderSequence:
         visual = self.visual.to(hidden.device)
         seen = hidden[:, visual]
         request = self.compression
+        if self._text_similarity is not None:  # layers may be on several devices
+            self._text_similarity = self._text_similarity.to(hidden.device)
         earlier = request.events[-1].reduction.compensation if request.events else None
         facts = {name: fact for name, fact in self._facts.items() if name in request.method.needs}
         tokens = Tokens(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from weakref import ref
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from libra import cost
 from libra.compression import Compression
+from libra.conversation import Kept, Memory
 from libra.decoder import CompressedCache, DecoderSequence
 from libra.detail import Detail, spread_layers
 from libra.models import Family, Features
@@ -28,6 +30,7 @@ class Generation:
     name: str  # of the model
     family: Family
     request: Request
+    memory: Memory | None = None  # of the conversation that this belongs to
     timings: Timings = field(default_factory=Timings)
     words: list[Word] = field(default_factory=list)
     _generated: list[int] = field(default_factory=list)
@@ -35,6 +38,34 @@ class Generation:
     @torch.no_grad()
     def __iter__(self) -> Iterator[str]:
         """Compute one token after the other; closing the iterator ends the computation."""
+        family, timings = self.family, self.timings
+        kept = self.memory.take(family, self.request) if self.memory is not None else None
+        seen = None if kept else self._look()
+        begin = seconds(family.device)
+        inputs = self._follow(kept) if kept else self._begin(*seen)
+        for step in range(self.request.max_new_tokens):
+            output = family.model(
+                **inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+            )
+            logits = output.logits[0, -1].float()
+            token = int(logits.argmax())
+            elapsed = seconds(family.device) - begin - self._recording()
+            if step == 0:
+                timings.prefill = elapsed
+            else:
+                timings.decode.append(elapsed)
+            if token in family.eos:
+                break
+            self.words.append(self._word(token, logits))
+            self._generated.append(token)
+            yield self.text
+            begin = seconds(family.device)
+            inputs = family.next_inputs(token, self.prompt, step + 1)
+        if self.memory is not None:
+            self.memory.keep(self._kept(read=step))
+
+    def _look(self) -> tuple[Tensor, Tensor | None]:
+        """The visual tokens, and the media's other tokens, as the decoder takes them."""
         family, request, timings = self.family, self.request, self.timings
         self.compression = Compression(
             method=request.method,
@@ -53,31 +84,40 @@ class Generation:
         tokens = family.connect(self.compression.connect(family, self.features))
         specials = family.specials(self.features, request.prepared)
         timings.connector = seconds(family.device) - begin
+        return tokens, specials
 
-        begin = seconds(family.device)
-        prompt = request.prompt.reduced(self.compression.standing.place.cpu())
+    def _begin(self, tokens: Tensor, specials: Tensor | None) -> dict:
+        """Arguments of the model's first call, for the whole prompt."""
+        self.place = self.compression.standing.place.cpu()
+        self.prompt = prompt = self.request.prompt.reduced(self.place)
         self.recorder = self._recorder()
         self.sequence = DecoderSequence(
             self.compression, prompt.visual, prompt.n_trailing, self.recorder
         )
-        cache = CompressedCache(family.model.config, self.sequence)
-        inputs = family.inputs(prompt, tokens, specials)
-        for step in range(request.max_new_tokens):
-            output = family.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            logits = output.logits[0, -1].float()
-            token = int(logits.argmax())
-            elapsed = seconds(family.device) - begin - self._recording()
-            if step == 0:
-                timings.prefill = elapsed
-            else:
-                timings.decode.append(elapsed)
-            if token in family.eos:
-                break
-            self.words.append(self._word(token, logits))
-            self._generated.append(token)
-            yield self.text
-            begin = seconds(family.device)
-            inputs = family.next_inputs(token, prompt, step + 1)
+        self.cache = CompressedCache(self.family.model.config, self.sequence)
+        return self.family.inputs(prompt, tokens, specials)
+
+    def _follow(self, kept: Kept) -> dict:
+        """Arguments of the model's first call, for what the cache does not hold of the prompt."""
+        self.compression, self.features = kept.compression, kept.features
+        self.place, self.cache, self.sequence = kept.place, kept.cache, kept.cache.sequence
+        self.prompt, self.recorder = self.request.prompt.reduced(self.place), None
+        self.compression.tracing = bool(self.request.tracing)
+        self.sequence.follow_up()
+        return self.family.text_inputs(self.prompt, len(kept.ids))
+
+    def _kept(self, read: int) -> Kept:
+        """What the next question can build on, once the model has read so many of its own words."""
+        own = torch.tensor(self._generated[:read], dtype=torch.long)
+        return Kept(
+            family=ref(self.family),
+            request=self.request,
+            compression=self.compression,
+            features=self.features,
+            place=self.place,
+            cache=self.cache,
+            ids=torch.cat([self.prompt.ids, own]),
+        )
 
     def _recorder(self) -> Recorder | None:
         """What collects the decoder's part of a detail."""
@@ -135,6 +175,7 @@ class Generation:
             params=settings,
             layers=request.layers,
             question=request.question,
+            history=request.history,
             answer=self.text,
             words=self.words,
             images=[_thumbnail(view) for view in request.prepared.views],

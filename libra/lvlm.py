@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from libra import methods as registry
+from libra.conversation import Chat, Memory
 from libra.decoder import Hooks
 from libra.errors import InputError
 from libra.generation import Generation
@@ -23,6 +24,7 @@ from libra.request import (
     load_media,
     load_pictures,
 )
+from libra.shortage import bounded
 from libra.trace import Trace
 from libra.video import Clip, load_video
 
@@ -115,8 +117,16 @@ class LVLM:
         Requests with `tracing="full"` find the encoder's attention in those of the same tracing.
         """
         encode = self.family.watch if tracing == "full" else self.family.encode
-        with torch.no_grad():
-            return encode(self.family.prepare(load_media(images, video)))
+        media = load_media(images, video)
+        with torch.no_grad(), bounded(self.name, self.family, media):
+            return encode(self.family.prepare(media))
+
+    def chat(self, **request: object) -> Chat:
+        """A conversation about pictures or a video: `ask` it one question after the other.
+
+        Takes the arguments of `stream` that all questions share.
+        """
+        return Chat(self, **request)
 
     def answer(self, **request: object) -> Answer:
         """Answer one question. Takes the arguments of `stream`."""
@@ -129,6 +139,7 @@ class LVLM:
         images: Sequence[Source] = (),
         question: str = "",
         video: str | Path | Clip | None = None,
+        history: Sequence[tuple[str, str]] = (),
         method: str = "libra",
         ratio: float | None = None,
         layers: Sequence[int] | None = None,
@@ -139,6 +150,7 @@ class LVLM:
         drop: Sequence[int] | None = None,
         tracing: bool | str = True,
         features: Features | None = None,
+        memory: Memory | None = None,
         **params: object,
     ) -> Iterator[Step]:
         """Answer one question, step by step: greedy decoding, one `Step` per token.
@@ -150,6 +162,7 @@ class LVLM:
             question: up to 2,000 characters.
             video: a path, or a clip of `libra.video.load_video`, instead of images. A model that
                 knows pictures only gets its frames as pictures.
+            history: earlier questions about the same media, each with its answer.
             method: a name out of `libra.methods.names()`.
             ratio: share of the visual tokens that each event removes; default: the method's own,
                 which is one half for most.
@@ -168,6 +181,8 @@ class LVLM:
                 similarities behind the merges.
             features: result of `encode` for the same images or video; not used where the method
                 acts inside the encoder.
+            memory: what is kept between the questions of one conversation (`libra.conversation`): a
+                follow-up with the same settings goes behind what is in its cache.
             params: further parameters of the method.
 
         Raises:
@@ -176,11 +191,13 @@ class LVLM:
         if self._hooks is None:
             raise InputError("This model has been closed: load it again.")
         return self._run(
+            memory,
             check_request(
                 self.name,
                 self.family,
                 images=images,
                 question=question,
+                history=history,
                 video=video,
                 method=method,
                 ratio=ratio,
@@ -193,11 +210,15 @@ class LVLM:
                 tracing=tracing,
                 features=features,
                 params=params,
-            )
+            ),
         )
 
-    def _run(self, request: Request) -> Iterator[Step]:
-        generation = Generation(self.name, self.family, request)
+    def _run(self, memory: Memory | None, request: Request) -> Iterator[Step]:
+        with bounded(self.name, self.family, request.prepared.media, request.method):
+            yield from self._steps(memory, request)
+
+    def _steps(self, memory: Memory | None, request: Request) -> Iterator[Step]:
+        generation = Generation(self.name, self.family, request, memory)
         for text in generation:
             yield Step(text)
         yield Step(generation.text, generation.trace())

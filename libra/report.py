@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 
+from libra.architecture import ARCHITECTURES
+from libra.roofline import DEVICES, verdict
 from libra.trace import Trace
+from libra.workload import Workload
 
 
 def facts(trace: Trace) -> dict:
@@ -46,8 +49,18 @@ def readout(trace: Trace) -> str:
             f"KV cache {values['kv_bytes'] / 2**20:.3g} MB, {values['kv_share']:.0%} of vanilla",
             f"time     encoder {1e3 * times.encoder:.0f} ms, connector "
             f"{1e3 * times.connector:.0f} ms, prefill {1e3 * times.prefill:.0f} ms{decode}",
+            *_saving(trace),
         )
     )
+
+
+def _saving(trace: Trace) -> list[str]:
+    """Where the saving is, on a device that many have; nothing for models of unknown sizes."""
+    architecture = ARCHITECTURES.get(trace.model)
+    if architecture is None:
+        return []
+    work = Workload.of(trace, architecture)
+    return [f"saving   {verdict(work, work.vanilla, DEVICES['A100'])}"]
 
 
 def table(rows: list[dict]) -> str:

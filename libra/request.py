@@ -21,6 +21,7 @@ from libra.video import Clip, load_video
 
 MAX_QUESTION = 2000  # characters
 MAX_NEW_TOKENS = 512
+MAX_TURNS = 32  # earlier questions of a conversation
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Request:
 
     prepared: Prepared  # the media, and the layout of the N visual tokens before any event
     question: str
+    history: list[tuple[str, str]]  # earlier questions about the media, and their answers
     prompt: Prompt  # with places for all N
     n_plain: int  # visual tokens of the model as it is: N, unless a method replaces its pooling
     method: Method
@@ -48,6 +50,7 @@ def check_request(
     *,
     images: Sequence[Source],
     question: str,
+    history: Sequence[tuple[str, str]],
     video: str | Path | Clip | None,
     method: str,
     ratio: float | None,
@@ -85,7 +88,8 @@ def check_request(
             f"{name} looks at these in {len(prepared.views)} views, and at most {MAX_PICTURES} are "
             f"possible: use fewer pictures or frames."
         )
-    prompt = family.prompt(_checked_question(question), prepared)
+    history = _checked_history(history)
+    prompt = family.prompt(_checked_question(question), prepared, history)
     _check_length(name, family, prompt, prepared.chunk, max_new_tokens)
     keep, drop = _patches("keep", keep), _patches("drop", drop)
     check_forced(plan, keep, drop, len(prepared.layout))
@@ -97,6 +101,7 @@ def check_request(
     return Request(
         prepared=prepared,
         question=question,
+        history=history,
         prompt=prompt,
         n_plain=len(plain.layout),
         method=plan,
@@ -236,6 +241,18 @@ def _checked_question(question: object) -> str:
     return question
 
 
+def _checked_history(history: object) -> list[tuple[str, str]]:
+    try:
+        turns = [(question, answer) for question, answer in history]
+    except (TypeError, ValueError):
+        raise InputError("The history is a list of pairs: a question, and its answer.") from None
+    if len(turns) > MAX_TURNS:
+        raise InputError(f"These are {len(turns)} earlier questions; at most {MAX_TURNS} may be.")
+    if any(not isinstance(answer, str) for _, answer in turns):
+        raise InputError("The history holds an answer that is no text.")
+    return [(_checked_question(question), answer) for question, answer in turns]
+
+
 def _check_length(
     name: str, family: Family, prompt: Prompt, chunk: int, max_new_tokens: int
 ) -> None:
@@ -246,7 +263,8 @@ def _check_length(
     if n_tokens + max_new_tokens > family.max_positions:
         raise InputError(
             f"The pictures and this question make {n_tokens} tokens, more than the "
-            f"{family.max_positions} that {name} takes: use fewer pictures or frames."
+            f"{family.max_positions} that {name} takes: use fewer pictures or frames, or begin a "
+            f"new conversation."
         )
 
 

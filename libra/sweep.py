@@ -15,6 +15,7 @@ from libra.video import load_video
 if TYPE_CHECKING:
     from libra.lvlm import LVLM
 
+_SHARED = ("question", "max_new_tokens", "seed")  # what vanilla is asked, too
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 LAYERS = (3, 7, 15, 23)  # of 32
 MAX_SETTINGS = 100
@@ -64,7 +65,11 @@ class Row:
 
 
 def settings(
-    method: str, n_layers: int, ratios: Sequence[float] = RATIOS, layers: Sequence[int] = ()
+    method: str,
+    n_layers: int,
+    ratios: Sequence[float] = RATIOS,
+    layers: Sequence[int] = (),
+    first_layer: int = 0,
 ) -> list[Setting]:
     """Vanilla, then every ratio after every layer, each layer alone.
 
@@ -73,6 +78,7 @@ def settings(
         n_layers: depth of the decoder.
         ratios: shares of the visual tokens to remove.
         layers: decoder layers; by default four over the depth.
+        first_layer: the first decoder layer after which tokens can be reduced.
 
     Raises:
         InputError: a method without a ratio, no ratio, or too many settings.
@@ -82,7 +88,7 @@ def settings(
     if not ratios:
         raise InputError("There is no ratio to sweep over: give at least one, for example 0.5.")
     inside = "decoder" in methods.create(method).sites()
-    chosen = (layers or scale_layers(LAYERS, n_layers)) if inside else (None,)
+    chosen = (layers or scale_layers(LAYERS, n_layers, first_layer)) if inside else (None,)
     if len(ratios) * len(chosen) > MAX_SETTINGS:
         raise InputError(
             f"{len(ratios)} ratios after {len(chosen)} layers are more than {MAX_SETTINGS} "
@@ -103,14 +109,16 @@ def sweep(
         lvlm: the model.
         method: a name.
         chosen: see `settings`.
-        request: images or video, question and further arguments of `LVLM.stream`.
+        request: images or video, question and further arguments of `LVLM.stream`; parameters of
+            the method are its own.
     """
     if request.get("video") is None:
         media = {"images": load_pictures(request.get("images"))}
     else:
         media = {"video": load_video(request["video"])}
-    plain = request | media | {"method": "vanilla", "tracing": False}
-    requests = [plain, *(plain | _own(method, setting) for setting in chosen[1:])]
+    shared = media | {name: request[name] for name in _SHARED if name in request}
+    plain = shared | {"method": "vanilla", "tracing": False}
+    requests = [plain, *(request | plain | _own(method, setting) for setting in chosen[1:])]
     for each in requests:
         lvlm.stream(**each)  # checks it, and runs nothing
     lvlm.answer(**plain | {"max_new_tokens": 1})

@@ -85,7 +85,10 @@ class Timings:
 
 @dataclass
 class Cost:
-    """What the visual tokens cost the decoder, beside the same request without compression."""
+    """What the visual tokens cost the decoder, beside the same request without compression.
+
+    Of a follow-up question this is the cost of the conversation, whose media are read only once.
+    """
 
     flops: float
     vanilla_flops: float
@@ -118,6 +121,7 @@ class Trace:
     cost: Cost
     times: list[float] | None = None  # of a video: the second of each of the images
     detail: Detail | None = None  # what full tracing adds
+    history: list[tuple[str, str]] = field(default_factory=list)  # earlier questions and answers
 
     @property
     def stages(self) -> list[str]:
@@ -269,6 +273,7 @@ def _pack(trace: Trace) -> tuple[dict, dict[str, np.ndarray]]:
         "timings": asdict(trace.timings),
         "cost": asdict(trace.cost),
         "times": trace.times,
+        "history": trace.history,
         "detail": detail,
     }
     return header, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -302,6 +307,7 @@ def _unpack(file: _Reader) -> Trace:
         timings=Timings(**header["timings"]),
         cost=Cost(**header["cost"]),
         times=header.get("times"),
+        history=[(question, answer) for question, answer in header.get("history", [])],
         detail=unpack(header["detail"], rows, file) if header.get("detail") else None,
     )
     if trace.attention:

@@ -77,7 +77,8 @@ def _within(x: Tensor, low: int, high: int) -> bool:
 
 def _check_settings(trace: Trace) -> None:
     texts = (trace.model, trace.family, trace.method, trace.question, trace.answer)
-    _need(all(map(_text, texts)), "model, method, question and answer are text")
+    texts += tuple(words for turn in trace.history for words in turn)
+    _need(all(map(_text, texts)), "model, method, questions and answers are text")
     _need(_number(trace.ratio, 0, 1), "the ratio lies in 0..1")
     _need(all(_whole(layer, 0, MAX_LAYERS) for layer in trace.layers), "layers are numbers")
     _need(isinstance(trace.params, dict), "parameters have names")

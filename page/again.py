@@ -76,6 +76,8 @@ def request_of(trace: Trace) -> dict:
     chosen = {k: v for k, v in settings.items() if k in known | {"encoder_layers"}}
     if trace.layers:
         chosen["layers"] = trace.layers
+    if trace.history:
+        chosen["history"] = trace.history
     return chosen | media | {"question": trace.question, "method": trace.method}
 
 

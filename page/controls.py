@@ -21,6 +21,7 @@ class Controls:
     media: media.MediaBox
     strip: gr.HTML
     question: gr.Textbox
+    follow: gr.Checkbox
     knows: gr.HTML
     ask: gr.Button
     stop: gr.Button
@@ -67,7 +68,7 @@ class Controls:
         settings = {name: value for (of, name), value in own if of == method}
         if plan.slides(method):
             settings["ratio"] = ratio
-        if engine.load(model).default_layers(method):
+        if engine.shape(model).default_layers(method):
             settings["layers"] = sorted(layers)
         if plan.acts_in_encoder(method):
             settings["encoder_layers"] = sorted(encoder_layers)
@@ -97,17 +98,19 @@ class Controls:
 
     def _show(self, method: str, model: str, given: dict, preset: str) -> dict:
         """Show the settings `given` of a method; what is not given takes its default."""
-        settings, lvlm = plan.defaults(method, model) | given, engine.load(model)
+        settings, shape = plan.defaults(method, model) | given, engine.shape(model)
         return {
             self.about: panels.about_method(method),
             self.ratio: gr.Slider(value=settings["ratio"] or 0, interactive=plan.slides(method)),
             self.layers: gr.CheckboxGroup(
-                layer_choices(plan.last_layer(model)),
+                layer_choices(shape.n_layers - 1),
                 value=list(settings["layers"]),
-                interactive=bool(lvlm.default_layers(method)),
+                interactive=bool(shape.default_layers(method)),
             ),
             self.encoder_layers: gr.CheckboxGroup(
-                value=list(settings["encoder_layers"]), visible=plan.acts_in_encoder(method)
+                layer_choices(shape.last_encoder_layer),
+                value=list(settings["encoder_layers"]),
+                visible=plan.acts_in_encoder(method),
             ),
             self.preset: gr.Dropdown(
                 plan.preset_choices(method), value=preset, interactive=plan.compresses(method)
@@ -146,6 +149,7 @@ def build(model: str, examples: Sequence[Example], method: str = "libra") -> Con
             placeholder="Is there a cat in the image?",
             elem_id="question",
         ),
+        "follow": gr.Checkbox(False, label=texts.FOLLOW, info=texts.FOLLOW_HELP, elem_id="follow"),
         "knows": gr.HTML(panels.knows(model)),
         "ask": gr.Button("Ask", variant="primary", elem_id="ask-button"),
         "stop": gr.Button("Stop", visible=False, elem_id="stop-button"),
@@ -181,7 +185,7 @@ def build_settings(model: str, method: str) -> dict:
             elem_id="layers",
         ),
         "encoder_layers": gr.CheckboxGroup(
-            layer_choices(engine.encoder_depth(model)[1]),
+            layer_choices(engine.shape(model).last_encoder_layer),
             value=list(settings["encoder_layers"]),
             label="Encoder layers",
             info=texts.ENCODER_LAYERS_HELP,

@@ -1,37 +1,224 @@
-"""The Efficiency tab: what compression saves, by the formula and by the clock."""
+"""The Efficiency tab: what compression saves, counted, measured, and elsewhere."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
 
 import gradio as gr
 
 import viz
-from page import plan, texts, views
+from libra.architecture import ARCHITECTURES
+from libra.report import as_csv
+from libra.roofline import DEVICES
+from libra.sweep import Row
+from page import charts, costing, figures, files, panels, plan, sweeps, texts, views
+from page.controls import Controls
+from page.errors import explained
 from page.readouts import per_layer
 from page.shown import Shown
+from viz.sweep import sweep_lines
+
+RATIOS = [(f"{share:.0%}".replace("%", " %"), share) for share in (0.25, 0.5, 0.67, 0.75, 0.8, 0.9)]
+SPECS = {spec.name: spec for spec in (*charts.MEASURED, *charts.ELSEWHERE)}
+KINDS = (*viz.FORMATS, "csv")
+SHOW_STOP, SHOW_SWEEP = (
+    f"() => [{sweep}, {stop}].map(visible => ({{visible, __type__: 'update'}}))"
+    for sweep, stop in (("false", "true"), ("true", "false"))
+)
 
 
-def build() -> list[gr.components.Component]:
-    """Place the two charts and the table that holds the same numbers."""
+@dataclass(frozen=True)
+class EfficiencyTab:
+    """Components of the tab: a card per figure, by its name."""
+
+    controls: Controls
+    cards: dict[str, figures.Card]
+    layers: gr.HTML
+    model: gr.Dropdown
+    device: gr.Dropdown
+    tokens: gr.Number
+    verdict: gr.HTML
+    estimates: gr.HTML
+    ratios: gr.CheckboxGroup
+    after: gr.Textbox
+    sweep: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    swept: gr.State  # list of `Row`
+    lines: figures.Card
+
+    @property
+    def where(self) -> list[gr.components.Component]:
+        """What the costs elsewhere depend on besides what is shown."""
+        return [self.model, self.device, self.tokens]
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """What `draw` fills."""
+        return [c for card in self.cards.values() for c in _parts(card)] + [
+            self.layers,
+            self.verdict,
+            self.estimates,
+        ]
+
+    @property
+    def sweep_outputs(self) -> list[gr.components.Component]:
+        """What a sweep fills."""
+        return [self.status, self.swept, *_parts(self.lines)]
+
+    def draw(self, shown: Shown, *where: Any) -> Iterator[dict]:
+        """Everything about the answers that are compared: at first the last one, and vanilla's."""
+        if shown.traces:
+            yield {self.layers: per_layer(shown.traces)}
+            yield from self._draw(charts.MEASURED, shown, *where)
+            yield from self.draw_elsewhere(shown, *where)
+
+    def draw_elsewhere(self, shown: Shown, *where: Any) -> Iterator[dict]:
+        """What the same answers would cost in another model, on another device."""
+        if not shown.traces:
+            return
+        with explained():
+            found = costing.Costing.of(shown, *_where(*where))
+            yield {
+                self.verdict: verdict(found),
+                self.estimates: charts.table(found),
+            }
+            yield from self._draw(charts.ELSEWHERE, shown, *where)
+
+    def _draw(self, specs: Sequence[charts.Spec], shown: Shown, *where: Any) -> Iterator[dict]:
+        """One figure after the other."""
+        found = costing.Costing.of(shown, *_where(*where))
+        for spec in specs:
+            missing = spec.missing(found)
+            if missing:
+                yield _fill(self.cards[spec.name], missing)
+            else:
+                path = views.save_figure(spec.draw(found), spec.name)
+                yield _fill(self.cards[spec.name], path=path)
+
+    def run(
+        self, shown: Shown, ratios: Sequence[float], after: str, *values: Any
+    ) -> Iterator[dict]:
+        """Sweep over ratio and layer under the method of the Ask tab, setting by setting."""
+        with explained():
+            model, request = self.controls.request(*values)
+            request, rows = shown.added.to(request), []
+            layers = plan.parse_layers(after) or ()
+            yield {self.status: panels.note(texts.READING)}
+            for chosen, row in sweeps.run(model, request, ratios, layers):
+                rows.append(row)
+                yield {self.status: panels.bar(len(rows), len(chosen), texts.SWEEPING)}
+        yield self._swept(rows, texts.SWEPT.format(plan.title(request["method"]), len(rows) - 1))
+
+    def settle(self, rows: Sequence[Row]) -> dict:
+        """A sweep failed or was stopped: the last complete one stays."""
+        return {self.status: panels.note(texts.UNSWEPT if rows else "")}
+
+    def _swept(self, rows: list[Row], words: str) -> dict:
+        """A complete sweep."""
+        path = views.save_figure(sweep_lines(rows), "sweep")
+        done = {self.status: panels.note(words), self.swept: rows}
+        return done | _fill(self.lines, path=path)
+
+    def save(self, shown: Shown, event: gr.EventData, *where: Any) -> str:
+        """One figure as a file to print, or the numbers behind it."""
+        with explained():
+            spec = SPECS[event.figure]
+            found = costing.Costing.of(shown, *_where(*where))
+            path = files.new(spec.name, event.kind, KINDS)
+            if event.kind == "csv":
+                path.write_text(as_csv(spec.numbers(found)), "utf-8")
+            else:
+                viz.save(spec.draw(found), path)
+            return str(path)
+
+    def save_sweep(self, rows: list[Row], event: gr.EventData) -> str:
+        """The last sweep as a file."""
+        with explained():
+            path = files.new("sweep", event.kind, KINDS)
+            if event.kind == "csv":
+                path.write_text(as_csv([row.facts() for row in rows]), "utf-8")
+            else:
+                viz.save(sweep_lines(rows), path)
+            return str(path)
+
+
+def verdict(found: costing.Costing) -> str:
+    """Where the answer in the focus saves, as HTML."""
+    return f'<p class="verdict">{escape(found.verdict)}</p>'
+
+
+def _where(model: str, device: str, tokens: float | None) -> tuple[str, str, int | None]:
+    """Model, device and number of visual tokens, as the controls have them."""
+    whole = isinstance(tokens, float) and tokens.is_integer()
+    return model, device, int(tokens) if whole else tokens
+
+
+def _parts(card: figures.Card) -> list[gr.components.Component]:
+    return [card.note, card.picture, card.saves]
+
+
+def _fill(card: figures.Card, missing: str = "", path: str = "") -> dict:
+    """A card with its figure, or with why there is none."""
+    return {
+        card.note: gr.HTML(f'<p class="empty">{escape(missing)}</p>', visible=bool(missing)),
+        card.picture: gr.Image(path or None, visible=bool(path)),
+        card.saves: gr.HTML(visible=bool(path)),
+    }
+
+
+def build(controls: Controls) -> EfficiencyTab:
+    """Place the components; a sweep asks what the controls of the Ask tab say."""
     gr.HTML(f'<p class="lead">{texts.EFFICIENCY}</p>')
-    charts = []
-    with gr.Row(equal_height=True):
-        for title, explanation in texts.CHARTS:
-            with gr.Column(elem_classes="figure", min_width=460):
-                gr.HTML(f"<h3>{title}</h3><p>{explanation}</p>")
-                charts.append(
-                    gr.Image(
-                        show_label=False,
-                        format="png",
-                        interactive=False,
-                        buttons=["download", "fullscreen"],
-                        alt_text=f"{title}. {explanation} The table below has the same numbers.",
-                    )
-                )
-    return [*charts, gr.HTML(elem_id="per-layer")]
+    with gr.Row(elem_classes="charts"):
+        cards = {spec.name: _card(spec) for spec in charts.MEASURED[:2]}
+    cards |= {spec.name: _card(spec) for spec in charts.MEASURED[2:]}
+    parts = {"layers": gr.HTML(elem_id="per-layer")}
+    gr.HTML(f'<h2 class="section">{texts.ELSEWHERE}</h2><p class="lead">{texts.ELSEWHERE_HELP}</p>')
+    with gr.Row(elem_id="elsewhere"):
+        models = [(texts.AS_ASKED, costing.OWN), *((name, name) for name in ARCHITECTURES)]
+        parts["model"] = gr.Dropdown(models, value=costing.OWN, label="Model")
+        devices = [(texts.THIS_MACHINE, costing.HERE), *((name, name) for name in DEVICES)]
+        parts["device"] = gr.Dropdown(
+            devices, value=costing.HERE, label="Device", info=texts.DEVICE_HELP
+        )
+        parts["tokens"] = gr.Number(
+            None, label="Visual tokens", info=texts.TOKENS_HELP, precision=0, minimum=1
+        )
+    parts["verdict"] = gr.HTML(elem_id="verdict")
+    cards |= {spec.name: _card(spec) for spec in charts.ELSEWHERE}
+    parts["estimates"] = gr.HTML(elem_id="estimates")
+    return EfficiencyTab(controls=controls, cards=cards, **parts, **_build_sweep())
 
 
-def draw(shown: Shown) -> list:
-    """Charts and table of the answers that are compared: at first the last one, and vanilla's."""
-    if not shown.traces:
-        return [gr.skip()] * 3
-    traces = {plan.title(trace.method): trace for trace in shown.traces}
-    charts = (viz.staircase(traces), viz.cost_bars(traces))
-    return [*map(views.save_figure, charts, ("staircase", "cost")), per_layer(shown.traces)]
+def _build_sweep() -> dict[str, Any]:
+    """The controls of a sweep, and the place for what it shows."""
+    gr.HTML(f'<h2 class="section">{texts.SWEEP}</h2><p class="lead">{texts.SWEEP_HELP}</p>')
+    with gr.Row(elem_id="sweep"):
+        parts = {
+            "ratios": gr.CheckboxGroup(
+                RATIOS,
+                value=[0.25, 0.5, 0.75, 0.9],
+                label="Ratio",
+                info=texts.RATIO_HELP,
+                elem_classes="chips",
+            ),
+            "after": gr.Textbox(
+                label="After layers",
+                info=texts.SWEEP_LAYERS_HELP,
+                placeholder="1, 3, 5",
+                max_lines=1,
+            ),
+        }
+        with gr.Column(elem_id="sweep-buttons", min_width=120):
+            parts["sweep"] = gr.Button("Sweep", variant="primary", elem_id="sweep-run")
+            parts["stop"] = gr.Button("Stop", visible=False, elem_id="sweep-stop")
+    parts["status"] = gr.HTML(panels.note(""), elem_id="sweep-status")
+    parts["swept"] = gr.State([])
+    parts["lines"] = figures.card("sweep", texts.SWEEP, texts.SWEEP_CHART, KINDS)
+    return parts
+
+
+def _card(spec: charts.Spec) -> figures.Card:
+    return figures.card(spec.name, spec.title, spec.explanation, KINDS)

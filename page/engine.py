@@ -4,17 +4,20 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from threading import Lock
+from pathlib import Path
 
 from PIL import Image
 
 import libra
+from libra import methods, models
+from libra.conversation import Memory
 from libra.errors import InputError
 from libra.media import load_video
-from libra.request import load_pictures
+from libra.models import room
+from libra.request import default_encoder_layers, default_layers, load_pictures
 from libra.trace import Trace
 from page import texts
+from page.shelf import Shelf
 from page.shown import Result
 
 try:
@@ -27,6 +30,7 @@ except ImportError:
 
 
 EMBEDDED = "tiny-llava"
+REMEMBERED = 2  # conversations whose caches stay in memory
 MODEL = os.environ.get("MODEL") or EMBEDDED
 
 log = logging.getLogger(__name__)
@@ -41,17 +45,9 @@ class Progress:
     vanilla: Trace | None = None
 
 
-_loading = Lock()
-
-
-def load(name: str) -> libra.LVLM:
-    """The model of that name, loaded once and warmed up: first runs are slow, and are measured."""
-    with _loading:  # two visitors who choose it at once wait for the same one
-        return _loaded(name)
-
-
-@lru_cache(maxsize=2)  # as many as `choices` offers
-def _loaded(name: str) -> libra.LVLM:
+def _open(name: str) -> libra.LVLM:
+    """Load a model and warm it up: first runs are slow, and are measured."""
+    _forget()  # a new model may need all the room there is
     lvlm = libra.load(name)
     if "SPACES_ZERO_GPU" not in os.environ:  # there, the GPU is lent to questions alone
         blank = Image.new("RGB", (64, 64))
@@ -59,26 +55,108 @@ def _loaded(name: str) -> libra.LVLM:
     return lvlm
 
 
+shelf = Shelf(_open, models.memory_needed, lambda: room.capacity()[0])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the controls have to know of a model; it is kept when the model has been freed."""
+
+    n_layers: int
+    first_layer: int  # the first decoder layer after which tokens can be reduced
+    n_encoder_layers: int
+    last_encoder_layer: int  # the last one that can be compressed
+    facts: str  # size and device in a few words
+
+    @classmethod
+    def of(cls, lvlm: libra.LVLM) -> "Shape":
+        """The shape of a loaded model."""
+        family, card = lvlm.family, lvlm.card
+        return cls(
+            n_layers=lvlm.n_layers,
+            first_layer=family.first_layer,
+            n_encoder_layers=len(family.encoder_layers),
+            last_encoder_layer=family.last_encoder_layer,
+            facts=f"{card['parameters'] / 1e6:,.0f} M parameters · {card['device'].upper()}",
+        )
+
+    def default_layers(self, method: str) -> tuple[int, ...]:
+        """The decoder layers after which a method reduces unless told otherwise."""
+        return default_layers(methods.create(method), self.n_layers, self.first_layer)
+
+    def default_encoder_layers(self, method: str) -> tuple[int, ...]:
+        """The encoder layers inside which a method reduces unless told otherwise."""
+        return default_encoder_layers(
+            methods.create(method), self.n_encoder_layers, self.last_encoder_layer
+        )
+
+
+_shapes: dict[str, Shape] = {}  # of all models that have been loaded
+
+
+def shape(name: str) -> Shape:
+    """The shape of a model, which is loaded for it only the first time."""
+    if name not in _shapes:
+        _shapes[name] = Shape.of(load(name))
+    return _shapes[name]
+
+
+def load(name: str) -> libra.LVLM:
+    """The model of that name, loaded unless it is there; it may give way to another one."""
+    with shelf.use(name) as lvlm:
+        return lvlm
+
+
 def title(model: str) -> str:
     """A model's name without the folders or the owner before it."""
     return model.rstrip("/").rsplit("/", 1)[-1]
 
 
+def offered(model: str) -> dict[str, str]:
+    """The models to choose from, by the title that a trace knows them under.
+
+    The one the page was started with, the embedded one, and what this machine has room for. Not so
+    on a Space, which is open to everybody: nobody there may make it fetch what its owner did not
+    choose.
+    """
+    public = "SPACE_ID" in os.environ
+    others = [] if public else [e for e in models.catalog() if e.runnable]
+    names = [model, EMBEDDED, *(e.name for e in others if model not in (e.name, e.source))]
+    return {_called(name): name for name in dict.fromkeys(names)}
+
+
+def _called(name: str) -> str:
+    """The name that a model gives to its traces."""
+    known = models.entry(name)
+    if known is not None:
+        return known.name
+    return title(name) if Path(name).is_dir() else name
+
+
 def choices(model: str) -> list[tuple[str, str]]:
-    """The models to choose from: the one the page was started with, and the embedded one."""
-    return [(title(name), name) for name in dict.fromkeys((model, EMBEDDED))]
+    """The models to choose from, with their size and the memory they need."""
+    return [(label(name), name) for name in offered(model).values()]
 
 
-def encoder_depth(model: str) -> tuple[int, int]:
-    """How many layers a model's encoder has, and the last one that can be compressed."""
-    family = load(model).family
-    return len(family.encoder_layers), family.last_encoder_layer
+def label(name: str) -> str:
+    """`llava-1.5-7b · 7.1 B parameters · 17 GB`, as far as it is known before loading."""
+    known = models.entry(name)
+    if known is None:
+        return title(name)
+    return f"{title(name)} · {_amount(known.parameters)} parameters · {_bytes(known.memory)}"
+
+
+def _amount(parameters: float) -> str:
+    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:,.0f} M"
+
+
+def _bytes(memory: float) -> str:
+    return f"{memory / 1e9:,.1f} GB" if memory >= 1e9 else f"{memory / 1e6:,.0f} MB"
 
 
 def facts(model: str) -> str:
     """Size and device of a model in a few words."""
-    card = load(model).card
-    return f"{card['parameters'] / 1e6:,.0f} M parameters · {card['device'].upper()}"
+    return shape(model).facts
 
 
 @GPU
@@ -86,19 +164,23 @@ def ask(model: str, request: dict) -> Iterator[Progress]:
     """Answer a question word by word, then measure vanilla on the same inputs.
 
     Args:
-        model: a name that `load` knows.
+        model: one of the models that are offered; loaded unless it is there.
         request: arguments of `LVLM.stream`.
     """
-    lvlm = load(model)
-    shared = _encoded(lvlm, request, tracing(model))
-    for step in lvlm.stream(**request | shared):
-        yield Progress(step.text, step.trace)
-    trace = vanilla = step.trace
-    if trace.method != "vanilla":
-        for plain in lvlm.stream(**shared | {"tracing": True}, method="vanilla"):
-            yield Progress(step.text, trace)  # between two tokens, a question can be stopped
-            vanilla = plain.trace
-    yield Progress(step.text, trace, vanilla)
+    memory = request.get("memory")
+    if memory is not None:
+        _remember(memory)
+    with shelf.use(model) as lvlm:
+        shared = _encoded(lvlm, request, tracing(model))
+        for step in lvlm.stream(**request | shared):
+            yield Progress(step.text, step.trace)
+        trace = vanilla = step.trace
+        if trace.method != "vanilla":
+            plainly = shared | {"tracing": True, "method": "vanilla", "memory": memory}
+            for plain in lvlm.stream(**plainly):
+                yield Progress(step.text, trace)  # between two tokens, a question can be stopped
+                vanilla = plain.trace
+        yield Progress(step.text, trace, vanilla)
 
 
 @GPU
@@ -109,21 +191,21 @@ def compare(model: str, requests: Sequence[dict]) -> Iterator[Result]:
     answer raises InputError before anything runs.
 
     Args:
-        model: a name that `load` knows.
+        model: one of the models that are offered; loaded unless it is there.
         requests: arguments of `LVLM.stream`, with the same images and question in all.
     """
-    lvlm = load(model)
-    shared = _encoded(lvlm, requests[0], tracing(model))
-    for request in requests:
-        method = request["method"]
-        try:
-            for step in lvlm.stream(**request | shared):
-                yield Result(method, step.text, step.trace)
-        except InputError as error:
-            yield Result(method, error=str(error))
-        except Exception:  # say, no memory left for this one
-            log.exception("%s failed", method)
-            yield Result(method, error=texts.FAILED)
+    with shelf.use(model) as lvlm:
+        shared = _encoded(lvlm, requests[0], tracing(model))
+        for request in requests:
+            method = request["method"]
+            try:
+                for step in lvlm.stream(**request | shared):
+                    yield Result(method, step.text, step.trace)
+            except InputError as error:
+                yield Result(method, error=str(error))
+            except Exception:
+                log.exception("%s failed", method)
+                yield Result(method, error=texts.FAILED)
 
 
 def tracing(model: str) -> bool | str:
@@ -137,6 +219,27 @@ def _encoded(lvlm: libra.LVLM, request: dict, tracing: bool | str) -> dict:
         media = {"video": load_video(request["video"])}
     else:
         media = {"images": load_pictures(request["images"])}
-    shared = media | {"question": request["question"]}
+    shared = media | {"question": request["question"], "history": request.get("history", ())}
     lvlm.stream(**shared, method="vanilla")  # checks them, and runs nothing
-    return shared | {"features": lvlm.encode(**media, tracing=tracing), "tracing": tracing}
+    shared["tracing"] = tracing
+    if shared["history"] and request.get("memory"):
+        return shared  # the media have been looked at
+    return shared | {"features": lvlm.encode(**media, tracing=tracing)}
+
+
+_remembered: list[Memory] = []  # the latest last
+
+
+def _remember(memory: Memory) -> None:
+    """Keep the caches of the latest conversations alone: those of large models are large."""
+    if memory in _remembered:
+        _remembered.remove(memory)
+    _remembered.append(memory)
+    while len(_remembered) > REMEMBERED:
+        _remembered.pop(0).clear()
+
+
+def _forget() -> None:
+    """Free the caches of all conversations."""
+    while _remembered:
+        _remembered.pop().clear()

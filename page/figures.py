@@ -1,6 +1,6 @@
 """The Figures tab: every figure that the trace gives, to look at and to download."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -94,24 +94,29 @@ def build() -> FiguresTab:
     gr.HTML(f'<p class="lead">{texts.FIGURES}</p>')
     status = gr.HTML(panels.note(""), elem_id="figures-status")
     with gr.Row(elem_id="gallery"):
-        return FiguresTab(status, {spec.name: _card(spec) for spec in viz.FIGURES.values()})
+        cards = {
+            spec.name: card(spec.name, spec.title, spec.explanation, kinds(spec.name))
+            for spec in viz.FIGURES.values()
+        }
+    return FiguresTab(status, cards)
 
 
-def _card(spec: viz.FigureSpec) -> Card:
+def card(name: str, title: str, explanation: str, kinds: Sequence[str]) -> Card:
+    """Place a card for a figure that is saved in some formats."""
     with gr.Column(elem_classes="figure", min_width=460):
-        gr.HTML(f"<h3>{spec.title}</h3><p>{spec.explanation}</p>")
+        gr.HTML(f"<h3>{title}</h3><p>{explanation}</p>")
         note = gr.HTML(visible=False)
         picture = gr.Image(
             show_label=False,
             format="png",
             interactive=False,
             buttons=["fullscreen"],
-            alt_text=f"{spec.title}. {spec.explanation}",
+            alt_text=f"{title}. {explanation}",
         )
         buttons = "".join(
-            f'<button type="button" data-figure="{spec.name}" data-kind="{kind}" '
-            f'aria-label="Save {spec.title} as {kind.upper()}">{kind.upper()}</button>'
-            for kind in kinds(spec.name)
+            f'<button type="button" data-figure="{name}" data-kind="{kind}" '
+            f'aria-label="Save {title} as {kind.upper()}">{kind.upper()}</button>'
+            for kind in kinds
         )
         saves = gr.HTML(
             f'<div class="saves">{texts.SAVE} {buttons}</div>', js_on_load=JS, visible=False

@@ -139,4 +139,4 @@ def build(model: str) -> InspectTab:
             stop = gr.Button("Stop", visible=False, size="sm", elem_id="again-stop")
             back = gr.Button(texts.BACK, visible=False, size="sm", elem_id="again-back")
     view = gr.HTML(None, elem_id="inspector", **inspector.component())
-    return InspectTab(again, stop, back, view, dict(engine.choices(model)))
+    return InspectTab(again, stop, back, view, engine.offered(model))

@@ -154,10 +154,14 @@ def below(legend: str, overlay: str, pair: Sequence[Trace] = ()) -> str:
 
 def progress(done: int, of: int, method: str) -> str:
     """How many methods of a comparison are done, and which one is at work."""
-    words = f"{escape(title(method))} · {done + 1} of {of}" if done < of else ""
+    return bar(done, of, f"{title(method)} · {done + 1} of {of}" if done < of else "")
+
+
+def bar(done: int, of: int, words: str) -> str:
+    """How far something has come."""
     return (
         f'<p class="note progress" role="status"><progress max="{of}" value="{done}"></progress>'
-        f"{words}</p>"
+        f"{escape(words)}</p>"
     )
 
 
@@ -171,10 +175,12 @@ def shown(word: str) -> str:
     return word.strip() or "␣"
 
 
-def streaming(question: str, text: str, status: str) -> str:
+def streaming(
+    question: str, text: str, status: str, history: Sequence[tuple[str, str]] = ()
+) -> str:
     """The answer while it grows; it takes the room that the finished one will need."""
     words = f'<p class="words">{escape(text)}<i class="caret"></i></p>'
-    return _answer(question, words + rivals(()), status)
+    return _answer(question, words + rivals(()), status, history)
 
 
 def answer(trace: Trace | None, chosen: int = 0, status: str = "") -> str:
@@ -187,12 +193,15 @@ def answer(trace: Trace | None, chosen: int = 0, status: str = "") -> str:
         for i, word in enumerate(trace.words)
     )
     weighed = rivals(trace.words[chosen].top if trace.words else ())
-    return _answer(trace.question, f'<p class="words">{words}</p>{weighed}', status)
+    body = f'<p class="words">{words}</p>{weighed}'
+    return _answer(trace.question, body, status, trace.history)
 
 
-def _answer(question: str, body: str, status: str) -> str:
+def _answer(question: str, body: str, status: str, history: Sequence[tuple[str, str]] = ()) -> str:
+    earlier = "".join(f"<li>{escape(q)} <b>{escape(a)}</b></li>" for q, a in history)
+    turns = f'<ol class="turns" aria-label="{texts.EARLIER}">{earlier}</ol>' if earlier else ""
     return (
-        f'<div class="answer"><p class="asked">{escape(question)}</p>{body}'
+        f'<div class="answer">{turns}<p class="asked">{escape(question)}</p>{body}'
         f'<p class="status" role="status" aria-live="polite">{escape(status)}</p></div>'
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from libra import methods
 from libra.errors import InputError
-from libra.request import default_encoder_layers, scale_encoder_layers, scale_layers
+from libra.request import scale_encoder_layers, scale_layers
 from libra.trace import Trace
 from page import engine, texts
 
@@ -32,7 +32,7 @@ def comparison(own: dict, chosen: Sequence[str], shared: dict[str, Any]) -> list
         chosen: names of methods.
         shared: settings that replace those of all of them.
     """
-    inputs = {name: own[name] for name in ("images", "video", "question") if name in own}
+    inputs = {name: own[name] for name in ("images", "video", "question", "history") if name in own}
     requests = [
         (own if name == own["method"] else inputs | {"method": name}) | shared
         for names in grouped().values()
@@ -46,21 +46,22 @@ def comparison(own: dict, chosen: Sequence[str], shared: dict[str, Any]) -> list
 
 def defaults(method: str, model: str) -> dict[str, Any]:
     """What a method does in a model unless told otherwise."""
-    layers = engine.load(model).default_layers(method)
-    encoder_layers = default_encoder_layers(methods.create(method), *engine.encoder_depth(model))
-    plan = {"ratio": 0.0, "layers": layers, "encoder_layers": encoder_layers}
+    shape = engine.shape(model)
+    plan = {
+        "ratio": 0.0,
+        "layers": shape.default_layers(method),
+        "encoder_layers": shape.default_encoder_layers(method),
+    }
     return plan | {p.name: p.default for p in methods.parameters(method)}
 
 
 def preset_plan(preset: str, method: str, model: str) -> dict[str, Any]:
     """A preset with its layers at this model's depth."""
-    plan = dict(methods.get(method).presets[preset])
+    plan, shape = dict(methods.get(method).presets[preset]), engine.shape(model)
     if "layers" in plan:
-        lvlm = engine.load(model)
-        first = lvlm.family.first_layer
-        plan["layers"] = scale_layers(plan["layers"], lvlm.n_layers, first)
+        plan["layers"] = scale_layers(plan["layers"], shape.n_layers, shape.first_layer)
     if "encoder_layers" in plan:
-        depth = engine.encoder_depth(model)
+        depth = shape.n_encoder_layers, shape.last_encoder_layer
         plan["encoder_layers"] = scale_encoder_layers(plan["encoder_layers"], *depth)
     return plan
 
@@ -70,7 +71,7 @@ def of_trace(trace: Trace, model: str) -> dict[str, Any]:
 
     A trace may come from a model of another depth.
     """
-    usual, inner = defaults(trace.method, model), engine.encoder_depth(model)[1]
+    usual, inner = defaults(trace.method, model), engine.shape(model).last_encoder_layer
     layers = [layer for layer in trace.layers if layer <= last_layer(model)]
     inside = [layer for layer in trace.params.get("encoder_layers", ()) if layer <= inner]
     return trace.params | {
@@ -82,7 +83,7 @@ def of_trace(trace: Trace, model: str) -> dict[str, Any]:
 
 def last_layer(model: str) -> int:
     """The last decoder layer."""
-    return engine.load(model).n_layers - 1
+    return engine.shape(model).n_layers - 1
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from libra.conversation import Memory
+from libra.errors import InputError
 from libra.trace import Trace
 from libra.video import FRAMES, Clip
 from page import texts
@@ -69,7 +71,29 @@ class Shown:
     before: tuple[dict, dict] = ({}, {})  # both of these before a running comparison
     inspected: dict[str, Trace] = field(default_factory=dict)  # by name, what the Inspect tab shows
     drawn: Trace | None = None  # whose figures the Figures tab shows
+    model: str = ""  # the last one that could be loaded
+    about: tuple[str | None, Added] | None = None  # the media of the trace
+    follow: bool = False  # whether the next question goes behind the answer of the trace
+    memory: Memory = field(default_factory=Memory)  # of this conversation
     again: Again | None = None  # one of the answers, and the one with some patches forced
+
+    @property
+    def media(self) -> tuple[str | None, Added]:
+        """What the next question is about."""
+        return self.picture, self.added
+
+    def history(self, question: str) -> list[tuple[str, str]]:
+        """What was said before this question; the same one asked again does not follow itself.
+
+        Raises:
+            InputError: it is to follow an answer about other media, or none.
+        """
+        if not self.follow:
+            return []
+        if self.trace is None or self.about != self.media:
+            raise InputError(texts.NOTHING_TO_FOLLOW)
+        last = (self.trace.question, self.trace.answer)
+        return [*self.trace.history, *([last] if last[0] != question else [])]
 
     def show(
         self, trace: Trace, vanilla: Trace | None = None, requests: Sequence[dict] = ()
@@ -81,7 +105,7 @@ class Shown:
             vanilla: the same without compression, if it is there already.
             requests: what the model was asked for them; none where they are stored ones.
         """
-        self.trace, self.word = trace, 0
+        self.trace, self.word, self.about = trace, 0, self.media
         self.asked = {request["method"]: request for request in requests}
         self.stage = min(self.stage, len(trace.events))
         self.image = min(self.image, len(trace.images) - 1)

@@ -62,6 +62,7 @@ HEAT = ("importance", "word")  # overlays that show attention
 
 EMPTY_ANSWER = "Ask a question: the answer appears here, and every visual token can be followed."
 RIVALS = "The chosen word, and what else the model weighed there:"
+LOADING = "Loading {} …"
 READING = "Reading the picture …"
 ANSWERING = "Answering …"
 WAITING = "Waiting …"
@@ -96,11 +97,22 @@ FRAME = "Frame {} of {}, at {} s"
 SECONDS = "{} s"
 
 QUESTION_HELP = "Press Enter to ask."
+FOLLOW = "Follow up"
+FOLLOW_HELP = "Goes on from the answer shown; its cache is used again where settings are the same."
+EARLIER = "Earlier in this conversation"
+NOTHING_TO_FOLLOW = (
+    "There is no answer about these pictures to follow up on: untick Follow up, or ask about them "
+    "first."
+)
+ONE_QUESTION = "The model was trained on single questions: a conversation may confuse it."
 METHOD_HELP = "How visual tokens become fewer."
 RATIO_HELP = "Share of the visual tokens that each chosen layer removes."
 ENCODER_LAYERS_HELP = "Tokens are merged inside these layers of the vision encoder."
 LAYERS_HELP = "Tokens are removed after these decoder layers."
-MODEL_HELP = "What this machine can run. Others: see Learn."
+MODEL_HELP = (
+    "What this machine has room for. All visitors share it: another model may have to wait for "
+    "theirs, and is downloaded the first time. Others: see Learn."
+)
 PRESET_HELP = "As in the papers, at this model's depth."
 OWN_SETTINGS = "My own settings"
 STAGE_HELP = "Moves every picture: before compression, then after each compression layer."
@@ -164,14 +176,60 @@ FIGURES = (
 )
 DRAWING = "Drawing: {} of {} …"
 SAVE = "Save"
-EFFICIENCY = "What compression saves: by the papers' formula, and by the clock of this machine."
+EFFICIENCY = (
+    "What compression saves: by arithmetic, by the clock of this machine, and what it would save "
+    "elsewhere. The answers are those of the Compare tab, or the last one beside vanilla's."
+)
 CHARTS = (
     ("Visual tokens per layer", "Each step down is a compression layer; the rest works on less."),
+    (
+        "Theory against measurement",
+        "How many times faster than vanilla the prefill is: by the FLOPs of all tokens, and by the "
+        "clock, one run each.",
+    ),
     (
         "Cost beside vanilla",
         "FLOPs and KV cache of the visual tokens, and the measured time of the whole answer.",
     ),
+    (
+        "Roofline",
+        "On the slope a device waits for its memory, on the flat for its arithmetic. Hollow "
+        "marks were measured, filled ones are the most that could be.",
+    ),
+    (
+        "What it would cost",
+        "Least times by the roofline for the same share of tokens per layer, in half precision "
+        "unless the model is the one that was asked; and the KV cache of all tokens.",
+    ),
 )
+ELSEWHERE = "What would it cost on …"
+ELSEWHERE_HELP = (
+    "The same compression carried over to another model, picture size or device. Times are lower "
+    "bounds: peak rates as published, or as measured here."
+)
+AS_ASKED = "As asked"
+THIS_MACHINE = "This machine (measured)"
+DEVICE_HELP = "Peak rates of half precision."
+TOKENS_HELP = "Empty: as many as the model has for one picture."
+ESTIMATED = (
+    "FLOPs of encoder, connector and prefill, a multiply-add counted as two. Activations: the most "
+    "that the prefill holds at once, estimated."
+)
+NO_SIZES = "The sizes of {} are not known here: choose a model below."
+NO_VANILLA = "This needs vanilla among the answers: press Compare with vanilla on the Ask tab."
+SWEEP = "Sweep over ratio and layer"
+SWEEP_HELP = (
+    "The picture and the question of the Ask tab under its method, at every ratio after every "
+    "layer, each layer alone."
+)
+SWEEP_LAYERS_HELP = "Empty: four over the depth."
+SWEEP_CHART = (
+    "Left by the papers' formula, right by the clock, one run each. Hollow: another answer than "
+    "vanilla's."
+)
+SWEEPING = "Answering …"
+SWEPT = "{}: {} settings beside vanilla."
+UNSWEPT = "Not finished. This is the sweep that was here before."
 
 # How the methods are grouped, in this order.
 GROUPS = {

@@ -45,7 +45,8 @@ HEAD = '<meta name="color-scheme" content="light dark">'
 SWITCH = """
 const chosen = localStorage.getItem("theme");
 if (chosen) document.body.classList.toggle("dark", chosen === "dark");
-element.querySelector("button").addEventListener("click", () => {
+element.addEventListener("click", event => {
+  if (!event.target.closest("button")) return;
   const dark = document.body.classList.toggle("dark");
   localStorage.setItem("theme", dark ? "dark" : "light");
 });

@@ -16,6 +16,15 @@ from page.examples import Example
 from page.readouts import readouts, seconds
 from page.shown import Added, Result, Shown, overlays
 
+LOADING = gr.Progress(track_tqdm=True)  # transformers and the hub count what they read
+
+
+def waiting(model: str) -> str:
+    """What happens before the first word."""
+    if model in engine.shelf:
+        return texts.READING
+    return texts.LOADING.format(engine.label(model))
+
 
 @dataclass(frozen=True)
 class Visit:
@@ -33,15 +42,17 @@ class Visit:
         """
         with explained():
             model, request = self._request(shown, values)
-            yield self._growing(request, "", texts.READING)
+            about = shown.media
+            yield self._growing(request, "", waiting(model))
             trace = None
-            for progress in engine.ask(model, request):
+            for progress in engine.ask(model, request | {"memory": shown.memory}):
                 if progress.trace is None:
                     yield self._growing(request, progress.text, texts.ANSWERING)
                 elif trace is None:
                     trace = progress.trace
                     asked = plan.comparison(request, ["vanilla", trace.method], {})
                     shown.show(trace, requests=asked)
+                    shown.about = about
                     yield self.tab.draw(shown, texts.MEASURING)
                 elif shown.trace is not trace:
                     return  # an example or a file has been opened since: its numbers stay
@@ -73,7 +84,7 @@ class Visit:
             shared = {} if ratio == OWN else {"ratio": ratio}
             requests = plan.comparison(own, chosen, shared)
             results = {r["method"]: Result(r["method"]) for r in requests}
-            yield {self.several.status: panels.note(texts.READING)}
+            yield {self.several.status: panels.note(waiting(model))}
             for i, result in enumerate(engine.compare(model, requests)):
                 if not i:  # nobody can have complained about picture or question
                     shown.begin(results, requests)
@@ -155,9 +166,32 @@ class Visit:
             picture = views.save_png(views.image(trace), "from-trace")
             added = media.of_trace(trace)
             filled = self._fill(opened, picture, texts.TRACE_PICTURE, trace.question, added)
+            opened.about = opened.media
             drawn = filled | self._stored(opened, model, texts.FROM_FILE)
         vars(shown).update(vars(opened))
         return drawn
+
+    def choose_model(
+        self, shown: Shown, method: str, model: str, progress: gr.Progress = LOADING
+    ) -> dict:
+        """Load the model that was chosen, and show what it knows and the method's defaults in it.
+
+        All visitors share the models: where this one has no room beside another that is at work, it
+        waits until that is done, and then takes its place.
+        """
+        with explained():
+            progress(0, desc=texts.LOADING.format(engine.label(model)))
+            engine.load(model)
+        shown.model = model
+        return self.controls.show_model(method, model)
+
+    def follow(self, shown: Shown, on: bool) -> None:
+        """The next question goes behind the answer that is shown, or begins anew."""
+        shown.follow = on
+
+    def last_model(self, shown: Shown) -> str:
+        """The model that was there before one that cannot be loaded."""
+        return shown.model
 
     def check_picture(self, file: dict, shown: Shown) -> None:
         """Say at once what is wrong with an uploaded picture."""
@@ -175,7 +209,8 @@ class Visit:
     def _request(self, shown: Shown, values: Sequence) -> tuple[str, dict]:
         """The model and the request of the controls, about all of the media."""
         model, request = self.controls.request(*values)
-        return model, shown.added.to(request)
+        history = shown.history(request["question"])
+        return model, shown.added.to(request) | ({"history": history} if history else {})
 
     def _fill_example(self, shown: Shown, example: Example) -> dict:
         """Put an example into the controls."""
@@ -197,6 +232,8 @@ class Visit:
         status = texts.ANSWERED.format(seconds(shown.trace.timings.total))
         if not knowledge.of(model).covers(shown.trace.question):
             status = f"{status} {texts.OUTSIDE}"
+        elif shown.trace.history and knowledge.of(model).words:
+            status = f"{status} {texts.ONE_QUESTION}"
         numbers = readouts(shown.trace, shown.vanilla)
         return self._status(shown, status) | {self.tab.readouts: numbers}
 
@@ -206,4 +243,5 @@ class Visit:
 
     def _growing(self, request: dict, text: str, status: str) -> dict:
         """The answer so far."""
-        return {self.tab.answer: panels.streaming(request["question"], text, status)}
+        history = request.get("history", ())
+        return {self.tab.answer: panels.streaming(request["question"], text, status, history)}

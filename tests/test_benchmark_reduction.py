@@ -6,6 +6,8 @@ import torch
 from benchmarks import reduction
 from libra.methods import METHODS
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def small_layer(monkeypatch):
@@ -14,10 +16,17 @@ def small_layer(monkeypatch):
         monkeypatch.setattr(reduction, name, value)
 
 
+def table(printed):
+    """The lines of the table, without the setup and the header."""
+    return printed.split("\n\n")[1].splitlines()[1:]
+
+
 def test_every_method_is_measured_beside_the_layer(small_layer, tmp_path, capsys):
     file = tmp_path / "rows.json"
     assert reduction.main(["--sizes", "12,31", "--repeats", "1", "--json", str(file)]) == 0
-    rows = json.loads(file.read_text())
+    written = json.loads(file.read_text())
+    rows = written["rows"]
+    assert written["setup"]["dtype"] == "float32" and "command" in written["setup"]
     assert [(row["method"], row["n"]) for row in rows] == [
         (m, n) for n in (12, 31) for m in METHODS
     ]
@@ -26,8 +35,7 @@ def test_every_method_is_measured_beside_the_layer(small_layer, tmp_path, capsys
         assert total > 0 and row["layer_ms"] > 0
         assert row["percent"] == pytest.approx(100 * total / row["layer_ms"])
         assert row["n_out"] in ((row["n"],) if row["method"] == "vanilla" else (6, 7, 15, 16, 17))
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 2 + len(rows)
+    assert len(table(capsys.readouterr().out)) == len(rows)
 
 
 def test_a_wrong_name_is_one_line(small_layer, capsys):
@@ -50,11 +58,11 @@ def test_a_ratio_beyond_a_method_leaves_out_that_method_alone(small_layer, capsy
     done = capsys.readouterr()
     assert done.err.startswith("tome left out: ToMe can merge at most half")
     assert done.err.count("\n") == 1
-    assert len(done.out.splitlines()) == 2 + len(METHODS) - 1
+    assert len(table(done.out)) == len(METHODS) - 1
     assert reduction.main(["--ratio", "nan"]) == 2
 
 
 def test_the_layer_has_the_same_weights_each_time(small_layer):
-    tokens = reduction.random_tokens(8, "cpu", torch.float32).hidden
-    first, second = (reduction.decoder_layer("cpu", torch.float32)(tokens) for _ in range(2))
+    tokens = reduction.random_tokens(8, CPU, torch.float32).hidden
+    first, second = (reduction.decoder_layer(CPU, torch.float32)(tokens) for _ in range(2))
     assert torch.equal(first, second)

@@ -423,7 +423,7 @@ def test_every_picture_has_a_description(open_page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("tab", ["Ask", "Compare", "Efficiency", "Learn"])
+@pytest.mark.parametrize("tab", ["Ask", "Compare", "Inspect", "Figures", "Efficiency", "Learn"])
 def test_text_has_enough_contrast(open_page, scheme, tab):
     page = open_page(color_scheme=scheme)
     page.get_by_role("tab", name=tab).click()

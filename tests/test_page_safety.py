@@ -3,8 +3,6 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from threading import Event as Signal
-from threading import Thread
 from types import SimpleNamespace
 
 import gradio as gr
@@ -207,32 +205,6 @@ def test_no_other_model_is_loaded(visit, monkeypatch, name):
 def test_no_other_method_is_accepted(visit, model, name):
     with pytest.raises(InputError, match="no method"):
         request_of(visit, model, method=name)
-
-
-def test_a_model_is_loaded_once_and_few_are_kept(monkeypatch):
-    begun, go, loaded = Signal(), Signal(), []
-
-    def slow(name):
-        loaded.append(name)
-        begun.set()
-        go.wait(10)
-        return SimpleNamespace(answer=lambda **request: None)
-
-    monkeypatch.setattr(engine.libra, "load", slow)
-    engine._loaded.cache_clear()
-    got = []
-    threads = [Thread(target=lambda: got.append(engine.load("one"))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    assert begun.wait(10)
-    go.set()
-    for thread in threads:
-        thread.join(10)
-    assert loaded == ["one"] and len(got) == 3 and len({id(lvlm) for lvlm in got}) == 1
-    for name in map(str, range(10)):
-        engine.load(name)
-    assert engine._loaded.cache_info().currsize <= len(engine.choices("other"))
-    engine._loaded.cache_clear()
 
 
 @pytest.fixture(scope="module")

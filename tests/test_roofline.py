@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from make_trace import make_trace
 
 from libra import roofline
 from libra.architecture import ARCHITECTURES
 from libra.cost import at_depth
 from libra.layer_cost import Operation, layer_operations
+from libra.report import readout
 from libra.roofline import DEVICES, Device, Estimate, verdict
 from libra.workload import Workload
 
@@ -131,3 +133,12 @@ def test_this_machine_can_be_measured(monkeypatch):
     monkeypatch.setattr("libra.models.base.seconds", lambda device: next(ticks))
     device = roofline.measure("cpu")
     assert device == Device("this machine", 2 * 1024**3, 2 * 2**24 * 4)  # one second each
+
+
+def test_the_readout_of_an_answer_says_where_it_saves():
+    known = replace(make_trace("fastv", n_layers=8), model="tiny-llava")
+    saving = readout(known).splitlines()[-1]
+    assert saving.startswith("saving   By the roofline of A100 this saves") and "KV cache" in saving
+    plain = readout(replace(make_trace("vanilla"), model="tiny-llava")).splitlines()[-1]
+    assert plain == "saving   By the roofline of A100 this saves nothing."
+    assert "saving" not in readout(make_trace("fastv"))

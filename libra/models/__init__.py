@@ -5,13 +5,13 @@ A new family is one new file here and one line in `FAMILIES`.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
+    GatedRepoError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -20,6 +20,7 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import is_flash_attn_2_available
 
 from libra.errors import InputError
+from libra.models import room
 from libra.models.base import Family, Geometry
 from libra.models.features import Features
 from libra.models.llava import Llava
@@ -33,7 +34,16 @@ from libra.models.video_llava import VideoLlava
 from libra.models.videollama2 import VideoLlama2
 from libra.models.videollama3 import VideoLlama3
 
-__all__ = ["Family", "Features", "Geometry", "ModelEntry", "catalog", "entry", "open_model"]
+__all__ = [
+    "Family",
+    "Features",
+    "Geometry",
+    "ModelEntry",
+    "catalog",
+    "entry",
+    "memory_needed",
+    "open_model",
+]
 
 FAMILIES: dict[str, type[Family]] = {  # by `model_type` of the configuration
     "llava": Llava,
@@ -67,15 +77,12 @@ class ModelEntry:
     def memory(self) -> float:
         """Bytes the weights need on the device that `open_model` would choose, with headroom."""
         bytes_each = 2 if torch.cuda.is_available() else 4
-        return 1.2 * bytes_each * self.parameters
+        return room.HEADROOM * bytes_each * self.parameters
 
     @property
     def reason(self) -> str:
         """Why this machine cannot run it; empty if it can."""
-        has, where = _memory()
-        if self.memory <= has:
-            return ""
-        return f"needs {self.memory / 1e9:.0f} GB of {where}, this machine has {has / 1e9:.0f} GB"
+        return room.lack(self.memory)
 
     @property
     def runnable(self) -> bool:
@@ -159,7 +166,8 @@ def open_model(
 
     Args:
         name_or_path: for example "tiny-llava" or "llava-hf/llava-1.5-7b-hf".
-        device: "cpu", "cuda" ...; by default a GPU where there is one.
+        device: "cpu", "cuda" ..., or "auto" for all GPUs together (needs accelerate); by default a
+            GPU where there is one, or all where the model does not fit one.
         dtype: by default fp32 on the CPU and the type of the stored weights on a GPU.
         attention: "sdpa", "eager" or "flash_attention_2" (SDPA where that is not installed).
 
@@ -171,14 +179,9 @@ def open_model(
         raise InputError(f"attention must be one of {', '.join(ATTENTIONS)}, not {attention!r}.")
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         attention = "sdpa"
-    known = entry(name_or_path)
-    path = _local(known.source if known else str(name_or_path))
-    config = _config(path)
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise InputError(
-            f"{name_or_path} is a {config.model_type} model; supported are: {', '.join(FAMILIES)}."
-        )
+    path, config, family = _find(name_or_path)
+    if device is None:
+        device = room.best_device(_checked_need(name_or_path, path, config))
     device = _device(device)
     if dtype is None:
         dtype = torch.float32 if device.startswith("cpu") else config.dtype or torch.float16
@@ -199,15 +202,50 @@ def open_model(
         ) from error
 
 
-def _device(name: str | None) -> str:
-    """The device of this name, once something was computed there; by default the best."""
-    best = "cuda" if torch.cuda.is_available() else "cpu"
+def memory_needed(name_or_path: str) -> float | None:
+    """Bytes of memory that `open_model` will need; None where only loading will tell.
+
+    Raises:
+        InputError: whatever can be said against the model before its weights are fetched.
+    """
+    path, config, _ = _find(name_or_path)
+    return _checked_need(name_or_path, path, config)
+
+
+def _find(name_or_path: str) -> tuple[str, PretrainedConfig, type[Family]]:
+    """Where a model is, its configuration and its family."""
+    known = entry(name_or_path)
+    path = _local(known.source if known else str(name_or_path))
+    config = _config(path)
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise InputError(
+            f"{name_or_path} is a {config.model_type} model; supported are: {', '.join(FAMILIES)}."
+        )
+    return path, config, family
+
+
+def _checked_need(name_or_path: str, path: str, config: PretrainedConfig) -> float | None:
+    """Bytes of memory that a model needs where `open_model` would put it; None if not known."""
+    if known := entry(name_or_path):
+        needed = known.memory
+    else:
+        stored, dtype = room.on_disk(path), config.dtype or torch.float32
+        itemsize = dtype.itemsize if torch.cuda.is_available() else torch.float32.itemsize
+        needed = stored and room.HEADROOM * stored / dtype.itemsize * itemsize
+    if needed and (reason := room.lack(needed)):
+        raise InputError(f"{name_or_path} {reason}. Choose a smaller model.")
+    return needed
+
+
+def _device(name: str) -> str:
+    """The device of this name, once something was computed there."""
     try:
-        torch.zeros(1, device=name or best).item()
+        torch.zeros(1, device="cuda" if name == room.AUTO else name).item()
     except (RuntimeError, AssertionError, TypeError):  # unknown, not compiled in, or not there
-        choices = "cpu or cuda" if best == "cuda" else "cpu"
+        choices = "cpu or cuda" if torch.cuda.is_available() else "cpu"
         raise InputError(f"There is no device {name!r} here. Choose {choices}.") from None
-    return name or best
+    return name
 
 
 def _local(path: str) -> str:
@@ -219,12 +257,21 @@ def _local(path: str) -> str:
     if Path(path).is_dir():
         return path
     choices = f"{', '.join(e.name for e in _CATALOG)}, a hub id or a local folder"
-    missing = InputError(f"There is no model {path!r} here or on the model hub. Choose {choices}.")
+    missing = InputError(
+        f"There is no model {path!r} here or on the model hub. Choose {choices}; for a private "
+        f"model, set HF_TOKEN."
+    )
     if path.count("/") != 1:  # not a hub id either: do not ask
         raise missing
     try:
-        HfApi().model_info(path, timeout=PATIENCE)
+        if HfApi().model_info(path, timeout=PATIENCE).gated:
+            HfApi().auth_check(path)
         return path
+    except GatedRepoError:
+        raise InputError(
+            f"{path} is a gated model: accept its terms on https://huggingface.co/{path}, and set "
+            f"HF_TOKEN to a token of your account."
+        ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise missing from None
     except Exception:  # no connection, no answer, offline mode
@@ -234,7 +281,7 @@ def _local(path: str) -> str:
     except LocalEntryNotFoundError:
         raise InputError(
             f"The model hub cannot be reached, and {path!r} is not stored here. Connect to the "
-            f"internet, or choose {choices}."
+            f"internet, or choose {_CATALOG[0].name} or a local folder."
         ) from None
 
 
@@ -247,10 +294,3 @@ def _config(path: str) -> PretrainedConfig:
         raise InputError(
             f"{path} holds no model that can be read. Choose {names}, a hub id or a local folder."
         ) from error
-
-
-def _memory() -> tuple[float, str]:
-    """Bytes of memory of the device that `open_model` would choose, and what to call it."""
-    if torch.cuda.is_available():
-        return float(torch.cuda.get_device_properties(0).total_memory), "GPU memory"
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), "memory"

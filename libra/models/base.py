@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import ClassVar, Protocol
 
 import torch
@@ -184,21 +185,28 @@ class Family(ABC):
         """Where the model's inputs go."""
         return self.model.get_input_embeddings().weight.device
 
-    def prompt(self, question: str, prepared: Prepared) -> Prompt:
+    def prompt(
+        self, question: str, prepared: Prepared, history: Sequence[tuple[str, str]] = ()
+    ) -> Prompt:
         """The question in the model's chat format, with places for all tokens of the media.
+
+        Args:
+            question: what is asked.
+            prepared: the media, which stand before the first question.
+            history: earlier questions about the media, each with its answer.
 
         Raises:
             InputError: a question with control words, or a chat template without places for media.
         """
-        for special in self.tokenizer.all_special_tokens:
-            if special in question:
-                raise InputError(f"The question contains {special!r}, a control word of the model.")
         kind = "video" if self.takes_video and prepared.media.is_video else "image"
         content = [{"type": kind}] * (1 if kind == "video" else len(prepared.media.pictures))
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": words}]}
+            for role, words in self.said(question, history)
+        ]
+        messages[0]["content"] = [*content, *messages[0]["content"]]
         text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": [*content, {"type": "text", "text": question}]}],
-            add_generation_prompt=True,
-            tokenize=False,
+            messages, add_generation_prompt=True, tokenize=False
         )
         begin = self.tokenizer.bos_token
         ids = self.tokenizer(
@@ -207,6 +215,18 @@ class Family(ABC):
             return_tensors="pt",
         ).input_ids[0]
         return self.expand(ids, kind, prepared)
+
+    def said(self, question: str, history: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Who has said what, the question last.
+
+        Raises:
+            InputError: control words of the model among it.
+        """
+        words = [words for turn in history for words in turn] + [question]
+        for special in self.tokenizer.all_special_tokens:
+            if any(special in text for text in words):
+                raise InputError(f"The question contains {special!r}, a control word of the model.")
+        return list(zip(cycle(("user", "assistant")), words, strict=False))
 
     def expand(self, ids: LongTensor, kind: str, prepared: Prepared) -> Prompt:
         """Token ids with one placeholder ("image" or "video") per span -> the whole prompt."""
@@ -238,6 +258,16 @@ class Family(ABC):
         inputs = {"inputs_embeds": embedded[None]}
         if prompt.positions is not None:
             inputs["position_ids"] = prompt.positions[..., None, :].to(self.device)
+        return inputs
+
+    def text_inputs(self, prompt: Prompt, start: int) -> dict:
+        """Arguments of the model's call for the text of a prompt from token `start` on.
+
+        It goes behind a cache that holds what stands before it.
+        """
+        inputs = {"input_ids": prompt.ids[None, start:].to(self.device)}
+        if prompt.positions is not None:
+            inputs["position_ids"] = prompt.positions[..., None, start:].to(self.device)
         return inputs
 
     def next_inputs(self, token: int, prompt: Prompt, step: int) -> dict:

@@ -26,6 +26,7 @@ from libra.media import MAX_ASPECT, Media
 from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
 from libra.models.features import EncoderAttention, Features
 from libra.models.prepared import Prepared
+from libra.models.room import placed, spread
 
 Tables = tuple[Tensor, Tensor]  # [T, d] cosines and sines of the encoder's rotary embedding
 
@@ -63,10 +64,12 @@ class QwenVL(Family):
     @classmethod
     def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> QwenVL:
         """Load from a local folder or the hub; needs no torchvision."""
-        model = cls.model_class.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        model = cls.model_class.from_pretrained(
+            path, dtype=dtype, attn_implementation=attention, **spread(device)
+        )
         video, _ = BaseVideoProcessor.get_video_processor_dict(path)
         return cls(
-            model.to(device),
+            placed(model, device),
             load_tokenizer(path),
             Qwen2VLImageProcessorPil.from_pretrained(path),
             Qwen2VLImageProcessorPil.from_dict(video).size,  # which knows the older spellings too

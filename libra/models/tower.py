@@ -20,6 +20,7 @@ from libra.methods.operations import complement
 from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
 from libra.models.features import EncoderAttention, Features
 from libra.models.prepared import Prepared
+from libra.models.room import placed, spread
 
 
 class TowerFamily(Family):
@@ -48,8 +49,10 @@ class TowerFamily(Family):
     def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> TowerFamily:
         """Load from a local folder or the hub; needs no torchvision."""
         tokenizer, processors = load_tokenizer(path), cls.load_processors(path)
-        model = cls.model_class.from_pretrained(path, dtype=dtype, attn_implementation=attention)
-        return cls(model.to(device), tokenizer, *processors)
+        model = cls.model_class.from_pretrained(
+            path, dtype=dtype, attn_implementation=attention, **spread(device)
+        )
+        return cls(placed(model, device), tokenizer, *processors)
 
     @classmethod
     def load_processors(cls, path: str) -> tuple:

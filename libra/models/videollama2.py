@@ -21,6 +21,7 @@ from libra.media import Media
 from libra.models.base import load_tokenizer
 from libra.models.features import Features
 from libra.models.prepared import Prepared, Prompt
+from libra.models.room import placed, spread
 from libra.models.tower import TowerFamily
 from libra.models.videollama2_model import (
     KEY_MAPPING,
@@ -88,6 +89,7 @@ class VideoLlama2(TowerFamily):
             attn_implementation=attention,
             key_mapping=KEY_MAPPING,
             output_loading_info=True,
+            **spread(device),
         )
         if report["missing_keys"]:
             missing = sorted(report["missing_keys"])
@@ -95,7 +97,7 @@ class VideoLlama2(TowerFamily):
                 f"{path} lacks {len(missing)} weights, for example {missing[0]}: download it anew."
             )
         processor = PROCESSORS[config.vision_config.model_type].from_pretrained(tower)
-        return cls(model.to(device), load_tokenizer(path), processor)
+        return cls(placed(model, device), load_tokenizer(path), processor)
 
     @property
     def decoder_layers(self) -> nn.ModuleList:
@@ -180,13 +182,14 @@ class VideoLlama2(TowerFamily):
         """[n, d] -> [n, d]: the connector's MLP."""
         return self.connector.readout(tokens)
 
-    def prompt(self, question: str, prepared: Prepared) -> Prompt:
+    def prompt(
+        self, question: str, prepared: Prepared, history: Sequence[tuple[str, str]] = ()
+    ) -> Prompt:
         """The question in the published format; text around the media is tokenised in pieces."""
-        for special in self.tokenizer.all_special_tokens:
-            if special in question:
-                raise InputError(f"The question contains {special!r}, a control word of the model.")
-        content = f"{PLACE}\n" * len(prepared.spans) + question
-        messages = [{"role": "user", "content": content}]
+        messages = [
+            {"role": role, "content": words} for role, words in self.said(question, history)
+        ]
+        messages[0]["content"] = f"{PLACE}\n" * len(prepared.spans) + messages[0]["content"]
         if self.model.config.model_type == VideoLlama2Mistral.config_class.model_type:
             messages.insert(0, {"role": "system", "content": SYSTEM})
         text = self.tokenizer.apply_chat_template(

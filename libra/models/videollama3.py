@@ -26,6 +26,7 @@ from libra.methods.operations import complement
 from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
 from libra.models.features import EncoderAttention, Features
 from libra.models.prepared import Prepared, Prompt
+from libra.models.room import placed, spread
 
 Tables = tuple[Tensor, Tensor]  # [T, d] cosines and sines of the encoder's rotary embedding
 STILL = 0.1  # mean difference, times 255, up to which a token repeats the frame before
@@ -84,11 +85,11 @@ class VideoLlama3(Family):
     def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> VideoLlama3:
         """Load from a local folder or the hub; needs no torchvision."""
         model = VideoLlama3ForConditionalGeneration.from_pretrained(
-            path, dtype=dtype, attn_implementation=attention
+            path, dtype=dtype, attn_implementation=attention, **spread(device)
         )
         video, _ = BaseVideoProcessor.get_video_processor_dict(path)
         return cls(
-            model.to(device),
+            placed(model, device),
             load_tokenizer(path),
             VideoLlama3ImageProcessorPil.from_pretrained(path),
             VideoLlama3ImageProcessorPil.from_dict({"merge_size": 2} | video),

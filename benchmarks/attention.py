@@ -1,0 +1,208 @@
+"""What the extra attention row costs: hybrid attention against eager and plain fused attention.
+
+    python -m benchmarks.attention [--models llava-1.5-7b] [--tokens 576,2304] [--json FILE]
+
+The comparison of Libra-Merging's Table 7, without any compression: the decoder's prefill of so many
+visual tokens and 40 of text, in interleaved rounds, with
+
+    fused           SDPA or flash attention as the model has it: no attention can be read
+    hybrid, events  the output token's row after three layers, as Libra-Merging needs it
+    hybrid, all     the same row in every layer, as tracing needs it
+    eager           attention with its matrix
+    eager, outputs  the same, and all matrices handed over (`output_attentions`)
+
+Overhead is over `fused` in the same round; the aim for `hybrid, events` is under 2 %. On a CPU
+models are smaller, and the divisors of their sizes are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
+
+from benchmarks.measure import (
+    count,
+    counts,
+    dtype,
+    median,
+    milliseconds,
+    parser,
+    peak_memory,
+    report,
+    rounds,
+    setup,
+    spread,
+    words,
+)
+from benchmarks.models import POSITIONS, Scale, scaled
+from benchmarks.prefill import CPU_SCALE
+from libra.architecture import Architecture
+from libra.attention import TAP, HybridAttention, Rows
+from libra.errors import InputError
+from libra.request import scale_layers
+
+TEXT = 40
+MODELS = "llava-1.5-7b,qwen2-vl-7b"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of attention; medians, milliseconds."""
+
+    model: str
+    tokens: int
+    way: str
+    prefill: float
+    prefill_spread: float
+    overhead: float  # over fused attention, as a share
+    peak_bytes: int | None  # beyond the weights
+
+
+class Taps:
+    """Reads the last token's row in some layers of a decoder, as a request does."""
+
+    def __init__(self, layers: torch.nn.ModuleList, tapped: tuple[int, ...], attention: str):
+        self._hybrid = HybridAttention([layer.self_attn for layer in layers], attention)
+        hooks = (layers[i].register_forward_pre_hook(self._tap, with_kwargs=True) for i in tapped)
+        self._handles = list(hooks)
+        self.rows: list[torch.Tensor] = []
+
+    def _tap(self, module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        n, device = args[0].shape[1], args[0].device
+        last = torch.arange(n - 1, n, device=device)
+        return args, kwargs | {TAP: lambda rows: self._take(rows, last)}
+
+    def _take(self, rows: Rows, last: torch.LongTensor) -> None:
+        self.rows.append(rows(last).mean(0).float())
+
+    def __enter__(self) -> Taps:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._hybrid.remove()
+        for handle in self._handles:
+            handle.remove()
+
+
+def decoder(a: Architecture, device: torch.device, dtype: torch.dtype, attention: str):
+    """The language model of an architecture, with random weights."""
+    stack = a.decoder
+    config = LlamaConfig(
+        hidden_size=stack.d,
+        intermediate_size=stack.m,
+        num_hidden_layers=stack.n_layers,
+        num_attention_heads=stack.heads,
+        num_key_value_heads=stack.d_kv * stack.heads // stack.d,
+        vocab_size=a.vocabulary,
+        max_position_embeddings=POSITIONS,
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of running the prefill."""
+
+    attention: str
+    tapped: tuple[int, ...] = ()
+    outputs: bool = False  # hand over all attention matrices
+
+    def run(self, model: torch.nn.Module, hidden: torch.Tensor, device: torch.device) -> float:
+        """Milliseconds of the forward call over embeddings [1, S, D], and of nothing else."""
+        model.set_attn_implementation(self.attention)
+        cache = DynamicCache(config=model.config)
+        forward = partial(model, inputs_embeds=hidden, past_key_values=cache, logits_to_keep=1)
+        if self.outputs:
+            forward = partial(forward, output_attentions=True)
+        if not self.tapped:
+            return milliseconds(forward, device)
+        with Taps(model.model.layers, self.tapped, self.attention):
+            return milliseconds(forward, device)
+
+
+def ways(n_layers: int, fused: str) -> dict[str, Way]:
+    """The ways that are compared, by name; `fused` comes first."""
+    return {
+        "fused": Way(fused),
+        "hybrid, events": Way(fused, scale_layers((7, 15, 23), n_layers)),
+        "hybrid, all": Way(fused, tuple(range(n_layers))),
+        "eager": Way("eager"),
+        "eager, outputs": Way("eager", outputs=True),
+    }
+
+
+@torch.inference_mode()
+def measure(
+    model: torch.nn.Module, name: str, n: int, device: torch.device, fused: str, repeats: int
+) -> list[Row]:
+    """All ways in every round, after one run each for the peak of memory."""
+    shape = (1, n + TEXT, model.config.hidden_size)
+    hidden = torch.randn(shape, device=device, dtype=model.dtype)
+    compared = ways(model.config.num_hidden_layers, fused)
+    runs = {key: partial(way.run, model, hidden, device) for key, way in compared.items()}
+    peaks = {key: peak_memory(run, device)[1] for key, run in runs.items()}
+    found = rounds(runs, repeats)
+    return [
+        Row(
+            model=name,
+            tokens=n,
+            way=way,
+            prefill=median(spent),
+            prefill_spread=spread(spent),
+            overhead=median([a / b - 1 for a, b in zip(spent, found["fused"], strict=True)]),
+            peak_bytes=peaks[way],
+        )
+        for way, spent in found.items()
+    ]
+
+
+def cells(row: Row) -> dict:
+    """A row as it is printed."""
+    return {
+        "model": row.model,
+        "tokens": row.tokens,
+        "attention": row.way,
+        "prefill ms": f"{row.prefill:.2f} ±{row.prefill_spread:.0%}",
+        "overhead": f"{row.overhead:+.1%}",
+        "peak MiB": "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}",
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print; see the module's docstring."""
+    options = parser(__doc__)
+    options.add_argument("--models", type=words, default=MODELS, help=f"default: {MODELS}")
+    options.add_argument("--tokens", type=counts, default="576,2304", help="visual tokens")
+    options.add_argument("--fused", default="sdpa", help="sdpa or flash_attention_2")
+    for name in ("width", "depth"):
+        options.add_argument(f"--{name}", type=count, help=f"divisor of the {name} (CPU: 4)")
+    try:
+        return _measure_all(options.parse_args(arguments))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _measure_all(options: argparse.Namespace) -> int:
+    device = torch.device(options.device)
+    usual = CPU_SCALE if device.type == "cpu" else Scale()
+    scale, rows = Scale(options.width or usual.width, options.depth or usual.depth), []
+    for name in options.models:
+        model = decoder(scaled(name, scale), device, dtype(options), options.fused)
+        for n in options.tokens:
+            rows += measure(model, name, n, device, options.fused, options.repeats)
+    about = setup(options, attention=options.fused, scale=str(scale), text=TEXT)
+    report(about, [asdict(row) for row in rows], [cells(row) for row in rows], options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""What the benchmarks share: clocks, interleaved rounds, and all that a figure has to be read with.
+
+Every figure is a median over rounds. In each round every variant runs once, one after the other, so
+that ratios are between neighbours in time; the first rounds are not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from libra.report import aligned
+
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class Stopwatch:
+    """Milliseconds between two moments: of CUDA events on a GPU, else of the wall clock."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def start(self) -> None:
+        """Begin."""
+        self._begin = self._now()
+
+    def stop(self) -> Callable[[], float]:
+        """End; what is returned tells the milliseconds, and waits for the device when called."""
+        begin, end = self._begin, self._now()
+        if self.device.type != "cuda":
+            return lambda: 1e3 * (end - begin)
+
+        def read() -> float:
+            end.synchronize()
+            return begin.elapsed_time(end)
+
+        return read
+
+    def _now(self):
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+
+def milliseconds(run: Callable[[], object], device: torch.device) -> float:
+    """How long one run takes."""
+    watch = Stopwatch(device)
+    watch.start()
+    run()
+    return watch.stop()()
+
+
+def rounds(
+    variants: Mapping[Key, Callable[[], Result]], repeats: int, warmup: int = 1
+) -> dict[Key, list[Result]]:
+    """What every variant returned in each round that counts."""
+    found = {key: [] for key in variants}
+    for i in range(warmup + repeats):
+        for key, run in variants.items():
+            result = run()
+            if i >= warmup:
+                found[key].append(result)
+    return found
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value."""
+    return statistics.median(values)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Half the distance between the least and the greatest value, as a share of the median."""
+    return (max(values) - min(values)) / 2 / median(values)
+
+
+def peak_memory(run: Callable[[], Result], device: torch.device) -> tuple[Result, int | None]:
+    """What a run returns, and the most bytes it held beyond what was there; None on a CPU."""
+    if device.type != "cuda":
+        return run(), None
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = run()
+    return result, torch.cuda.max_memory_allocated(device) - before
+
+
+# -- options and reports ------------------------------------------------------------------------
+
+
+def parser(about: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks have."""
+    options = argparse.ArgumentParser(description=about.splitlines()[0])
+    options.add_argument("--repeats", type=count, default=5, help="rounds that count")
+    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options.add_argument(
+        "--dtype", choices=DTYPES, help="default: float32 on a CPU, bfloat16 on a GPU"
+    )
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
+    return options
+
+
+def dtype(options: argparse.Namespace) -> torch.dtype:
+    """The type of the numbers that was chosen, or that suits the device."""
+    return getattr(torch, options.dtype or DTYPES[options.device != "cpu"])
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def counts(text: str) -> list[int]:
+    """Numbers of tokens, each 2 or more, for argparse."""
+    numbers = [int(part) for part in text.split(",")]
+    if min(numbers) < 2:
+        raise ValueError
+    return numbers
+
+
+def words(text: str) -> list[str]:
+    """Names, for argparse."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def setup(options: argparse.Namespace, **more: object) -> dict:
+    """All that the figures have to be read with."""
+    device = torch.device(options.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": name,
+        "dtype": str(dtype(options)).removeprefix("torch."),
+        "batch": 1,
+        "repeats": options.repeats,
+        "torch": torch.__version__,
+        **({"threads": torch.get_num_threads()} if device.type == "cpu" else {}),
+        **more,
+        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+    }
+
+
+def _processor() -> str:
+    """What the CPU calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return f"CPU ({next(named, platform.processor() or platform.machine())})"
+
+
+def report(about: dict, rows: list[dict], columns: Sequence[dict], file: Path | None) -> None:
+    """Print the setup and the table, and write both with all numbers to a file.
+
+    Args:
+        about: see `setup`.
+        rows: plain values, as they are written.
+        columns: the same as they are printed, cell by cell.
+        file: where to; None for nowhere.
+    """
+    print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
+    print()
+    print(aligned(list(columns)) if columns else "nothing could be measured")
+    if file:
+        file.write_text(json.dumps({"setup": about, "rows": rows}, indent=1))

@@ -1,0 +1,273 @@
+"""What compression saves from end to end: every method beside vanilla, on models of published size.
+
+    python -m benchmarks.prefill [--models llava-1.5-7b] [--tokens 576,2304] [--ratios 0.5,0.8]
+        [--methods fastv,libra] [--width 4] [--depth 4] [--json FILE]
+
+Weights are random. On a GPU models have their published size; on a CPU widths and depths are
+divided, and the divisors are printed. Encoder and connector are times of the engine, which waits
+for the device before and after each; prefill and decode are the model's own forward calls, the
+method's decisions included, by CUDA events on a GPU. Speed-ups are of the prefill:
+
+    implied   FLOPs of vanilla's prefill / FLOPs of the method's, all tokens and layers
+    reached   median over the rounds of vanilla's time / the method's time in the same round
+    share     reached / implied
+
+Known reasons for a share below one:
+
+- Short prompts do not fill a GPU: weights are read for few tokens, so times fall less than FLOPs.
+- Launching a layer's kernels takes a GPU's host about as long as a small layer takes the GPU.
+- A decision is work that no FLOPs are counted for. Libra-Merging waits for the device once per
+  event, to learn whether it needs a compensation token; PruMerge once, for how many tokens stay;
+  k-means and the encoder's methods once per event and unit. Greedy merging waits for every single
+  pair, and DivPrune launches a handful of kernels for every token that it keeps: both are slow by
+  construction and kept as baselines.
+- Attention rows are computed from keys copied to fp32: 4 bytes for each of T * d_kv numbers.
+- The engine answers one question at a time: decoding reads all weights for one token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import torch
+
+from benchmarks.measure import (
+    Stopwatch,
+    count,
+    counts,
+    dtype,
+    median,
+    parser,
+    peak_memory,
+    report,
+    rounds,
+    setup,
+    spread,
+    words,
+)
+from benchmarks.models import QUESTION, Model, Scale, scaled
+from libra import methods
+from libra.errors import InputError
+from libra.trace import Trace
+from libra.workload import Workload
+
+MODELS = "llava-1.5-7b,llava-1.5-13b,qwen2-vl-7b"
+CPU_SCALE = Scale(width=4, depth=4)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One answer: its trace, and milliseconds and bytes that the trace does not have."""
+
+    trace: Trace
+    prefill: float
+    decode: float  # median of the later tokens
+    kv_bytes: int  # of all tokens, after the prefill
+    peak: int | None  # bytes beyond the weights
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one model; medians, times in milliseconds."""
+
+    model: str
+    tokens: int  # visual, before compression
+    text: int
+    method: str
+    ratio: float | None
+    layers: tuple[int, ...]
+    last: int  # visual tokens in the last layer
+    encoder: float
+    connector: float
+    prefill: float
+    prefill_spread: float
+    decode: float
+    peak_bytes: int | None
+    kv_bytes: int
+    kv_formula: int
+    implied: float
+    reached: float
+    reached_spread: float
+
+    @property
+    def share(self) -> float:
+        """What is reached of the speed-up that FLOPs imply."""
+        return self.reached / self.implied
+
+
+class ForwardCalls:
+    """Times every forward call of a model, and weighs the KV cache after the first."""
+
+    def __init__(self, model: torch.nn.Module, device: torch.device):
+        self.spent, self.kv_bytes = [], None
+        self._watch = Stopwatch(device)
+        self._handles = [
+            model.register_forward_pre_hook(lambda module, args: self._watch.start()),
+            model.register_forward_hook(self._stop, with_kwargs=True),
+        ]
+
+    def _stop(self, module, args, kwargs, output) -> None:
+        self.spent.append(self._watch.stop())
+        if self.kv_bytes is None:
+            layers = kwargs["past_key_values"].layers
+            self.kv_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
+    def __enter__(self) -> ForwardCalls:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def answer(model: Model, device: torch.device, **request: object) -> Run:
+    """One answer through the engine, measured."""
+    family = model.lvlm.family
+    with ForwardCalls(family.model, device) as calls:
+        ask = partial(model.lvlm.answer, images=model.pictures, question=QUESTION, tracing=False)
+        answered, peak = peak_memory(lambda: ask(**request), device)
+    prefill, *decode = (read() for read in calls.spent)
+    return Run(answered.trace, prefill, median(decode), calls.kv_bytes, peak)
+
+
+def settings(names: Sequence[str], ratios: Sequence[float]) -> dict[tuple, dict]:
+    """(method, ratio) -> arguments of `LVLM.stream`; vanilla comes first."""
+    found = {("vanilla", None): {"method": "vanilla"}}
+    for name in names:
+        if name != "vanilla":
+            known = any(p.name == "ratio" for p in methods.parameters(name))
+            for ratio in ratios if known else [None]:
+                own = {} if ratio is None else {"ratio": ratio}
+                found[name, ratio] = {"method": name, **own}
+    return found
+
+
+@torch.inference_mode()
+def measure(
+    model: Model, device: torch.device, chosen: dict[tuple, dict], n_words: int, repeats: int
+) -> list[Row]:
+    """Every setting in every round; what cannot be done is left out, and said."""
+    variants = {}
+    for key, request in chosen.items():
+        run = partial(answer, model, device, max_new_tokens=n_words, **request)
+        try:
+            model.lvlm.answer(images=model.pictures, question=QUESTION, max_new_tokens=1, **request)
+        except InputError as error:
+            print(f"{model.lvlm.name}, {key[0]} left out: {error}", file=sys.stderr)
+            continue
+        variants[key] = run
+    found = rounds(variants, repeats)
+    plain = found["vanilla", None]
+    return [_row(model, key, runs, plain) for key, runs in found.items()]
+
+
+def _row(model: Model, key: tuple, runs: list[Run], plain: list[Run]) -> Row:
+    """The medians of one setting beside vanilla's in the same rounds."""
+    trace = runs[0].trace
+    ours, vanilla = (_flops(model, x[0].trace) for x in (runs, plain))
+    reached = [b.prefill / a.prefill for a, b in zip(runs, plain, strict=True)]
+    itemsize = model.lvlm.family.model.dtype.itemsize
+    text = 2 * model.lvlm.family.geometry.d_kv * itemsize * trace.cost.text * len(trace.counts)
+    peaks = [run.peak for run in runs]
+    return Row(
+        model=model.lvlm.name,
+        tokens=len(trace.layout),
+        text=trace.cost.text,
+        method=key[0],
+        ratio=key[1],
+        layers=trace.layers,
+        last=trace.counts[-1],
+        encoder=1e3 * median([run.trace.timings.encoder for run in runs]),
+        connector=1e3 * median([run.trace.timings.connector for run in runs]),
+        prefill=median([run.prefill for run in runs]),
+        prefill_spread=spread([run.prefill for run in runs]),
+        decode=median([run.decode for run in runs]),
+        peak_bytes=None if None in peaks else max(peaks),
+        kv_bytes=runs[0].kv_bytes,
+        kv_formula=trace.cost.kv_bytes + text,
+        implied=vanilla / ours,
+        reached=median(reached),
+        reached_spread=spread(reached),
+    )
+
+
+def _flops(model: Model, trace: Trace) -> float:
+    """FLOPs of the whole prefill of an answer."""
+    return sum(o.flops for o in Workload.of(trace, model.architecture).prefill())
+
+
+def cells(row: Row) -> dict:
+    """A row as it is printed."""
+    return {
+        "model": row.model,
+        "tokens": row.tokens,
+        "method": row.method,
+        "R": "-" if row.ratio is None else f"{row.ratio:.0%}",
+        "last": row.last,
+        "encoder ms": f"{row.encoder:.2f}",
+        "connector": f"{row.connector:.2f}",
+        "prefill": f"{row.prefill:.2f} ±{row.prefill_spread:.0%}",
+        "decode": f"{row.decode:.2f}",
+        "peak MiB": "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}",
+        "KV MiB": f"{row.kv_bytes / 2**20:.1f}{'' if row.kv_bytes == row.kv_formula else ' (!)'}",
+        "implied": f"{row.implied:.2f}x",
+        "reached": f"{row.reached:.2f}x ±{row.reached_spread:.0%}",
+        "share": f"{row.share:.0%}",
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print; see the module's docstring."""
+    options = parser(__doc__)
+    options.add_argument("--models", type=words, default=MODELS, help=f"default: {MODELS}")
+    options.add_argument(
+        "--tokens", type=counts, default="576,2304,3331,8192", help="visual tokens"
+    )
+    options.add_argument("--ratios", type=_ratios, default="0.5,0.67,0.8", help="shares to remove")
+    options.add_argument("--methods", type=words, default="all", help="names, or all")
+    options.add_argument("--words", type=count, default=8, help="words of each answer")
+    options.add_argument("--attention", default="sdpa", help="sdpa, eager or flash_attention_2")
+    for name in ("width", "depth"):
+        options.add_argument(f"--{name}", type=count, help=f"divisor of the {name} (CPU: 4)")
+    chosen = options.parse_args(arguments)
+    try:
+        return _measure_all(chosen)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _measure_all(options: argparse.Namespace) -> int:
+    device, usual = torch.device(options.device), Scale()
+    if device.type == "cpu":
+        usual = CPU_SCALE
+    scale = Scale(options.width or usual.width, options.depth or usual.depth)
+    names = methods.names() if options.methods == ["all"] else options.methods
+    for name in names:
+        methods.get(name)
+    rows = []
+    for name in options.models:
+        architecture = scaled(name, scale)
+        for n in options.tokens:
+            model = Model.of(architecture, n, device, dtype(options), options.attention)
+            with model.lvlm:
+                plan = settings(names, options.ratios)
+                rows += measure(model, device, plan, 1 + options.words, options.repeats)
+            print(f"{name} with {model.n} tokens measured", file=sys.stderr)
+    about = setup(options, attention=options.attention, scale=str(scale), words=options.words)
+    plain = [asdict(row) | {"share": row.share} for row in rows]
+    report(about, plain, [cells(row) for row in rows], options.json)
+    return 0
+
+
+def _ratios(text: str) -> list[float]:
+    """Shares, for argparse."""
+    return [float(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Whether a model has room on this machine, and on which of its devices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+from transformers.utils import is_accelerate_available
+
+HEADROOM = 1.2  # what is held beside the weights, as a factor
+AUTO = "auto"  # a device's name that means all GPUs together
+
+
+def capacity() -> tuple[float, str]:
+    """Bytes of memory that `open_model` would use on its own, and what to call it."""
+    if not torch.cuda.is_available():
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), "memory"
+    gpus = _gpus()
+    if len(gpus) > 1 and not is_accelerate_available():
+        return gpus[0], "memory on one GPU (`make gpu` adds what spreads a model over several)"
+    return sum(gpus), "GPU memory"
+
+
+def lack(needed: float) -> str:
+    """What this machine lacks for a model that needs so many bytes; empty if nothing."""
+    has, where = capacity()
+    if needed <= has:
+        return ""
+    return f"needs {needed / 1e9:.0f} GB of {where}, this machine has {has / 1e9:.0f} GB"
+
+
+def best_device(needed: float | None) -> str:
+    """A GPU if there is one, all of them if one may be too small; the CPU otherwise.
+
+    Args:
+        needed: bytes of memory; None where that is not known.
+    """
+    if not torch.cuda.is_available():
+        return "cpu"
+    gpus = _gpus()
+    several = len(gpus) > 1 and is_accelerate_available()
+    fits_one = needed is not None and needed <= gpus[0]
+    return AUTO if several and not fits_one else "cuda"
+
+
+def on_disk(folder: str) -> float | None:
+    """Bytes of the weights in a folder; None where there are none, or for a hub id."""
+    files = [*Path(folder).glob("*.safetensors")] or [*Path(folder).glob("*.bin")]
+    return float(sum(file.stat().st_size for file in files)) or None
+
+
+def spread(device: str) -> dict[str, str]:
+    """Arguments of `from_pretrained` that load for a device."""
+    return {"device_map": AUTO} if device == AUTO else {}
+
+
+def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    """A loaded model where it belongs: on one device, or as accelerate has spread it.
+
+    Raises:
+        torch.OutOfMemoryError: some layers found no room on any GPU.
+    """
+    if device != AUTO:
+        return model.to(device)
+    if {"cpu", "disk"} & set(model.hf_device_map.values()):
+        raise torch.OutOfMemoryError("The GPUs together are too small.")
+    return model
+
+
+def _gpus() -> list[float]:
+    """Bytes of memory of each GPU."""
+    numbers = range(torch.cuda.device_count())
+    return [float(torch.cuda.get_device_properties(i).total_memory) for i in numbers]

@@ -1,0 +1,165 @@
+"""The figures of the Efficiency tab and the numbers behind them. No components."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from matplotlib.figure import Figure
+
+import viz
+from libra.report import facts
+from page import texts
+from page.costing import Costing
+from page.readouts import flops, seconds, size
+from viz.estimates import estimate_bars
+from viz.roofline import roofline
+from viz.theory import theory_against_measurement
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One figure of the Efficiency tab."""
+
+    name: str
+    title: str
+    explanation: str
+    draw: Callable[[Costing], Figure]
+    numbers: Callable[[Costing], list[dict]]
+    counted: bool = False  # whether the model's sizes have to be known
+    against: bool = False  # whether vanilla has to be there
+
+    def missing(self, costing: Costing) -> str | None:
+        """Why there is no figure, as a sentence; None if there is one."""
+        if self.counted and not costing.works:
+            return texts.NO_SIZES.format(next(iter(costing.traces.values())).model)
+        if self.against and costing.vanilla is None:
+            return texts.NO_VANILLA
+        return None
+
+
+def _layers(costing: Costing) -> list[dict]:
+    """Every decoder layer of every answer; beyond its tokens only where sizes are known."""
+    if costing.works:
+        return [
+            {"method": name, **row} for name, w in costing.works.items() for row in w.per_layer()
+        ]
+    return [
+        {"method": name, "layer": layer, "visual_tokens": n}
+        for name, trace in costing.traces.items()
+        for layer, n in enumerate(trace.counts)
+    ]
+
+
+def _theory(costing: Costing) -> list[dict]:
+    return [
+        {"method": name, "implied": s.implied, "measured": s.measured, "share": s.reached}
+        for name, s in costing.speed_ups().items()
+    ]
+
+
+def _points(costing: Costing) -> list[dict]:
+    device = {"device": costing.device.name, "peak_flops": costing.device.flops}
+    device |= {"bandwidth": costing.device.bandwidth}
+    return [
+        {
+            "method": p.method,
+            "part": p.part,
+            "flops_per_byte": p.intensity,
+            "attainable": p.attainable,
+            "measured": "" if p.reached is None else p.reached,
+            **device,
+        }
+        for p in costing.points()
+    ]
+
+
+def _estimates(costing: Costing) -> list[dict]:
+    rows = []
+    for name, (found, cache) in costing.estimates().items():
+        work = costing.works[name]
+        parts = {
+            "encoder": work.encoder(),
+            "connector": work.connector(),
+            "prefill": work.prefill(),
+            "decode": work.decode(),
+        }
+        rows.append(
+            {
+                "method": name,
+                "model": work.architecture.name,
+                "device": costing.device.name,
+                "visual_tokens": work.n,
+                "text": work.text,
+                **{f"{part}_flops": sum(o.flops for o in ops) for part, ops in parts.items()},
+                **{f"{part}_bytes": sum(o.bytes for o in ops) for part, ops in parts.items()},
+                **{f"{part}_s": getattr(found, part) for part in parts},
+                "kv_bytes": cache,
+                "peak_activation_bytes": work.peak_activation(),
+            }
+        )
+    return rows
+
+
+def table(costing: Costing) -> str:
+    """What the answers would cost, as HTML."""
+    if not costing.works:
+        return ""
+    heads = ("FLOPs", "First word", "Each further word", "KV cache", "Activations")
+    rows = "".join(
+        f'<tr><th scope="row">{escape(row["method"])}</th>'
+        + "".join(f"<td>{cell}</td>" for cell in _cells(row))
+        + "</tr>"
+        for row in _estimates(costing)
+    )
+    columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    return (
+        f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">Method</th>'
+        f"{columns}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<p class="note">{texts.ESTIMATED}</p>'
+    )
+
+
+def _cells(row: dict) -> Sequence[str]:
+    before_words = ("encoder", "connector", "prefill")
+    return (
+        flops(sum(row[f"{part}_flops"] for part in before_words)),
+        seconds(sum(row[f"{part}_s"] for part in before_words)),
+        seconds(row["decode_s"]),
+        size(row["kv_bytes"]),
+        size(row["peak_activation_bytes"]),
+    )
+
+
+MEASURED = (
+    Spec("staircase", *texts.CHARTS[0], lambda c: viz.staircase(c.traces), _layers),
+    Spec(
+        "theory",
+        *texts.CHARTS[1],
+        lambda c: theory_against_measurement(c.speed_ups()),
+        _theory,
+        counted=True,
+        against=True,
+    ),
+    Spec(
+        "costs",
+        *texts.CHARTS[2],
+        lambda c: viz.cost_bars(c.traces),
+        lambda c: [facts(trace) for trace in c.traces.values()],
+    ),
+)
+ELSEWHERE = (
+    Spec(
+        "roofline",
+        *texts.CHARTS[3],
+        lambda c: roofline(c.points(), c.device, c.focus),
+        _points,
+        counted=True,
+    ),
+    Spec(
+        "estimates",
+        *texts.CHARTS[4],
+        lambda c: estimate_bars(c.estimates(), c.subject),
+        _estimates,
+        counted=True,
+    ),
+)

@@ -1,0 +1,84 @@
+"""The models in memory, shared by all visitors."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Condition
+
+from libra.lvlm import LVLM
+from libra.shortage import release
+
+
+class Shelf:
+    """As many models as fit at a time; where room is wanted, the one unused for longest goes first.
+
+    Whoever wants a model that does not fit beside those at work waits until these are done: a
+    request keeps its model to its end. What does not say how much it needs gets all the room.
+
+    Args:
+        open: loads a model by its name.
+        need: bytes that a model of this name will need, or None; raises InputError if it cannot be
+            had at all, before any other gives way.
+        capacity: bytes in all.
+    """
+
+    def __init__(
+        self,
+        open: Callable[[str], LVLM],
+        need: Callable[[str], float | None],
+        capacity: Callable[[], float],
+    ):
+        self._open, self._need, self._capacity = open, need, capacity
+        self._models: dict[str, LVLM] = {}  # the one unused for longest first
+        self._sizes: dict[str, float] = {}
+        self._users: Counter[str] = Counter()
+        self._changed = Condition()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._models
+
+    @contextmanager
+    def use(self, name: str) -> Iterator[LVLM]:
+        """The model of that name, which stays while this is open.
+
+        Raises:
+            InputError: a model that cannot be loaded.
+        """
+        with self._changed:  # two who want the same one at once wait for one loading
+            if name not in self._models:
+                self._load(name)
+            lvlm = self._models[name] = self._models.pop(name)
+            self._users[name] += 1
+        try:
+            yield lvlm
+        finally:
+            with self._changed:
+                self._users[name] -= 1
+                self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Free every model, once nobody uses it."""
+        with self._changed:
+            self._make_room(None)
+
+    def _load(self, name: str) -> None:
+        needed = self._need(name)
+        self._make_room(needed)
+        if name in self._models:  # somebody loaded it while this one waited
+            return
+        self._models[name] = self._open(name)
+        self._sizes[name] = self._capacity() if needed is None else needed
+
+    def _make_room(self, needed: float | None) -> None:
+        """Free models until so many bytes are free; all of them if it is None."""
+        while self._models and not self._fits(needed):
+            idle = next((name for name in self._models if not self._users[name]), None)
+            if idle is None:
+                self._changed.wait()
+                continue
+            self._models.pop(idle).close()
+            del self._sizes[idle]
+            release()
+
+    def _fits(self, needed: float | None) -> bool:
+        return needed is not None and sum(self._sizes.values()) + needed <= self._capacity()

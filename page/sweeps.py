@@ -1,0 +1,29 @@
+"""A sweep over ratio and layer on the page: the engine's side of it."""
+
+from collections.abc import Iterator, Sequence
+
+from libra.sweep import Row, Setting, settings, sweep
+from page import engine
+
+
+@engine.GPU
+def run(
+    model: str, request: dict, ratios: Sequence[float], layers: Sequence[int]
+) -> Iterator[tuple[list[Setting], Row]]:
+    """Answer under every setting, vanilla first: all settings, and what came of the next one.
+
+    Args:
+        model: one of the models that are offered.
+        request: arguments of `LVLM.stream`; its own ratio and layers do not count.
+        ratios: shares of the visual tokens to remove.
+        layers: decoder layers, each alone; none for four over the depth.
+    """
+    with engine.shelf.use(model) as lvlm:
+        first = lvlm.family.first_layer
+        chosen = settings(request["method"], lvlm.n_layers, ratios, layers, first)
+        asked = {name: value for name, value in request.items() if name not in _SWEPT}
+        for row, _ in sweep(lvlm, request["method"], chosen, **asked):
+            yield chosen, row
+
+
+_SWEPT = ("method", "ratio", "layers", "keep", "tracing")

@@ -1,0 +1,183 @@
+"""The Efficiency tab without a browser: what it counts, draws, refuses and saves."""
+
+import csv
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from conftest import make_image
+from make_trace import make_trace
+
+from libra import methods
+from libra.architecture import ARCHITECTURES
+from libra.errors import InputError
+from libra.roofline import DEVICES, Device
+from libra.sweep import Row, Setting
+from page import charts, costing, efficiency, plan, sweeps
+from page.shown import Result, Shown
+
+MACHINE = Device("this machine", 1e11, 1e10)
+
+
+@pytest.fixture(autouse=True)
+def measured_machine(monkeypatch):
+    monkeypatch.setattr(costing, "machine", lambda: MACHINE)
+
+
+def shown(*names, model="tiny-llava", asked=True):
+    """A comparison of these methods, the last of them asked for on the Ask tab."""
+    traces = [replace(make_trace(name), model=model) for name in names]
+    found = Shown()
+    found.show(traces[-1], requests=[{"method": names[-1]}] if asked else ())
+    found.compared = {t.method: Result(t.method, t.answer, t) for t in traces}
+    return found
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return shown("vanilla", "libra")
+
+
+def test_what_is_asked_here_is_counted_for_the_model_itself(pair):
+    found = costing.Costing.of(pair)
+    work = found.works["Libra-Merging"]
+    assert (found.focus, found.device, found.measured) == ("Libra-Merging", MACHINE, True)
+    assert work.architecture == ARCHITECTURES["tiny-llava"]
+    assert work.counts == pair.trace.counts and found.vanilla is pair.traces[0]
+    assert "of the prefill" in found.verdict and "this machine" in found.verdict
+
+
+def test_stored_answers_and_other_devices_were_not_measured_here(pair):
+    assert not costing.Costing.of(shown("vanilla", "fastv", asked=False)).measured
+    for where in (("llava-1.5-7b", costing.HERE), (costing.OWN, "A100"), (costing.OWN, "H100", 99)):
+        found = costing.Costing.of(pair, *where)
+        assert not found.measured and all(p.reached is None for p in found.points())
+
+
+def test_the_same_staircase_in_another_model(pair):
+    found = costing.Costing.of(pair, "llava-1.5-7b", "A100")
+    work = found.works["Libra-Merging"]
+    assert (work.n, len(work.counts), work.itemsize) == (576, 32, 2)
+    assert found.device is DEVICES["A100"]
+    assert found.subject == "llava-1.5-7b on A100, 576 visual tokens"
+    longer = costing.Costing.of(pair, "llava-1.5-7b", "A100", 1152).works["Libra-Merging"]
+    assert longer.counts == [2 * n for n in work.counts] or longer.counts[0] == 1152
+    own = costing.Costing.of(pair, n=288).works["Libra-Merging"]
+    assert own.counts[0] == 288 and own.architecture.name == "tiny-llava"
+
+
+@pytest.mark.parametrize("n", [0, -3, 1.5, 10**6])
+def test_numbers_of_tokens_that_are_none_are_refused(pair, n):
+    with pytest.raises(InputError, match="whole number from 1"):
+        costing.Costing.of(pair, n=n)
+
+
+def test_a_model_of_unknown_sizes_says_so_but_can_be_carried_over():
+    unknown = shown("vanilla", "fastv", model="my-model")
+    found = costing.Costing.of(unknown)
+    assert found.works == {} and "my-model are not known" in found.verdict
+    assert charts.table(found) == ""
+    missing = {spec.name: spec.missing(found) for spec in (*charts.MEASURED, *charts.ELSEWHERE)}
+    assert [name for name, why in missing.items() if why] == ["theory", "roofline", "estimates"]
+    found = costing.Costing.of(unknown, "qwen2-vl-7b", "H200")
+    assert found.works["FastV"].n == 1024
+    assert set(found.estimates()) == {"Vanilla (no compression)", "FastV"}
+
+
+def test_without_vanilla_there_is_nothing_to_hold_a_time_against():
+    found = costing.Costing.of(shown("fastv"))
+    (theory,) = (spec for spec in charts.MEASURED if spec.name == "theory")
+    assert "needs vanilla" in theory.missing(found)
+
+
+def test_the_speed_up_is_held_against_vanillas_clock(pair):
+    found = costing.Costing.of(pair).speed_ups()["Libra-Merging"]
+    vanilla, libra = pair.traces
+    assert found.measured == vanilla.timings.prefill / libra.timings.prefill
+    assert found.implied > 1
+
+
+@pytest.mark.parametrize("spec", [*charts.MEASURED, *charts.ELSEWHERE], ids=lambda s: s.name)
+def test_every_figure_has_numbers_of_every_method(pair, spec):
+    rows = spec.numbers(costing.Costing.of(pair))
+    titles = {plan.title("vanilla"), plan.title("libra")}
+    assert {row["method"] for row in rows} in (titles, {"vanilla", "libra"})
+    assert len({tuple(row) for row in rows}) == 1  # one header
+    assert spec.draw(costing.Costing.of(pair)).axes
+
+
+def test_all_methods_at_once_fit_on_the_charts():
+    many, trace = Shown(), replace(make_trace("libra"), model="tiny-llava")
+    many.compared = {n: Result(n, "", replace(trace, method=n)) for n in methods.names()}
+    found = costing.Costing.of(many)
+    assert len(found.works) == len(methods.names())
+    for spec in (*charts.MEASURED, *charts.ELSEWHERE):
+        figure = spec.draw(found)
+        figure.draw_without_rendering()
+        assert figure.get_tightbbox().x0 > -0.05
+
+
+def test_words_of_a_trace_cannot_inject_markup():
+    evil = "<img src=x>"
+    found = costing.Costing.of(shown("vanilla", "fastv", model=evil))
+    assert "<img" not in efficiency.verdict(found)
+
+
+@pytest.fixture(scope="module")
+def tab():
+    import gradio as gr
+
+    with gr.Blocks():
+        return efficiency.build(SimpleNamespace(request=lambda *values: values))
+
+
+WHERE = (costing.OWN, costing.HERE, None)
+
+
+def test_drawing_fills_only_what_belongs_to_the_tab(tab, pair):
+    filled = {}
+    for update in tab.draw(pair, *WHERE):
+        filled |= update
+    assert set(filled) == set(tab.outputs)
+    assert list(tab.draw(Shown(), *WHERE)) == []
+
+
+def test_figures_are_saved_in_every_format(tab, pair, tmp_path):
+    for kind in efficiency.KINDS:
+        event = SimpleNamespace(figure="estimates", kind=kind)
+        path = tab.save(pair, event, *WHERE)
+        assert path.endswith(f"estimates.{kind}")
+    with open(path) as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["Vanilla (no compression)", "Libra-Merging"]
+
+
+def test_a_sweep_goes_on_setting_by_setting(tab, monkeypatch):
+    plain = Row(Setting(0.0, None), "no", True, 16, 1.0, 1.0, 0.2, 1.0, 0.3)
+    rows = [plain, replace(plain, setting=Setting(0.5, 1), flops_share=0.6, prefill_share=0.7)]
+    asked = []
+
+    def run(model, request, ratios, layers):
+        asked.append((model, request, ratios, layers))
+        yield from (([None] * 2, row) for row in rows)
+
+    monkeypatch.setattr(sweeps, "run", run)
+    request = {"method": "fastv", "images": ["p.png"]}
+    updates = list(tab.run(Shown(), [0.5], "1, 3", "tiny-llava", request))
+    assert asked == [("tiny-llava", request, [0.5], (1, 3))]
+    assert [f'value="{i}"' in updates[i][tab.status] for i in (1, 2)] == [True, True]
+    assert updates[-1][tab.swept] == rows and set(updates[-1]) == set(tab.sweep_outputs)
+    saved = tab.save_sweep(rows, SimpleNamespace(kind="csv"))
+    with open(saved) as file:
+        assert [row["ratio"] for row in csv.DictReader(file)] == ["0.0", "0.5"]
+
+
+def test_the_engine_sweeps_with_the_settings_of_the_ask_tab(lvlm, monkeypatch):
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(sweeps.engine.shelf, "use", lambda name: nullcontext(lvlm))
+    request = {"method": "libra", "tau": 0.5, "ratio": 0.9, "layers": (3,), "max_new_tokens": 1}
+    request |= {"images": [make_image()], "question": "is there a cat ?"}
+    found = list(sweeps.run("micro", request, [0.5], [1]))
+    assert [row.setting for _, row in found] == [Setting(0.0, None), Setting(0.5, 1)]
+    assert found[0][0] == [row.setting for _, row in found]

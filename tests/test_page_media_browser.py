@@ -1,0 +1,59 @@
+"""Several pictures and a video in headless Chromium, on the micro model."""
+
+import pytest
+
+from tests import clips
+from tests.conftest import N_VISUAL, expect, make_image
+
+pytestmark = pytest.mark.browser
+FILES = "#left-column input[type=file][multiple]"
+
+
+def ask(page):
+    page.locator("#ask-button").click()
+    expect(page.locator("#answer .status")).to_contain_text("Answered in")
+    expect(page.locator("#ask-button")).to_be_visible()
+
+
+def test_pictures_and_a_video_are_added_asked_about_and_scrubbed_through(open_page, tmp_path):
+    for i in range(2):
+        make_image(i + 5, 60 + 30 * i, 70).save(tmp_path / f"{i}.png")
+    film = clips.write(tmp_path / "film.webm", [*map(clips.numbered, range(12))])
+    page = open_page()
+    expect(page.locator("#media")).to_be_hidden()
+    expect(page.locator("#frames")).to_be_hidden()
+
+    page.locator(FILES).set_input_files([tmp_path / "0.png", tmp_path / "1.png"])
+    expect(page.locator("#media li")).to_have_count(3)
+    page.get_by_role("button", name="Remove picture 2").click()
+    expect(page.locator("#media li")).to_have_count(2)
+    ask(page)
+    expect(page.locator("#readouts")).to_contain_text(f"{2 * N_VISUAL} ›")
+    expect(page.locator("#frames label")).to_have_count(2)
+    before = page.locator("#hero img").get_attribute("src")
+    page.locator("#frames input").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#caption")).to_contain_text("Picture 2 of 2")
+    expect(page.locator("#hero img")).not_to_have_attribute("src", before)
+    expect(page.locator("#frames input").nth(1)).to_be_focused()
+
+    page.locator(FILES).set_input_files([film, tmp_path / "0.png"])
+    expect(page.locator(".toast-body")).to_contain_text("add a video alone")
+    expect(page.locator("#media li")).to_have_count(2)
+    page.locator(FILES).set_input_files(film)
+    expect(page.locator("#media .note")).to_contain_text("film.webm · 1.2 s · 8 frames")
+    page.locator("#sampling label").first.click()
+    expect(page.locator("#media li")).to_have_count(4)
+    ask(page)
+    expect(page.locator("#frames label")).to_have_count(4)
+    page.locator("#frames label").nth(3).click()
+    expect(page.locator("#caption")).to_contain_text("Frame 4 of 4, at 1.1 s")
+
+    page.locator("#compare-button").click()
+    expect(page.locator("#compare-status")).to_contain_text("2 of 2 methods answered")
+    expect(page.locator("#compare-frames label")).to_have_count(4)
+    expect(page.locator("#compare-frames input").nth(3)).to_be_checked()
+    slide = page.locator("#slider img").first
+    before = slide.get_attribute("src")
+    page.locator("#compare-frames label").first.click()
+    expect(slide).not_to_have_attribute("src", before)

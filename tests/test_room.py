@@ -1,0 +1,132 @@
+"""Whether a model fits, where it goes, and what is said when it cannot be had."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import make_model
+
+import libra
+from libra import InputError, models
+from libra.models import room
+
+
+def gpus(monkeypatch, *sizes, accelerate=True):
+    """Pretend that there are GPUs of these sizes in bytes."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(sizes))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda i: SimpleNamespace(total_memory=sizes[i])
+    )
+    monkeypatch.setattr(room, "is_accelerate_available", lambda: accelerate)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "needed", "device"),
+    [
+        ((), 1e9, "cpu"),
+        ((24e9,), 17e9, "cuda"),
+        ((24e9,), None, "cuda"),
+        ((24e9, 24e9), 17e9, "cuda"),
+        ((24e9, 24e9), 32e9, "auto"),
+        ((24e9, 24e9), None, "auto"),
+    ],
+)
+def test_a_model_goes_to_one_gpu_or_to_all_if_one_may_be_too_small(
+    monkeypatch, sizes, needed, device
+):
+    gpus(monkeypatch, *sizes)
+    assert room.best_device(needed) == device
+
+
+def test_without_accelerate_one_gpu_is_all_there_is(monkeypatch):
+    gpus(monkeypatch, 24e9, 24e9, accelerate=False)
+    assert room.best_device(32e9) == "cuda"
+    assert room.lack(32e9) == (
+        "needs 32 GB of memory on one GPU (`make gpu` adds what spreads a model over several), "
+        "this machine has 24 GB"
+    )
+
+
+def test_the_catalogue_counts_all_gpus(monkeypatch):
+    gpus(monkeypatch, 24e9)
+    assert models.entry("llava-1.5-7b").runnable
+    assert (
+        models.entry("llava-1.5-13b").reason == "needs 32 GB of GPU memory, this machine has 24 GB"
+    )
+    gpus(monkeypatch, 24e9, 24e9)
+    assert models.entry("llava-1.5-13b").runnable
+
+
+def test_what_a_folder_needs_is_its_weights_in_the_precision_of_the_device(model_folder):
+    weights = sum(p.numel() for p in make_model().parameters()) * 4  # stored in half, run in full
+    assert models.memory_needed(str(model_folder)) == pytest.approx(1.2 * weights, rel=0.1)
+
+
+def test_a_model_that_needs_more_than_there_is_is_refused_before_it_is_read(
+    monkeypatch, model_folder
+):
+    monkeypatch.setattr(room, "capacity", lambda: (1e3, "memory"))
+    monkeypatch.setattr(models.Llava, "load", None)  # a call would fail
+    with pytest.raises(InputError, match=r"needs 0 GB of memory.*Choose a smaller model"):
+        libra.load(str(model_folder))
+
+
+def test_a_device_that_is_asked_for_is_tried(monkeypatch, model_folder):
+    monkeypatch.setattr(room, "capacity", lambda: (1e3, "memory"))
+    with libra.load(str(model_folder), device="cpu") as lvlm:
+        assert lvlm.card["device"] == "cpu"
+
+
+def test_loading_for_all_gpus_lets_accelerate_spread_the_layers(monkeypatch, model_folder):
+    seen = {}
+
+    def spread(path, **options):
+        seen.update(options)
+        model = make_model()
+        model.hf_device_map = {"model.vision_tower": 0, "model.language_model": 1}
+        return model
+
+    monkeypatch.setattr(models.Llava.model_class, "from_pretrained", spread)
+    family = models.Llava.load(str(model_folder), "auto", torch.float16, "sdpa")
+    assert seen["device_map"] == "auto" and family.model.hf_device_map
+
+
+@pytest.mark.parametrize("elsewhere", ["cpu", "disk"])
+def test_layers_without_room_on_any_gpu_are_a_lack_of_memory(elsewhere):
+    model = SimpleNamespace(hf_device_map={"a": 0, "b": elsewhere})
+    with pytest.raises(torch.OutOfMemoryError):
+        room.placed(model, "auto")
+    assert room.spread("cuda") == {}
+
+
+def failing(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
+
+
+def test_a_gated_model_says_how_to_get_it(monkeypatch):
+    closed = models.GatedRepoError.__new__(models.GatedRepoError)
+    info = SimpleNamespace(gated="manual")
+    monkeypatch.setattr(models.HfApi, "model_info", lambda *a, **k: info)
+    monkeypatch.setattr(models.HfApi, "auth_check", failing(closed))
+    with pytest.raises(InputError, match=r"gated.*https://huggingface.co/org/closed.*HF_TOKEN"):
+        libra.load("org/closed")
+
+
+def test_a_gated_model_that_is_open_to_the_token_is_loaded(monkeypatch, model_folder):
+    info = SimpleNamespace(gated="auto")
+    monkeypatch.setattr(models.HfApi, "model_info", lambda *a, **k: info)
+    monkeypatch.setattr(models.HfApi, "auth_check", lambda *a: None)
+    real = models._config
+    monkeypatch.setattr(models, "_config", lambda path: real(str(model_folder)))
+    assert models.memory_needed("org/closed") is None
+
+
+def test_a_private_model_is_missing_and_the_token_is_mentioned(monkeypatch):
+    missing = models.RepositoryNotFoundError.__new__(models.RepositoryNotFoundError)
+    monkeypatch.setattr(models.HfApi, "model_info", failing(missing))
+    with pytest.raises(InputError, match="private model, set HF_TOKEN"):
+        libra.load("org/private")
