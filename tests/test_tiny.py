@@ -227,7 +227,7 @@ def test_saved_folder_loads_with_transformers(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["symbols", "pixels"])
 def test_training_logs_and_resumes(tmp_path, drawn, stage):
-    settings = Settings(steps=1, batch=2, rate=1e-3, asked=3, budget=60, visible=32)
+    settings = Settings(steps=1, batch=2, rate=1e-3, asked=3, budget=60, visible=(32,))
     train.RUNNERS[stage](tmp_path, settings)
     first = torch.load(tmp_path / f"{stage}.pt", weights_only=True)
     train.RUNNERS[stage](tmp_path, replace(settings, steps=2))

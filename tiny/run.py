@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from tiny.packing import N_PATCHES
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -21,10 +23,18 @@ class Settings:
     decay: float = 0.35  # share of the steps in which the rate falls
     asked: int = 20  # questions for each scene
     budget: int = 288  # question tokens for each scene
-    visible: int = 80  # patches that the decoder sees of a symbolic scene
+    visible: tuple[int, ...] = (80,)  # patches of a scene that the decoder sees, step by step
+    whole: float = 0.1  # share of the steps, the last, in which it sees all
     mixture: tuple[float, ...] = (11, 15, 12, 12, 13, 12, 9, 9, 7)  # shares of questions.KINDS
     sequences: bool = False  # ask about several pictures and films too
+    crowds: tuple[float, ...] = ()  # the mixture asked about crowded symbolic scenes besides
     compiled: bool = False
+
+    def patches(self, step: int) -> int:
+        """How many patches of a scene the decoder sees: a part is quicker, and mostly enough."""
+        if step >= (1 - self.whole) * self.steps:
+            return N_PATCHES
+        return self.visible[step % len(self.visible)]
 
 
 class Run:

@@ -1,14 +1,15 @@
 """Train the embedded model from scratch: `python -m tiny.train` (or `make train`).
 
-Six stages, each quick where learning from pixels alone is slow:
+Seven stages, each quick where learning from pixels alone is slow:
   symbols  half the decoder learns to answer from scenes written as patch codes, without pictures
   deeper   the same with the whole decoder: a layer that adds nothing yet after each of the first
   pixels   the tower learns to write those codes, from windows of pictures
   pictures the same on whole pictures
   joint    everything together
-  refine   the same, longer
+  refine   the same, longer, with several pictures and films
+  crowds   the same with more of what is still hard: crowded scenes, where there is much to count
 The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
-keeps a checkpoint and a JSONL log in its run folder and resumes from there. The last two may be
+keeps a checkpoint and a JSONL log in its run folder and resumes from there. The last three may be
 shared by several processes: `torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
 """
 
@@ -29,15 +30,15 @@ from tiny.packing import N_PATCHES, pack
 from tiny.run import Run, Settings
 
 STAGES = {
-    "symbols": Settings(steps=3000, batch=12, rate=1e-3, decay=0),
-    "deeper": Settings(steps=1200, batch=12, rate=1e-3),
+    "symbols": Settings(steps=3000, batch=12, rate=1e-3, decay=0, whole=0),
+    "deeper": Settings(steps=1200, batch=12, rate=1e-3, whole=0),
     "pixels": Settings(steps=3500, batch=32, rate=1.5e-3, decay=0.3),
     "pictures": Settings(steps=900, batch=8, rate=8e-4, decay=0.6),
     "joint": Settings(
         steps=1250,
         batch=4,  # in each of two processes
         decay=0.6,
-        visible=192,
+        visible=(192,),
         rate=6e-4,
         asked=24,
         budget=352,
@@ -47,12 +48,25 @@ STAGES = {
         steps=2600,
         batch=4,
         decay=0.65,
-        visible=192,
+        visible=(192,),
         rate=5e-4,
         asked=24,
         budget=352,
         mixture=(6, 22, 7, 7, 10, 18, 8, 12, 10),
         sequences=True,
+    ),
+    "crowds": Settings(
+        steps=1000,
+        batch=4,
+        decay=0.65,
+        visible=(128, 192, 320, 576),
+        whole=0.05,
+        rate=4e-4,
+        asked=24,
+        budget=352,
+        mixture=(6, 26, 6, 6, 8, 20, 6, 10, 12),
+        sequences=True,
+        crowds=(0, 60, 0, 0, 5, 20, 0, 0, 15),
     ),
 }
 
@@ -127,7 +141,7 @@ def _read_symbols(model, stage: str, folder: Path, settings: Settings) -> None:
     for _ in run.steps():
         batch = [scenes.compose(rng) for _ in range(settings.batch)]
         labels = tiny.stack([scenes.symbols(scene) for scene in batch])
-        where = _visible(labels, settings.visible, rng)
+        where = _visible(labels, settings.patches(run.step), rng)
         seen = {key: value.gather(1, where) for key, value in labels.items()}
         visual = code(**seen, place=where)
         visual = visual + 0.025 * torch.randn_like(visual)
@@ -244,39 +258,75 @@ def train_refine(folder: Path, settings: Settings) -> None:
     _answer_pictures(model, criterion, "refine", folder, settings, 4 * 10**6)
 
 
+def train_crowds(folder: Path, settings: Settings) -> None:
+    """The same with crowded scenes, drawn and symbolic; how many patches are seen varies."""
+    model = tiny.build()
+    criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
+    saved = torch.load(folder / "refine.pt", weights_only=True)
+    model.load_state_dict(saved["model"])
+    criterion.load_state_dict(saved["criterion"])
+    _answer_pictures(model, criterion, "crowds", folder, settings, 5 * 10**6)
+
+
 def _answer_pictures(model, criterion, stage: str, folder: Path, settings, seed: int) -> None:
     run = Run(folder, stage, settings, {"model": model, "criterion": criterion})
     rng = np.random.default_rng([seed, run.rank, run.step])
     mix = weights(settings)
     everywhere = torch.arange(N_PATCHES).expand(settings.batch, -1)
     for step in run.steps():
-        batch = [scenes.compose(rng, most=int(rng.integers(5, 10))) for _ in range(settings.batch)]
+        batch = [_scene(rng, crowded=bool(settings.crowds)) for _ in range(settings.batch)]
         pictures, labels = zip(*(scenes.draw(scene, rng) for scene in batch), strict=True)
         asked = [questions.mixture(scene, settings.asked, rng, mix) for scene in batch]
         packed = pack(asked, settings.budget)
         labels = tiny.stack(labels)
-        part = step < 0.9 * settings.steps  # a part is quicker, and enough until the end
-        where = _visible(labels, settings.visible, rng) if part else everywhere
+        n = settings.patches(step)
+        where = _visible(labels, n, rng) if n < N_PATCHES else everywhere
         with torch.autocast("cpu", torch.bfloat16):
             features, cls = tower(model, normalise(pictures), last=1)
             projected = model.model.multi_modal_projector(features)
-            hidden = packing.decode(model, packing.alone(_at(projected, where), where), packed)
-            loss, right = packing.answer_loss(model, hidden, packed)
-        dense, logs = criterion(projected, labels, everywhere, cls)
-        logs |= {"loss": float(loss.detach())} | packing.kind_logs(packed, right)
+            loss, logs = _answer(model, packing.alone(_at(projected, where), where), packed)
+        dense, seen = criterion(projected, labels, everywhere, cls)
+        logs |= seen | {"loss": float(loss.detach())}
         loss = loss + 0.5 * dense
         if settings.sequences:
-            n = settings.visible // (3 if part else 1)
             if step % 2:
-                seen, packed = _album(model, projected, labels, batch, n, rng)
+                shown = _album(model, projected, labels, batch, n // 3, rng)
             else:
-                seen, packed = _films(model, criterion.code, n // 2, rng, drawn=step % 8 == 0)
+                shown = _films(model, criterion.code, n // 6, rng, drawn=step % 8 == 0)
             with torch.autocast("cpu", torch.bfloat16):
-                hidden = packing.decode(model, seen, packed)
-                more, right = packing.answer_loss(model, hidden, packed)
-            loss = loss + 0.3 * more
-            logs |= packing.kind_logs(packed, right)
+                more, seen = _answer(model, *shown)
+            loss, logs = loss + 0.3 * more, logs | seen
+        if settings.crowds:
+            shown = _crowds(criterion.code, n, rng, np.array(settings.crowds))
+            with torch.autocast("cpu", torch.bfloat16):
+                more, seen = _answer(model, *shown)
+            loss = loss + more
+            logs |= {f"crowd {kind}": right for kind, right in seen.items()}
         run.update(loss, logs)
+
+
+def _answer(model, seen: packing.Seen, packed: packing.Packed) -> tuple[Tensor, dict[str, float]]:
+    """Loss of the packed answers, and the share of right answer tokens of each kind."""
+    loss, right = packing.answer_loss(model, packing.decode(model, seen, packed), packed)
+    return loss, packing.kind_logs(packed, right)
+
+
+def _scene(rng, crowded: bool) -> scenes.Scene:
+    """A scene to ask about; if `crowded`, every other has four objects or more."""
+    if not crowded:
+        return scenes.compose(rng, most=int(rng.integers(5, 10)))
+    return scenes.compose(rng, 9, 4) if rng.random() < 0.5 else scenes.compose(rng)
+
+
+def _crowds(code, n: int, rng, mix: np.ndarray) -> tuple[packing.Seen, packing.Packed]:
+    """Eight crowded scenes written as patch codes, `n` patches of each."""
+    batch = [scenes.compose(rng, 9, 4) for _ in range(8)]
+    labels = tiny.stack([scenes.symbols(scene) for scene in batch])
+    where = _visible(labels, n, rng)
+    visual = code(**{k: v.gather(1, where) for k, v in labels.items()}, place=where)
+    visual = visual + 0.05 * torch.randn_like(visual)
+    asked = [questions.mixture(scene, 10, rng, mix / mix.sum()) for scene in batch]
+    return packing.alone(visual, where), pack(asked, 96)
 
 
 def _at(visual: Tensor, where: Tensor) -> Tensor:
@@ -330,6 +380,7 @@ RUNNERS = {
     "pictures": train_pictures,
     "joint": train_joint,
     "refine": train_refine,
+    "crowds": train_crowds,
 }
 
 
@@ -356,7 +407,7 @@ def main() -> None:
         RUNNERS[stage](options.folder, settings)
     if options.export:
         model = tiny.build()
-        saved = torch.load(options.folder / "refine.pt", weights_only=True)
+        saved = torch.load(options.folder / "crowds.pt", weights_only=True)
         model.load_state_dict(saved["model"])
         tiny.save(model, options.export)
 
