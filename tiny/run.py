@@ -62,7 +62,7 @@ class Run:
         if settings.compiled:
             for name, module in modules["model"].named_modules():
                 if name.rpartition(".")[0].endswith(".layers"):
-                    module.compile(dynamic=False)
+                    module.compile()
         if self.path.exists():
             saved = torch.load(self.path, weights_only=True)
             self.step = saved["step"]

@@ -56,7 +56,7 @@ STAGES = {
         sequences=True,
     ),
     "crowds": Settings(
-        steps=1000,
+        steps=800,
         batch=4,
         decay=0.65,
         visible=(128, 192, 320, 576),
