@@ -52,7 +52,8 @@ def test_a_model_is_stored_loaded_and_asked_under_every_method(architecture, tmp
     assert not [row for row in rows if row.failed]
     able = [row for row in rows if not row.trouble]
     assert {"vanilla", "fastv", "libra"} <= {row.method for row in able}
-    assert all(row.tokens == 16 and row.prefill > 0 and row.decode > 0 for row in able)
+    assert {row.tokens for row in able} <= {16, 64}  # inside Qwen's encoder, four patches a token
+    assert all(row.prefill > 0 and row.decode > 0 for row in able)
     assert all((row.last == 16) == (row.method == "vanilla") for row in able)
     assert all(row.load > 0 for row in rows)
     assert list(tmp_path.iterdir()) == []

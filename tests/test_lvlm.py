@@ -384,9 +384,11 @@ def test_a_closed_model_says_so():
 
 def test_unknown_and_unsupported_models(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    for name in ("no-such-model", "no/such-model", "no/such/folder", str(tmp_path)):
+    for name in ("no-such-model", "no/such/folder", str(tmp_path)):  # no hub can have these
         with pytest.raises(InputError, match=r"tiny-llava, llava-1\.5-7b"):
             libra.load(name)
+    with pytest.raises(InputError, match="hub cannot be reached, and 'no/such-model' is not"):
+        libra.load("no/such-model")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(InputError, match="bert model; supported are: llava"):
         libra.load(str(tmp_path))
