@@ -64,8 +64,10 @@ class Controls:
             raise InputError(f"There is no model {model!r} on this page.")
         if method not in methods.names():
             raise InputError(f"There is no method {method!r} on this page.")
-        own = zip(self.parameters, values, strict=True)
-        settings = {name: value for (of, name), value in own if of == method}
+        given = dict(zip(self.parameters, values, strict=True))
+        settings = {
+            p.name: plan.read(p, given[method, p.name]) for p in plan.own_parameters(method)
+        }
         if plan.slides(method):
             settings["ratio"] = ratio
         if engine.shape(model).default_layers(method):
@@ -221,7 +223,9 @@ def control(p: methods.Parameter) -> gr.components.Component:
         return gr.Dropdown(list(p.choices), **common)
     if p.type is bool:
         return gr.Checkbox(**common)
+    if p.default is None:  # a field for numbers would send zero when it is empty
+        return gr.Textbox(placeholder="automatic", **common)
     low, high = p.range or (-math.inf, math.inf)
-    if p.default is not None and math.isfinite(high - low):
+    if math.isfinite(high - low):
         return gr.Slider(low, high, step=p.step or (1 if p.type is int else 0.01), **common)
-    return gr.Number(precision=0 if p.type is int else None, placeholder="automatic", **common)
+    return gr.Number(precision=0 if p.type is int else None, **common)

@@ -37,7 +37,7 @@ class EfficiencyTab:
     layers: gr.HTML
     model: gr.Dropdown
     device: gr.Dropdown
-    tokens: gr.Number
+    tokens: gr.Textbox
     verdict: gr.HTML
     estimates: gr.HTML
     ratios: gr.CheckboxGroup
@@ -69,10 +69,12 @@ class EfficiencyTab:
 
     def draw(self, shown: Shown, *where: Any) -> Iterator[dict]:
         """Everything about the answers that are compared: at first the last one, and vanilla's."""
-        if shown.traces:
+        if not shown.traces:
+            return
+        with explained():
             yield {self.layers: per_layer(shown.traces)}
             yield from self._draw(charts.MEASURED, shown, *where)
-            yield from self.draw_elsewhere(shown, *where)
+        yield from self.draw_elsewhere(shown, *where)
 
     def draw_elsewhere(self, shown: Shown, *where: Any) -> Iterator[dict]:
         """What the same answers would cost in another model, on another device."""
@@ -149,10 +151,9 @@ def verdict(found: costing.Costing) -> str:
     return f'<p class="verdict">{escape(found.verdict)}</p>'
 
 
-def _where(model: str, device: str, tokens: float | None) -> tuple[str, str, int | None]:
+def _where(model: str, device: str, tokens: str | None) -> tuple[str, str, int | None]:
     """Model, device and number of visual tokens, as the controls have them."""
-    whole = isinstance(tokens, float) and tokens.is_integer()
-    return model, device, int(tokens) if whole else tokens
+    return model, device, plan.parse_number(tokens, "Visual tokens", int)
 
 
 def _parts(card: figures.Card) -> list[gr.components.Component]:
@@ -183,8 +184,8 @@ def build(controls: Controls) -> EfficiencyTab:
         parts["device"] = gr.Dropdown(
             devices, value=costing.HERE, label="Device", info=texts.DEVICE_HELP
         )
-        parts["tokens"] = gr.Number(
-            None, label="Visual tokens", info=texts.TOKENS_HELP, precision=0, minimum=1
+        parts["tokens"] = gr.Textbox(
+            label="Visual tokens", info=texts.TOKENS_HELP, placeholder="automatic"
         )
     parts["verdict"] = gr.HTML(elem_id="verdict")
     cards |= {spec.name: _card(spec) for spec in charts.ELSEWHERE}

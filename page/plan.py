@@ -96,6 +96,21 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
         raise InputError(f"Layers are whole numbers, like 1,3,5, not {text!r}.") from None
 
 
+def read(p: methods.Parameter, value: Any) -> Any:
+    """What the control of a parameter says: those without a default are fields for text."""
+    return parse_number(value, p.name, p.type) if p.default is None else value
+
+
+def parse_number(text: str | None, name: str, kind: type) -> float | None:
+    """`"0.5"` -> 0.5; an empty text means that it is found automatically."""
+    text = "" if text is None else str(text).strip()  # a browser may send anything
+    try:
+        return kind(text) if text else None
+    except ValueError:
+        number = "a whole number" if kind is int else "a number"
+        raise InputError(f"{name}: give {number} or nothing, not {text!r}.") from None
+
+
 def grouped() -> dict[str, list[str]]:
     """The names of the methods by their key of `texts.GROUPS`, in its order."""
     groups = {key: [name for name in methods.names() if group(name) == key] for key in texts.GROUPS}

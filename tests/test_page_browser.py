@@ -140,6 +140,17 @@ def test_two_answers_to_what_is_asked_now_are_compared_under_a_slider(open_page,
     )
 
 
+def test_a_parameter_left_empty_is_found_automatically(open_page):
+    page = open_page()
+    page.get_by_role("button", name="Parameters of Libra-Merging").click()
+    expect(page.get_by_label("eta")).to_have_value("")
+    page.locator("#ask-button").click()
+    answered(page)
+    page.get_by_label("eta").fill("much")
+    page.locator("#ask-button").click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text("eta: give a number or nothing")
+
+
 def test_any_set_of_methods_is_compared_side_by_side_and_in_step(open_page, model):
     page = open_page()
     compare_methods(page, "fastv", "vanilla", "tome", "libra")

@@ -9,6 +9,7 @@ from libra import methods
 from libra.errors import InputError
 from libra.trace import Trace
 from page import diagrams, examples, knowledge, panels, plan, readouts, texts, views
+from page.controls import control
 from page.errors import explained
 from page.shown import Result, Shown
 from tests.conftest import N_VISUAL, QUESTION, make_image
@@ -182,3 +183,13 @@ def test_errors_are_shown_as_text_not_as_markup():
     with pytest.raises(gr.Error) as error, explained():
         raise InputError("<b>cat</b>.png is 'empty'")
     assert error.value.message == "&lt;b&gt;cat&lt;/b&gt;.png is 'empty'"
+
+
+def test_a_number_that_may_be_left_out_is_a_field_for_text():
+    eta = next(p for p in methods.parameters("libra") if p.name == "eta")
+    assert control(eta).get_config()["placeholder"] == "automatic"
+    assert [plan.read(eta, value) for value in (None, "", " ", "0.5", 2)] == [None] * 3 + [0.5, 2]
+    with pytest.raises(InputError, match="eta: give a number or nothing, not 'much'"):
+        plan.read(eta, "much")
+    with pytest.raises(InputError, match="a whole number"):
+        plan.parse_number("1.5", "Visual tokens", int)
