@@ -4,18 +4,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from libra.methods.base import RatioMethod, Tokens
 from libra.methods.operations import unit
 from libra.reduction import Reduction
 
 
+BLOCK = 64  # candidates that one round looks at
+
+
 @dataclass(frozen=True)
 class DivPrune(RatioMethod):
-    """Max-min diversity, solved greedily: each step adds the token farthest from those chosen.
+    """Max-min diversity, solved greedily: the next token is the one farthest from those chosen.
 
-    The first token is the one whose nearest neighbour is farthest; distance is 1 - cosine. Every
-    choice depends on the one before it, so this is a loop of `n_keep` steps over N distances.
+    The first token is the one whose nearest neighbour is farthest; distance is 1 - cosine. A round
+    chooses as many tokens as it can at once, so there are some tens of rounds, not one per token.
     """
 
     name = "divprune"
@@ -27,14 +31,30 @@ class DivPrune(RatioMethod):
     presets: ClassVar[dict[str, dict]] = {"keep 9.8 %": {"ratio": 0.902}}
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
-        """Select `n_keep` tokens one after the other."""
+        """Select `n_keep` tokens round by round."""
         direction = unit(tokens.hidden)
         distance = 1 - direction @ direction.T
         nearest = distance.clone().fill_diagonal_(torch.inf).amin(1)
+        chosen = nearest.argmax()[None]
         gap = torch.full_like(nearest, torch.inf)  # to the closest token chosen so far
-        chosen = torch.empty(n_keep, dtype=torch.long, device=gap.device)
-        for i in range(n_keep):
-            chosen[i] = (gap if i else nearest).argmax()
-            gap = torch.minimum(gap, distance[chosen[i]])
-            gap[chosen[i]] = -torch.inf  # and stays so
-        return Reduction.select(chosen.sort().values, len(tokens))
+        left = n_keep
+        while True:
+            gap = torch.minimum(gap, distance[chosen].amin(0))
+            gap[chosen] = -torch.inf  # and stays so
+            left -= len(chosen)
+            if not left:
+                return Reduction.select((gap == -torch.inf).nonzero()[:, 0], len(tokens))
+            chosen = _next(distance, gap, min(left, BLOCK))
+
+
+def _next(distance: Tensor, gap: Tensor, most: int) -> Tensor:
+    """The tokens that a greedy choice would take next, one to `most` of them.
+
+    By falling gap, up to the first whose gap one of those before it makes smaller: until there
+    each is the farthest in its turn, since gaps never grow.
+    """
+    order = gap.argsort(descending=True, stable=True)[:most]
+    between = distance[order][:, order]
+    among = between.masked_fill(torch.ones_like(between).triu().bool(), torch.inf).amin(1)
+    shrunk = (among < gap[order]).int()
+    return order[shrunk.cumsum(0) == 0]
