@@ -48,12 +48,12 @@ def test_every_plan_of_the_papers_is_a_valid_request(lvlm):
 
 
 def test_every_method_is_there_at_every_ratio(lvlm):
-    own, early, middle = suites.papers(lvlm, (0.5, 0.8))[:3]
+    own, early, late = suites.papers(lvlm, (0.5, 0.8))[:3]
     asked = {(line.plan.method, line.plan.ratio) for line in own.lines[1:]}
     assert asked == {(n, r) for n in methods.names() for r in (0.5, 0.8) if n != "vanilla"}
-    for table in (early, middle):
+    for table in (early, late):
         (layers,) = {line.plan.request["layers"] for line in table.lines[1:]}
-        assert len(layers) == 1
+        assert layers == lvlm.default_layers("fastv" if table is early else "libra")[-1:]
         once_only = {line.plan.method for line in table.lines[1:]}
         assert once_only == {
             name

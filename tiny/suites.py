@@ -13,10 +13,10 @@ ONCE = ("fastv", "libra", "turbo", "sparsevlm", "illava", "greedy", "kmeans", "r
 def papers(lvlm: LVLM, ratios: Sequence[float] = RATIOS) -> list[Table]:
     """Every method at its own layers, single events at the same layers, the papers' tables.
 
-    The papers' early layer 3 of 32 and middle layer 15 are those of FastV and Libra-Merging, at
-    this model's depth.
+    The papers' early layer 3 of 32 and their layers 15 and 23 are those of FastV and of
+    Libra-Merging's last two events, at this model's depth.
     """
-    (early,), (_, middle, *_) = lvlm.default_layers("fastv"), lvlm.default_layers("libra")
+    (early,), (_, middle, late) = lvlm.default_layers("fastv"), lvlm.default_layers("libra")
     names = [name for name in methods.names() if name != "vanilla"]
     return [
         Table(
@@ -29,7 +29,7 @@ def papers(lvlm: LVLM, ratios: Sequence[float] = RATIOS) -> list[Table]:
             [VANILLA, *lines(own_plan(lvlm, name, r) for name in names for r in ratios)],
         ),
         _single("early", lvlm, early, ratios),
-        _single("middle", lvlm, middle, ratios),
+        _single("late", lvlm, late, ratios),
         *libra_merging(lvlm, early, middle),
         *prumerge(lvlm),
         *illava(lvlm, early),
