@@ -113,6 +113,15 @@ def parser(about: str) -> argparse.ArgumentParser:
     return options
 
 
+def parsed(
+    options: argparse.ArgumentParser, arguments: Sequence[str] | None, on_cpu: Mapping[str, str]
+) -> argparse.Namespace:
+    """The options that were chosen; `on_cpu` are the defaults of a run of minutes on a CPU."""
+    if options.parse_known_args(arguments)[0].device == "cpu":
+        options.set_defaults(**on_cpu)
+    return options.parse_args(arguments)
+
+
 def dtype(options: argparse.Namespace) -> torch.dtype:
     """The type of the numbers that was chosen, or that suits the device."""
     return getattr(torch, options.dtype or DTYPES[options.device != "cpu"])

@@ -187,6 +187,8 @@ def _decoder(a: Architecture) -> dict:
         "num_key_value_heads": stack.d_kv * stack.heads // stack.d,
         "vocab_size": a.vocabulary,
         "max_position_embeddings": POSITIONS,
+        "bos_token_id": None,
+        "eos_token_id": None,
     }
 
 

@@ -1,16 +1,20 @@
 """What compression saves from end to end: every method beside vanilla, on models of published size.
 
     python -m benchmarks.prefill [--models llava-1.5-7b] [--tokens 576,2304] [--ratios 0.5,0.8]
-        [--methods fastv,libra] [--width 4] [--depth 4] [--json FILE]
+        [--methods all] [--width 4] [--depth 5] [--repeats 5] [--json FILE]
 
-Weights are random. On a GPU models have their published size; on a CPU widths and depths are
-divided, and the divisors are printed. Encoder and connector are times of the engine, which waits
-for the device before and after each; prefill and decode are the model's own forward calls, the
-method's decisions included, by CUDA events on a GPU. Speed-ups are of the prefill:
+Weights are random. On a GPU models have their published size, and every method is measured on all
+models at all numbers of tokens. On a CPU widths and depths are divided, the divisors are printed,
+and without options a run takes minutes: `ON_CPU` are its defaults. Encoder and connector are times
+of the engine, which waits for the device before and after each; the encoder runs once a round for
+all methods that leave it be. Prefill and decode are the model's own forward calls, the method's
+decisions included, by CUDA events on a GPU. Each ratio is to vanilla in the same round, and the
+median over the rounds:
 
     implied   FLOPs of vanilla's prefill / FLOPs of the method's, all tokens and layers
-    reached   median over the rounds of vanilla's time / the method's time in the same round
+    reached   vanilla's prefill time / the method's
     share     reached / implied
+    answer    vanilla's time for the whole answer, encoder to last word / the method's
 
 Known reasons for a share below one:
 
@@ -23,6 +27,8 @@ Known reasons for a share below one:
   construction and kept as baselines.
 - Attention rows are computed from keys copied to fp32: 4 bytes for each of T * d_kv numbers.
 - The engine answers one question at a time: decoding reads all weights for one token.
+- On a CPU: an event comes after every second or third layer of a shallow model, where published
+  depths have several times as many layers for it to pay off.
 """
 
 from __future__ import annotations
@@ -41,6 +47,7 @@ from benchmarks.measure import (
     counts,
     dtype,
     median,
+    parsed,
     parser,
     peak_memory,
     report,
@@ -56,7 +63,14 @@ from libra.trace import Trace
 from libra.workload import Workload
 
 MODELS = "llava-1.5-7b,llava-1.5-13b,qwen2-vl-7b"
-CPU_SCALE = Scale(width=4, depth=4)
+ON_CPU = {
+    "models": "llava-1.5-7b,qwen2-vl-7b",
+    "tokens": "576,2304",
+    "methods": "fastv,libra,prumerge+",
+    "width": 4,
+    "depth": 5,
+    "repeats": 3,
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,11 @@ class Run:
     decode: float  # median of the later tokens
     kv_bytes: int  # of all tokens, after the prefill
     peak: int | None  # bytes beyond the weights
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole answer."""
+        return self.trace.timings.total
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,8 @@ class Row:
     implied: float
     reached: float
     reached_spread: float
+    answer: float  # encoder to last word
+    faster: float  # than vanilla's answer
 
     @property
     def share(self) -> float:
@@ -124,11 +145,24 @@ class ForwardCalls:
             handle.remove()
 
 
-def answer(model: Model, device: torch.device, **request: object) -> Run:
+class Encoded:
+    """The encoder's features of a model's pictures, those of the round."""
+
+    def __init__(self, model: Model):
+        self._model = model
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Run the encoder."""
+        self.features = self._model.lvlm.encode(images=self._model.pictures)
+
+
+def answer(model: Model, device: torch.device, encoded: Encoded, **request: object) -> Run:
     """One answer through the engine, measured."""
     family = model.lvlm.family
+    request |= {"images": model.pictures, "features": encoded.features}
     with ForwardCalls(family.model, device) as calls:
-        ask = partial(model.lvlm.answer, images=model.pictures, question=QUESTION, tracing=False)
+        ask = partial(model.lvlm.answer, question=QUESTION, tracing=False)
         answered, peak = peak_memory(lambda: ask(**request), device)
     prefill, *decode = (read() for read in calls.spent)
     return Run(answered.trace, prefill, median(decode), calls.kv_bytes, peak)
@@ -151,18 +185,20 @@ def measure(
     model: Model, device: torch.device, chosen: dict[tuple, dict], n_words: int, repeats: int
 ) -> list[Row]:
     """Every setting in every round; what cannot be done is left out, and said."""
-    variants = {}
+    encoded, variants, refused = Encoded(model), {}, {}
     for key, request in chosen.items():
-        run = partial(answer, model, device, max_new_tokens=n_words, **request)
+        run = partial(answer, model, device, encoded, max_new_tokens=n_words, **request)
         try:
-            model.lvlm.answer(images=model.pictures, question=QUESTION, max_new_tokens=1, **request)
+            run()
         except InputError as error:
-            print(f"{model.lvlm.name}, {key[0]} left out: {error}", file=sys.stderr)
+            refused[key[0]] = error
             continue
         variants[key] = run
-    found = rounds(variants, repeats)
+    for name, error in refused.items():
+        print(f"{model.lvlm.name}, {name} left out: {error}", file=sys.stderr)
+    found = rounds({"encoder": encoded.refresh} | variants, repeats, warmup=0)  # all have run once
     plain = found["vanilla", None]
-    return [_row(model, key, runs, plain) for key, runs in found.items()]
+    return [_row(model, key, found[key], plain) for key in variants]
 
 
 def _row(model: Model, key: tuple, runs: list[Run], plain: list[Run]) -> Row:
@@ -192,6 +228,8 @@ def _row(model: Model, key: tuple, runs: list[Run], plain: list[Run]) -> Row:
         implied=vanilla / ours,
         reached=median(reached),
         reached_spread=spread(reached),
+        answer=1e3 * median([run.total for run in runs]),
+        faster=median([b.total / a.total for a, b in zip(runs, plain, strict=True)]),
     )
 
 
@@ -217,6 +255,7 @@ def cells(row: Row) -> dict:
         "implied": f"{row.implied:.2f}x",
         "reached": f"{row.reached:.2f}x ±{row.reached_spread:.0%}",
         "share": f"{row.share:.0%}",
+        "answer": f"{row.answer:.0f} ms, {row.faster:.2f}x",
     }
 
 
@@ -232,8 +271,8 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--words", type=count, default=8, help="words of each answer")
     options.add_argument("--attention", default="sdpa", help="sdpa, eager or flash_attention_2")
     for name in ("width", "depth"):
-        options.add_argument(f"--{name}", type=count, help=f"divisor of the {name} (CPU: 4)")
-    chosen = options.parse_args(arguments)
+        options.add_argument(f"--{name}", type=count, default=1, help=f"divisor of the {name}")
+    chosen = parsed(options, arguments, ON_CPU)
     try:
         return _measure_all(chosen)
     except InputError as error:
@@ -242,10 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_all(options: argparse.Namespace) -> int:
-    device, usual = torch.device(options.device), Scale()
-    if device.type == "cpu":
-        usual = CPU_SCALE
-    scale = Scale(options.width or usual.width, options.depth or usual.depth)
+    device, scale = torch.device(options.device), Scale(options.width, options.depth)
     names = methods.names() if options.methods == ["all"] else options.methods
     for name in names:
         methods.get(name)

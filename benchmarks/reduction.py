@@ -1,6 +1,7 @@
 """How long each method's decision and merge take, as a share of one decoder layer's prefill.
 
-    python -m benchmarks.reduction [--methods libra,fastv] [--sizes 576,2880] [--json FILE]
+    python -m benchmarks.reduction [--methods libra,fastv] [--sizes 576,2880] [--repeats 5]
+        [--json FILE]
 
 The layer is one LLaVA-1.5-7B decoder layer with random weights, over as many tokens, and takes its
 turn in every round. Times are medians, by CUDA events on a GPU; the target for Libra-Merging is at
@@ -22,6 +23,7 @@ from benchmarks.measure import (
     dtype,
     median,
     milliseconds,
+    parsed,
     parser,
     report,
     rounds,
@@ -34,6 +36,7 @@ from libra.layout import TokenLayout
 
 HIDDEN, HEADS, INTERMEDIATE = 4096, 32, 11008
 KEYS, WORDS = 1024, 40  # width of the encoder's keys, tokens of an instruction
+ON_CPU = {"repeats": 3}
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--sizes", type=counts, default="576,2880", help="numbers of tokens")
     options.add_argument("--ratio", type=float, default=0.5, help="share of the tokens to remove")
     try:
-        return _measure_all(options.parse_args(arguments))
+        return _measure_all(parsed(options, arguments, ON_CPU))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ import torch
 from conftest import QUESTION, make_image
 
 import viz
-from benchmarks import app, attention, measure, models, prefill
+from benchmarks import app, attention, measure, models, prefill, reduction
 from libra.architecture import ARCHITECTURES, Architecture, Stack
 from libra.errors import InputError
 from libra.media import Media
@@ -92,6 +92,25 @@ def test_on_a_gpu_events_are_read_after_both_are_recorded(monkeypatch):
     assert log == ["new", "record 0", "run", "new", "record 1", "wait 1"]
 
 
+def test_what_is_not_said_depends_on_the_device():
+    def repeats(*arguments):
+        return measure.parsed(measure.parser("About."), arguments, {"repeats": 2}).repeats
+
+    assert repeats("--device", "cpu") == 2 and repeats("--device", "cuda") == 5
+    assert repeats("--device", "cpu", "--repeats", "9") == 9
+
+
+@pytest.mark.parametrize("benchmark", [prefill, attention, reduction, app])
+def test_every_benchmark_has_its_own_defaults_for_a_cpu(benchmark, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(benchmark, "_measure_all", lambda options: chosen.append(vars(options)))
+    benchmark.main(["--device", "cpu"])
+    benchmark.main(["--device", "cuda"])
+    small, full = chosen
+    changed = {name for name in small if small[name] != full[name]} - {"device"}
+    assert changed == set(benchmark.ON_CPU)
+
+
 def test_scales_divide_widths_heads_and_depth():
     small = models.scaled("llava-1.5-7b", models.Scale(width=4, depth=8))
     assert small.decoder == Stack(4, 1024, 2752, 8, 1024)
@@ -138,8 +157,11 @@ def test_the_prefill_benchmark_measures_every_setting(tmp_path, capsys):
         assert row["kv_bytes"] == row["kv_formula"] and row["peak_bytes"] is None
         assert min(row[part] for part in ("encoder", "prefill", "decode", "reached")) > 0
         assert row["share"] == row["reached"] / row["implied"]
-        plain = row["method"] == "vanilla"
-        assert (row["implied"] == row["reached"] == 1) if plain else row["implied"] > 1
+        assert row["answer"] > row["encoder"] + row["connector"] + row["prefill"]
+        plain, ratios = row["method"] == "vanilla", (row["implied"], row["reached"], row["faster"])
+        assert ratios == (1, 1, 1) if plain else row["implied"] > 1
+    shared = {r["encoder"] for r in rows[:5]}  # the encoder ran once a round for all of these
+    assert len(shared) == 1
     about = written["setup"]
     assert {"device", "dtype", "batch", "attention", "command", "scale"} <= set(about)
     assert (about["scale"], about["batch"]) == ("as published", 1)
