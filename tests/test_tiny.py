@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tiny import films, objects, packing, questions, scenes, train, vocabulary
+from tiny import films, objects, packing, questions, scenes, sight, train, vocabulary
 from tiny import model as tiny
+from tiny.losses import CodeLoss
 from tiny.run import Settings
 from tiny.scenes import Scene, Thing
 
@@ -145,9 +146,9 @@ def test_packed_questions_equal_one_plain_forward_each(drawn, n_pictures):
     model = tiny.build(2).double().eval()
     batch = [scene(), films.compose(rng(6))[-1]][:n_pictures]
     packed = packing.pack([questions.mixture(batch[0], 5, rng(4), MIX)], 100)
-    pixels = train.normalise([scenes.draw(s, rng(5))[0] for s in batch]).double()
+    pixels = sight.normalise([scenes.draw(s, rng(5))[0] for s in batch]).double()
     with torch.no_grad():
-        features, _ = train.tower(model, pixels)
+        features, _ = sight.tower(model, pixels)
         projected = model.model.multi_modal_projector(features)
         where = torch.arange(576).expand(n_pictures, -1)
         if n_pictures == 1:
@@ -235,6 +236,17 @@ def test_training_logs_and_resumes(tmp_path, drawn, stage):
     assert (first["step"], second["step"]) == (1, 2)
     changed = [k for k in first["model"] if not torch.equal(first["model"][k], second["model"][k])]
     assert changed
+
+
+@pytest.mark.slow
+def test_the_joint_stages_see_pictures_albums_films_and_crowds(tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(train, "_assembled", lambda folder: tiny.build())
+    short = {"steps": 2, "batch": 2, "asked": 4, "budget": 60, "visible": (32,)}
+    code = CodeLoss(tiny.PatchCode(), tiny.config().vision_config.hidden_size).state_dict()
+    torch.save({"criterion": code}, tmp_path / "pictures.pt")
+    for stage in ("joint", "refine", "crowds"):  # each goes on from the one before
+        train.RUNNERS[stage](tmp_path, replace(train.STAGES[stage], **short))
+        assert torch.load(tmp_path / f"{stage}.pt", weights_only=True)["step"] == 2
 
 
 def test_wilson_interval_agrees_with_its_definition():

@@ -23,8 +23,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tiny import films, packing, questions, scenes
 from tiny import model as tiny
+from tiny import packing, questions, scenes, sight
 from tiny.losses import CodeLoss, FactProbe
 from tiny.packing import N_PATCHES, pack
 from tiny.run import Run, Settings
@@ -84,33 +84,6 @@ def captured(module: nn.Module):
         handle.remove()
 
 
-def tower(model, pixels: Tensor, places: Tensor | None = None, last: int = 0):
-    """Features of the penultimate layer `[B, N, C]` and the last CLS of the first `last` pictures.
-
-    `pixels` may be a window of a picture, `places` `[N]` its patches in the full grid.
-    """
-    vision = model.model.vision_tower
-    table = vision.embeddings.position_embedding.weight
-    patches = vision.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
-    patches = patches + (table[1:] if places is None else table[1:][places])
-    cls = (vision.embeddings.class_embedding + table[0]).expand(len(patches), 1, -1)
-    hidden = vision.pre_layrnorm(torch.cat([cls.to(patches.dtype), patches], 1))
-    *layers, final = vision.encoder.layers
-    for layer in layers:
-        hidden = layer(hidden, None)
-    seen = final(hidden[:last], None)[:, 0] if last else None
-    return hidden[:, 1:], seen
-
-
-def normalise(pictures: list[np.ndarray]) -> Tensor:
-    """uint8 `[H, W, 3]` pictures to CLIP-normalised pixels `[B, 3, H, W]`."""
-    processor = tiny.image_processor()
-    mean = torch.tensor(processor.image_mean).view(3, 1, 1)
-    std = torch.tensor(processor.image_std).view(3, 1, 1)
-    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-    return (pixels - mean) / std
-
-
 def weights(settings: Settings) -> np.ndarray:
     """The mixture of question kinds `[len(KINDS)]`."""
     return np.array(settings.mixture) / sum(settings.mixture)
@@ -141,10 +114,8 @@ def _read_symbols(model, stage: str, folder: Path, settings: Settings) -> None:
     for _ in run.steps():
         batch = [scenes.compose(rng) for _ in range(settings.batch)]
         labels = tiny.stack([scenes.symbols(scene) for scene in batch])
-        where = _visible(labels, settings.patches(run.step), rng)
-        seen = {key: value.gather(1, where) for key, value in labels.items()}
-        visual = code(**seen, place=where)
-        visual = visual + 0.025 * torch.randn_like(visual)
+        where = sight.visible(labels, settings.patches(run.step), rng)
+        visual = sight.written(code, labels, where, 0.025)
         asked = [questions.mixture(scene, settings.asked, rng, mix) for scene in batch]
         packed = pack(asked, settings.budget, batch)
         with torch.autocast("cpu", torch.bfloat16), captured(middle) as states:
@@ -153,14 +124,6 @@ def _read_symbols(model, stage: str, folder: Path, settings: Settings) -> None:
             facts = probe(states[0][:, -settings.budget :], packed)
         logs = {"loss": float(loss.detach()), "facts": float(facts.detach())}
         run.update(loss + 0.3 * facts, logs | packing.kind_logs(packed, right))
-
-
-def _visible(labels: dict[str, Tensor], n: int, rng) -> Tensor:
-    """`n` patches of each scene, ascending: the objects' first, their centres before all."""
-    noise = torch.from_numpy(rng.random(labels["name"].shape))
-    score = noise + (labels["name"] >= 0) + 2.0 * (labels["centre"] > 0.02)
-    score = score + 1.0 * (labels["character"] >= 0)
-    return score.topk(n, dim=1).indices.sort(dim=1).values
 
 
 def train_pixels(folder: Path, settings: Settings) -> None:
@@ -190,7 +153,7 @@ def train_pictures(folder: Path, settings: Settings) -> None:
         crowded = [rng.random() < 0.5 for _ in range(settings.batch)]
         batch = [scenes.compose(rng, 20, 6, 3) if c else scenes.compose(rng, 8) for c in crowded]
         pictures, labels = zip(*(scenes.draw(scene, rng) for scene in batch), strict=True)
-        return normalise(pictures), tiny.stack(labels), places
+        return sight.normalise(pictures), tiny.stack(labels), places
 
     _write_codes(model, criterion, "pictures", folder, settings, draw)
 
@@ -207,7 +170,7 @@ def _write_codes(model, criterion, stage: str, folder: Path, settings: Settings,
     for step in run.steps():
         pixels, labels, places = draw(step)
         with torch.autocast("cpu", torch.bfloat16):
-            features, cls = tower(model, pixels, places, last=settings.batch // 4)
+            features, cls = sight.tower(model, pixels, places, last=settings.batch // 4)
             projected = model.model.multi_modal_projector(features)
         loss, logs = criterion(projected, labels, places, cls)
         run.update(loss, {"loss": float(loss.detach())} | logs)
@@ -236,7 +199,7 @@ def _windows(n: int, rng, easy: float) -> tuple[Tensor, dict[str, Tensor], Tenso
             labels.append({k: v[patch].reshape(-1) for k, v in whole.items()})
             places.append(grid[patch].reshape(-1))
     stacked = {k: torch.stack([label[k] for label in labels]) for k in labels[0]}
-    return normalise(pictures), stacked, torch.stack(places)
+    return sight.normalise(pictures), stacked, torch.stack(places)
 
 
 def train_joint(folder: Path, settings: Settings) -> None:
@@ -280,24 +243,24 @@ def _answer_pictures(model, criterion, stage: str, folder: Path, settings, seed:
         packed = pack(asked, settings.budget)
         labels = tiny.stack(labels)
         n = settings.patches(step)
-        where = _visible(labels, n, rng) if n < N_PATCHES else everywhere
+        where = sight.visible(labels, n, rng) if n < N_PATCHES else everywhere
         with torch.autocast("cpu", torch.bfloat16):
-            features, cls = tower(model, normalise(pictures), last=1)
+            features, cls = sight.tower(model, sight.normalise(pictures), last=1)
             projected = model.model.multi_modal_projector(features)
-            loss, logs = _answer(model, packing.alone(_at(projected, where), where), packed)
+            loss, logs = _answer(model, packing.alone(sight.at(projected, where), where), packed)
         dense, seen = criterion(projected, labels, everywhere, cls)
         logs |= seen | {"loss": float(loss.detach())}
         loss = loss + 0.5 * dense
         if settings.sequences:
             if step % 2:
-                shown = _album(model, projected, labels, batch, n // 3, rng)
+                shown = sight.album(model, projected, labels, batch, n // 3, rng)
             else:
-                shown = _films(model, criterion.code, n // 6, rng, drawn=step % 8 == 0)
+                shown = sight.film(model, criterion.code, n // 6, rng, drawn=step % 8 == 0)
             with torch.autocast("cpu", torch.bfloat16):
                 more, seen = _answer(model, *shown)
             loss, logs = loss + 0.3 * more, logs | seen
         if settings.crowds:
-            shown = _crowds(criterion.code, n, rng, np.array(settings.crowds))
+            shown = sight.crowds(criterion.code, n, rng, np.array(settings.crowds))
             with torch.autocast("cpu", torch.bfloat16):
                 more, seen = _answer(model, *shown)
             loss = loss + more
@@ -316,51 +279,6 @@ def _scene(rng, crowded: bool) -> scenes.Scene:
     if not crowded:
         return scenes.compose(rng, most=int(rng.integers(5, 10)))
     return scenes.compose(rng, 9, 4) if rng.random() < 0.5 else scenes.compose(rng)
-
-
-def _crowds(code, n: int, rng, mix: np.ndarray) -> tuple[packing.Seen, packing.Packed]:
-    """Eight crowded scenes written as patch codes, `n` patches of each."""
-    batch = [scenes.compose(rng, 9, 4) for _ in range(8)]
-    labels = tiny.stack([scenes.symbols(scene) for scene in batch])
-    where = _visible(labels, n, rng)
-    visual = code(**{k: v.gather(1, where) for k, v in labels.items()}, place=where)
-    visual = visual + 0.05 * torch.randn_like(visual)
-    asked = [questions.mixture(scene, 10, rng, mix / mix.sum()) for scene in batch]
-    return packing.alone(visual, where), pack(asked, 96)
-
-
-def _at(visual: Tensor, where: Tensor) -> Tensor:
-    """Visual tokens `[..., 576, D]` at patches `where` `[..., N]`."""
-    return visual.gather(-2, where[..., None].expand(*where.shape, visual.shape[-1]))
-
-
-def _album(model, projected, labels, batch, n: int, rng) -> tuple[packing.Seen, packing.Packed]:
-    """Two or three of a batch's pictures one after the other, `n` patches of each."""
-    chosen = rng.permutation(len(batch))[: int(rng.integers(2, 4))]
-    where = _visible({k: v[chosen] for k, v in labels.items()}, n, rng)
-    seen = packing.in_order(model, _at(projected[chosen], where)[None], where[None])
-    asked = [questions.ask_images([batch[i] for i in chosen], rng) for _ in range(12)]
-    return seen, pack([[q for q in asked if q]], 128)
-
-
-def _films(model, code, n: int, rng, drawn: bool) -> tuple[packing.Seen, packing.Packed]:
-    """A film as the tower sees it (`drawn`), or four as patch codes; `n` patches of each frame."""
-    shot = [films.compose(rng) for _ in range(1 if drawn else 4)]
-    asked = [[q for _ in range(10) if (q := questions.ask_film(film, rng))] for film in shot]
-    if drawn:
-        pictures, labels = zip(*films.draw(shot[0], rng), strict=True)
-        labels = tiny.stack(labels)
-        where = _visible(labels, n, rng)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            features, _ = tower(model, normalise(pictures))
-            visual = _at(model.model.multi_modal_projector(features), where)
-    else:
-        labels = tiny.stack([scenes.symbols(scene) for film in shot for scene in film])
-        where = _visible(labels, n, rng)
-        visual = code(**{k: v.gather(1, where) for k, v in labels.items()}, place=where)
-        visual = visual + 0.05 * torch.randn_like(visual)
-    visual, where = (x.unflatten(0, (len(shot), -1)) for x in (visual, where))
-    return packing.in_order(model, visual, where), pack(asked, 96)
 
 
 def _assembled(folder: Path):
