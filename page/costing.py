@@ -42,9 +42,10 @@ class Costing:
         """
         traces = {plan.title(trace.method): trace for trace in shown.traces}
         asked = plan.title(shown.trace.method) if shown.trace else ""
+        others = [name for name, trace in traces.items() if trace.method != "vanilla"]
         return cls(
             traces=traces,
-            focus=asked if asked in traces else next(iter(traces), ""),
+            focus=asked if asked in traces else next(iter(others or traces), ""),
             device=machine() if device == HERE else DEVICES[device],
             works=_works(traces, model, n),
             measured=(model, device) == (OWN, HERE) and not n and bool(shown.asked),
