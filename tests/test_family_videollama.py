@@ -196,14 +196,15 @@ def test_features_are_shared_between_methods(lvlm):
 
 
 def test_a_trace_can_be_saved_and_drawn_without_the_model(lvlm, tmp_path):
-    trace = ask(lvlm, method="libra", max_new_tokens=2)
+    trace = ask(lvlm, method="libra", max_new_tokens=2, tracing="full")
     trace.save(tmp_path / "trace.zip")
     loaded = Trace.load(tmp_path / "trace.zip")
     assert loaded.counts == trace.counts
     assert torch.equal(loaded.layout.frame, trace.layout.frame)
-    drawn = 0
+    left_out = set()
     for spec in viz.FIGURES.values():
         if spec.missing(loaded):
+            left_out.add(spec.name)
             continue
         picture = spec.function(loaded)
         if isinstance(picture, Figure):
@@ -211,8 +212,7 @@ def test_a_trace_can_be_saved_and_drawn_without_the_model(lvlm, tmp_path):
             picture.savefig(buffer, format="png", dpi=40)
             picture = Image.open(buffer)
         assert np.asarray(picture.convert("RGB")).std() > 5, spec.name
-        drawn += 1
-    assert drawn >= 12
+    assert left_out <= {"cls_distribution", "compensation_lens"}
 
 
 def test_forced_patches(lvlm):

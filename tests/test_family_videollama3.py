@@ -26,8 +26,10 @@ from transformers.models.video_llama_3.processing_video_llama_3 import VideoLlam
 
 import libra
 from libra.compression import Compression
+from libra.detail import spread_layers
 from libra.media import Media
 from libra.methods import Tokens, create
+from libra.video import Clip
 
 SIZES = [(150, 100), (60, 130), (300, 30), (20, 20), (84, 84)]
 CELL = 28  # pixels of a token of a video, each way
@@ -247,6 +249,51 @@ def test_the_encoders_attention_is_that_of_its_last_layer(family):
     packed = family.pack([row[:, None] for row in got], prepared)
     expected = torch.cat([row.view(-1, 4).mean(1) for row in received])
     torch.testing.assert_close(packed[:, 0], expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("still", [(), (1, 3)])
+def test_full_tracing_knows_what_patches_receive_inside_the_encoder(lvlm, family, still):
+    """Of the tokens that there are, in spread layers, against the matrices of eager attention."""
+    media = film(still=still)
+    clip = Clip(media.pictures, media.times, 6.0, "film")
+    trace = lvlm.answer(video=clip, question=QUESTION, method="fastv", tracing="full").trace
+    prepared = family.prepare(media)
+    weights = (
+        make_model_3("eager")
+        .model.vision_model(
+            prepared.pixels.double(),
+            grid_thw=prepared.grids,
+            merge_sizes=torch.full((4,), 2),
+            output_attentions=True,
+        )
+        .attentions
+    )  # of the frames one after the other, layer by layer
+    n_layers = len(family.encoder_layers)
+    assert tuple(trace.detail.encoder) == spread_layers(n_layers)
+    frames = [weights[i * n_layers : (i + 1) * n_layers] for i in range(4)]
+    if len(weights) == n_layers:
+        frames = [[layer[i] for layer in weights] for i in range(4)]
+    for layer, row in trace.detail.encoder.items():
+        received = [x[layer].reshape(-1, *x[layer].shape[-2:]).mean((0, 1)) for x in frames]
+        tokens = torch.stack([x.view(-1, 4).mean(1) for x in received])
+        expected = tokens[prepared.unit, prepared.patch].float()
+        torch.testing.assert_close(row, expected, atol=1e-6, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_patches_merged_inside_the_encoder_receive_nothing_afterwards(lvlm):
+    request = {"video": make_clip(), "question": QUESTION, "max_new_tokens": 2}
+    settings = {"encoder_layers": (0, 1), "tracing": "full"}
+    trace = lvlm.answer(**request, method="illava", **settings).trace
+    encoder = [event for event in trace.events if event.site == "encoder"]
+    for layer, row in trace.detail.encoder.items():
+        done = sum(event.layer < layer for event in encoder)
+        standing = torch.zeros(len(trace.layout), dtype=torch.bool)
+        standing[trace.lineage(done).slot] = True
+        assert torch.equal(~row.isnan(), standing), layer
+    received = encoder[0].reduction.evidence["importance"]
+    torch.testing.assert_close(trace.detail.encoder[0], received.float(), atol=1e-6, rtol=1e-4)
 
 
 ENCODER = {

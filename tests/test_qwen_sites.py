@@ -118,6 +118,38 @@ def test_vanilla_without_some_patches_is_the_model_without_their_tokens(lvlm, dr
     assert cache.sequence.counts == [len(rest)] * N_LAYERS
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("about", MEDIA)
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl"])
+def test_divprune_at_the_connector_equals_the_model_with_its_choice_alone(name, about):
+    """It chooses among the tokens of each unit; those left keep their positions."""
+    media = make_film(5) if about == "a video" else Media(MEDIA[about]["images"])
+    with LVLM("micro", make_family(name)) as lvlm:
+        trace, family = ask(lvlm, about, method="divprune", ratio=0.5).trace, lvlm.family
+        prepared = family.prepare(media)
+        prompt, pixels = family.prompt(QUESTION, prepared), family.pixels(prepared)
+        grids = family.grids(prepared)
+    model, kept = make_model(name), []
+    tokens = torch.cat(list(model.get_image_features(pixels.double(), grids).pooler_output))
+    for unit in prepared.layout.image.unique():
+        own = (prepared.layout.image == unit).nonzero().flatten()
+        chosen = create("divprune", ratio=0.5).reduce(
+            methods.Tokens(tokens[own], layout=prepared.layout.select(own))
+        )
+        kept += own[chosen.slot].tolist()
+    assert trace.events[0].reduction.slot.tolist() == sorted(kept)
+    left = torch.ones(len(prompt.ids), dtype=torch.bool)
+    left[prompt.visual] = False
+    left[prompt.visual[kept]] = True
+    embedded = model.get_input_embeddings()(prompt.ids)
+    embedded[prompt.visual] = tokens
+    logits = model(
+        inputs_embeds=embedded[None, left], position_ids=prompt.positions[:, None, left]
+    ).logits[0, -1]
+    best = logits.softmax(-1).topk(5).values.tolist()
+    assert [p for _, p in trace.words[0].top] == pytest.approx(best, abs=1e-5)
+
+
 def received_by_hand(layer, x, tables):
     """[T] mean attention that each patch receives in an encoder layer, from the weights."""
     q, k, _ = layer.attn.qkv(layer.norm1(x)).view(len(x), 3, layer.attn.num_heads, -1).unbind(1)
@@ -274,6 +306,49 @@ def test_received_attention_is_that_of_the_models_own_layer(lvlm):
     assert packed.tolist() == pytest.approx(torch.cat(rows).view(-1, 4).mean(1).tolist())
 
 
+WATCHED = {"qwen2_vl": (0, 1, 3, 4), "qwen2_5_vl": (2, 4), "qwen3_vl": (0, 1, 3, 4)}
+
+
+@torch.no_grad()
+def test_full_tracing_knows_what_patches_receive_inside_the_encoder(lvlm):
+    """In layers without windows: against each layer of the model, run on one picture at a time."""
+    family, model = lvlm.family, make_model(lvlm.family.name)
+    trace, seen = ask(lvlm, method="fastv", tracing="full").trace, {}
+    assert tuple(trace.detail.encoder) == WATCHED[family.name]
+    for number, layer in enumerate(model.model.visual.blocks):
+        layer.register_forward_pre_hook(
+            lambda module, args, kwargs, number=number: seen.update(
+                {number: (module, args[0], kwargs["position_embeddings"])}
+            ),
+            with_kwargs=True,
+        )
+    start = 0
+    for picture in MEDIA["two pictures"]["images"]:
+        one = family.prepare(Media([picture]))
+        model.model.visual(family.pixels(one).double(), grid_thw=family.grids(one))
+        end = start + len(one.layout)
+        for number, row in trace.detail.encoder.items():
+            expected = received_by_hand(*seen[number]).float().view(-1, 4).mean(1)
+            got = row[start:end]
+            if family.name == "qwen2_5_vl":  # whose tower goes window by window
+                expected, got = expected.sort().values, got.sort().values
+            torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-4)
+        start = end
+    assert start == len(trace.layout)
+
+
+def test_patches_merged_inside_the_encoder_receive_nothing_afterwards(qwen2):
+    settings = {"encoder_layers": (1, 3), "encoder_ratio": 0.5, "tracing": "full"}
+    trace = ask(qwen2, method="illava", **settings).trace
+    for layer, row in trace.detail.encoder.items():
+        done = sum(event.layer < layer for event in trace.events[:2])
+        standing = torch.zeros(len(trace.layout), dtype=torch.bool)
+        standing[trace.lineage(done).slot] = True
+        assert torch.equal(~row.isnan(), standing), layer
+    received = trace.events[0].reduction.evidence["importance"]
+    torch.testing.assert_close(trace.detail.encoder[1], received.float(), atol=1e-6, rtol=1e-4)
+
+
 def test_windows_are_undone():
     """A patch of Qwen2.5-VL draws attention where it lies, not where its window put it."""
     family = make_family("qwen2_5_vl")
@@ -309,19 +384,23 @@ def test_a_stream_grows_and_ends_with_the_trace(lvlm, method):
 def test_traces_are_stored_and_give_every_figure(lvlm, tmp_path, about, method):
     if method == "illava" and lvlm.family.name not in ENCODED:
         pytest.skip("nothing acts inside this encoder")
-    trace = ask(lvlm, about, method=method).trace
+    trace = ask(lvlm, about, method=method, tracing="full").trace
     trace.save(tmp_path / "trace.zip")
     stored = Trace.load(tmp_path / "trace.zip")
     assert stored.counts == trace.counts and stored.stages == trace.stages
     assert stored.times == trace.times == ([0.0, 1.0, 2.0] if about == "a video" else None)
     assert torch.equal(stored.layout.box, trace.layout.box)
     assert [x.shape for x in stored.images] == [x.shape for x in trace.images]
-    drawn = 0
-    for spec in viz.FIGURES.values():
-        if spec.missing(stored) is None:
-            spec.function(stored)
-            drawn += 1
-    assert drawn >= 12
+    assert not {"encoder_attention", "attention_heads", "retention"} & left_out(stored)
+    assert method == "illava" or left_out(stored) <= {"cls_distribution", "compensation_lens"}
+
+
+def left_out(trace):
+    """The figures that a trace cannot give; all others are drawn."""
+    lacking = {name for name, spec in viz.FIGURES.items() if spec.missing(trace)}
+    for name in viz.FIGURES.keys() - lacking:
+        viz.FIGURES[name].function(trace)
+    return lacking
 
 
 def test_threads_do_not_disturb_each_other(lvlm):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import ClassVar, Protocol
@@ -18,10 +18,12 @@ from transformers import (
     ProcessorMixin,
 )
 
+from libra.detail import spread_layers
 from libra.errors import InputError
 from libra.media import Media
 from libra.models.features import EncoderAttention, Features
 from libra.models.prepared import Prepared, Prompt
+from libra.video import FRAMES
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,11 @@ class Family(ABC):
         """Load a model of this family from a local folder or the hub."""
 
     @property
+    def frames(self) -> int:
+        """How many frames of a video it looks at unless told otherwise."""
+        return FRAMES
+
+    @property
     def decoder_layers(self) -> nn.ModuleList:
         """The layers of the language model."""
         return self.model.model.language_model.layers
@@ -138,17 +145,31 @@ class Family(ABC):
             InputError: media that the model does not take.
         """
 
+    @property
+    def watched_layers(self) -> tuple[int, ...]:
+        """Some spread encoder layers in which all tokens of a unit attend to each other."""
+        return spread_layers(self.last_encoder_layer + 1)
+
     @abstractmethod
     def encode(
-        self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
+        self,
+        prepared: Prepared,
+        reducers: Mapping[int, EncoderReducer] | None = None,
+        layers: Collection[int] = (),
     ) -> Features:
-        """Run the vision encoder; with reducers, by unit, let them shrink the units' tokens."""
+        """Run the vision encoder.
+
+        Args:
+            prepared: the media.
+            reducers: by unit, what shrinks its tokens.
+            layers: of which the inputs are handed over, too; among `watched_layers`.
+        """
 
     def watch(
         self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
     ) -> Features:
-        """`encode`, and hand over the inputs of some spread layers, too, where that is possible."""
-        return self.encode(prepared, reducers)
+        """`encode`, and hand over the inputs of the watched layers, too."""
+        return self.encode(prepared, reducers, self.watched_layers)
 
     @abstractmethod
     def encoder_attention(self, layer: int, hidden: Tensor) -> EncoderAttention:

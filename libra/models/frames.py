@@ -13,10 +13,12 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from libra.layout import TokenLayout
 from libra.media import Media
 from libra.models.prepared import Prepared
+from libra.video import FRAMES
 
 _SETTINGS = (
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale"),
     *("rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb"),
+    "num_frames",
 )
 
 
@@ -31,6 +33,11 @@ def load_frame_processor(path: str, like: type = CLIPImageProcessorPil) -> CLIPI
     return CLIPImageProcessorPil(
         **{name: saved.get(name, getattr(like, name, None)) for name in _SETTINGS}
     )
+
+
+def noted_frames(processor: CLIPImageProcessorPil) -> int:
+    """How many frames of a video a model is used to; the usual number where nothing is noted."""
+    return getattr(processor, "num_frames", None) or FRAMES
 
 
 def square_grids(

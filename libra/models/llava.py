@@ -18,6 +18,12 @@ class Llava(TowerFamily):
     model_class = LlavaForConditionalGeneration
     processor_class = CLIPImageProcessorPil
 
+    @property
+    def frames(self) -> int:
+        """As many as fill seven eighths of its context, up to the usual number."""
+        room = self.max_positions * 7 // 8 // (self.grid[0] * self.grid[1])
+        return max(1, min(super().frames, room))
+
     def prepare(self, media: Media, pooled: bool = True) -> Prepared:
         """A square grid in the centre of each picture, or over all of it where none is cut."""
         grids = square_grids(media.pictures, self.grid, self.image_processor.do_center_crop)

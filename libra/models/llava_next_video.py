@@ -11,7 +11,7 @@ from transformers import LlavaNextVideoForConditionalGeneration
 from libra.errors import InputError
 from libra.media import Media
 from libra.models.features import Features
-from libra.models.frames import load_frame_processor, prepare_frames
+from libra.models.frames import load_frame_processor, noted_frames, prepare_frames
 from libra.models.llava_next import LlavaNext
 from libra.models.prepared import Prepared
 
@@ -28,6 +28,11 @@ class LlavaNextVideo(LlavaNext):
         self.frame_processor = frame_processor
         if model.config.spatial_pool_mode == "conv":
             raise InputError("A LLaVA-NeXT-Video that pools by convolution is not supported.")
+
+    @property
+    def frames(self) -> int:
+        """As many as are noted down with the checkpoint."""
+        return noted_frames(self.frame_processor)
 
     @classmethod
     def load_processors(cls, path: str) -> tuple:

@@ -16,7 +16,7 @@ from transformers import (
 
 from libra.media import Media
 from libra.models.anyres import AnyresFamily
-from libra.models.frames import load_frame_processor, prepare_frames, square_grids
+from libra.models.frames import load_frame_processor, noted_frames, prepare_frames, square_grids
 from libra.models.prepared import Prepared
 
 
@@ -37,6 +37,11 @@ class LlavaOnevision(AnyresFamily):
     def __init__(self, model, tokenizer, image_processor, frame_processor):
         super().__init__(model, tokenizer, image_processor)
         self.frame_processor = frame_processor
+
+    @property
+    def frames(self) -> int:
+        """As many as are noted down with the checkpoint."""
+        return noted_frames(self.frame_processor)
 
     @classmethod
     def load_processors(cls, path: str) -> tuple:

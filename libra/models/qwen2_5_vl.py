@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import LongTensor, Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
@@ -22,13 +24,21 @@ class Qwen25VL(QwenVL):
         """The last layer without windows."""
         return max(self.tower.fullatt_block_indexes)
 
-    def run_tower(self, pixels: Tensor, grids: LongTensor) -> tuple[Tensor, Tensor]:
+    @property
+    def watched_layers(self) -> tuple[int, ...]:
+        """The layers without windows."""
+        return tuple(sorted(self.tower.fullatt_block_indexes))
+
+    def run_tower(
+        self, pixels: Tensor, grids: LongTensor, layers: Collection[int]
+    ) -> tuple[Tensor, dict[int, Tensor]]:
         """As for all families; inside, the tower goes window by window."""
-        tokens, states = super().run_tower(pixels, grids)
+        tokens, states = super().run_tower(pixels, grids, layers)
         tower = self.tower
         order, _ = get_vision_window_index(grids, self.merge, tower.window_size, tower.patch_size)
-        windows = states.unflatten(0, (-1, self.merge**2))
-        return tokens, windows[order.argsort().to(states.device)].flatten(0, 1)
+        back = order.argsort().to(tokens.device)
+        windows = {layer: x.unflatten(0, (-1, self.merge**2)) for layer, x in states.items()}
+        return tokens, {layer: x[back].flatten(0, 1) for layer, x in windows.items()}
 
     def clock(self, prepared: Prepared) -> dict[str, list[float]]:
         """Seconds from slot to slot, by the mean distance of the frames."""

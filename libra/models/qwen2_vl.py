@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -51,38 +51,54 @@ class Qwen2VL(QwenVL):
         return grid.select(blocks.transpose(1, 2).flatten())
 
     def encode(
-        self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
+        self,
+        prepared: Prepared,
+        reducers: Mapping[int, EncoderReducer] | None = None,
+        layers: Collection[int] = (),
     ) -> Features:
         """The merged tokens of every unit; with reducers, unit by unit."""
         if reducers is None:
-            return super().encode(prepared)
+            return super().encode(prepared, layers=layers)
         begin = seconds(self.device)
         pixels = self.pixels(prepared).to(self.device, self.model.dtype)
         grids = self.grids(prepared).to(self.device)
         units = zip(pixels.split(grids.prod(-1).tolist()), grids.split(1), strict=True)
-        hidden = [self._reduced(*unit, reducers[i]) for i, unit in enumerate(units)]
-        return Features(hidden, special=[], inputs={}, seconds=seconds(self.device) - begin)
+        hidden, states = zip(
+            *(self._reduced(*unit, reducers[i], layers) for i, unit in enumerate(units)),
+            strict=True,
+        )
+        return Features(
+            hidden=list(hidden),
+            special=[],
+            inputs={layer: [x[layer] for x in states] for layer in layers},
+            seconds=seconds(self.device) - begin,
+        )
 
-    def _reduced(self, pixels: Tensor, grid: LongTensor, reducer: EncoderReducer) -> Tensor:
-        """[n, d] the merged tokens of one unit [T, W].
+    def _reduced(
+        self, pixels: Tensor, grid: LongTensor, reducer: EncoderReducer, layers: Collection[int]
+    ) -> tuple[Tensor, dict[int, LayerInput]]:
+        """The merged tokens [n, d] of one unit [T, W], and what `layers` have seen of it.
 
         A chosen layer is taken apart, because what is merged between attention and MLP changes the
         length of the residual too, which no hook reaches. Patches keep their rotary embedding.
         """
         x = self.tower.patch_embed(pixels)
         whole = self.tables(x, grid)
-        tables = whole
+        tables, states = whole, {}
         for i, layer in enumerate(self.encoder_layers):
             place = {
                 "cu_seqlens": torch.tensor([0, len(x)], dtype=torch.int32, device=x.device),
                 "position_embeddings": tables,
             }
+            seen = LayerInput(x, tables)
+            if i in layers:
+                states[i] = seen
             if i not in reducer.encoder_layers:
                 x = layer(x, **place)
                 continue
             attended = x + layer.attn(layer.norm1(x), **place)
-            attention = partial(self.attention, layer, LayerInput(x, tables))
+            attention = partial(self.attention, layer, seen)
             h = reducer.reduce_in_encoder(i, attended, attention)
             x = h + layer.mlp(layer.norm2(h))
             tables = tuple(table[reducer.left.to(x.device)] for table in whole)
-        return self.tower.merger(x)
+        return self.tower.merger(x), states

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -51,11 +51,13 @@ class Qwen3VL(QwenVL):
         counts = prepared.layout.image.bincount().tolist()
         return replace(prepared, spans=[torch.ones(n, dtype=torch.bool) for n in counts])
 
-    def run_tower(self, pixels: Tensor, grids: LongTensor) -> tuple[Tensor, Tensor]:
-        """The tokens with their DeepStack features [N, (1 + F) * d] and the states [P, D]."""
-        layer = self.attention_layer
-        out = self.tower(pixels, grid_thw=grids, output_hidden_states=[layer])
-        return torch.cat([out.pooler_output, *out.deepstack_features], 1), out.hidden_states[layer]
+    def run_tower(
+        self, pixels: Tensor, grids: LongTensor, layers: Collection[int]
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The tokens with their DeepStack features [N, (1 + F) * d], and states [P, D]."""
+        out = self.tower(pixels, grid_thw=grids, output_hidden_states=[*layers])
+        tokens = torch.cat([out.pooler_output, *out.deepstack_features], 1)
+        return tokens, {layer: out.hidden_states[layer] for layer in layers}
 
     def expand(self, ids: LongTensor, kind: str, prepared: Prepared) -> Prompt:
         """As for all families, once a video's placeholder has become one per slot."""

@@ -7,7 +7,7 @@ Patches come in the order of their tokens: the four of the first, the four of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -158,36 +158,45 @@ class QwenVL(Family):
         return patches.unflatten(0, (-1, self.slot)).permute(0, 2, 3, 1, 4).flatten(2).flatten(0, 1)
 
     def encode(
-        self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
+        self,
+        prepared: Prepared,
+        reducers: Mapping[int, EncoderReducer] | None = None,
+        layers: Collection[int] = (),
     ) -> Features:
         """The merged tokens of every unit."""
         begin = seconds(self.device)
         pixels = self.pixels(prepared).to(self.device, self.model.dtype)
         grids = self.grids(prepared).to(self.device)
-        tokens, states = self.run_tower(pixels, grids)
+        tokens, states = self.run_tower(pixels, grids, {*layers, self.attention_layer})
         counts = grids.prod(-1).tolist()
-        tables = zip(*(t.split(counts) for t in self.tables(pixels, grids)), strict=True)
-        inputs = [LayerInput(x, t) for x, t in zip(states.split(counts), tables, strict=True)]
+        tables = list(zip(*(t.split(counts) for t in self.tables(pixels, grids)), strict=True))
+        inputs = {
+            layer: [LayerInput(*unit) for unit in zip(x.split(counts), tables, strict=True)]
+            for layer, x in states.items()
+        }
+        last = inputs[self.attention_layer]
         return Features(
             hidden=list(tokens.split([n // self.merge**2 for n in counts])),
             special=[],
-            inputs={-1: inputs, -2: inputs},
+            inputs={-1: last, -2: last} | {layer: inputs[layer] for layer in layers},
             seconds=seconds(self.device) - begin,
         )
 
-    def run_tower(self, pixels: Tensor, grids: LongTensor) -> tuple[Tensor, Tensor]:
-        """The merged tokens [N, D] and what `attention_layer` sees of all patches [P, D]."""
-        layer = self.attention_layer
-        out = self.tower(pixels, grid_thw=grids, output_hidden_states=[layer])
-        return out.pooler_output, out.hidden_states[layer]
+    def run_tower(
+        self, pixels: Tensor, grids: LongTensor, layers: Collection[int]
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The merged tokens [N, D] and what some layers see of all patches, [P, D] each."""
+        out = self.tower(pixels, grid_thw=grids, output_hidden_states=[*layers])
+        return out.pooler_output, {layer: out.hidden_states[layer] for layer in layers}
 
     def tables(self, x: Tensor, grids: LongTensor) -> Tables:
         """Cosines and sines [P, d] for the rows and columns of all patches."""
         return self.tower.rotary_pos_emb(x, get_vision_position_ids(grids, self.merge))
 
     def encoder_attention(self, layer: int, hidden: LayerInput) -> EncoderAttention:
-        """Queries and keys of the last layer with full attention, whichever is asked for."""
-        return self.attention(self.encoder_layers[self.attention_layer], hidden)
+        """Queries and keys of a watched layer; below 0, of the last one with full attention."""
+        layer = layer if layer >= 0 else self.attention_layer
+        return self.attention(self.encoder_layers[layer], hidden)
 
     def attention(self, layer: nn.Module, seen: LayerInput) -> EncoderAttention:
         """Queries and keys of a layer, after rotary embedding."""

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from libra.detail import spread_layers
 from libra.errors import InputError
 from libra.methods.operations import complement
 from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
@@ -125,12 +124,6 @@ class TowerFamily(Family):
             inputs={i: [x for s, _ in runs for x in s[layer]] for i, layer in looked_at.items()},
             seconds=seconds(self.device) - begin,
         )
-
-    def watch(
-        self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
-    ) -> Features:
-        """`encode`, and hand over the inputs of some spread layers, too."""
-        return self.encode(prepared, reducers, spread_layers(self.last_encoder_layer + 1))
 
     def encoder_attention(self, layer: int, hidden: Tensor) -> EncoderAttention:
         """Queries and keys of a layer, for a unit that nothing has been taken from."""

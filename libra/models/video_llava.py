@@ -10,7 +10,7 @@ from transformers import VideoLlavaForConditionalGeneration, VideoLlavaImageProc
 
 from libra.media import Media
 from libra.models.features import EncoderAttention, Features
-from libra.models.frames import load_frame_processor, prepare_frames, square_grids
+from libra.models.frames import load_frame_processor, noted_frames, prepare_frames, square_grids
 from libra.models.prepared import Prepared
 from libra.models.tower import TowerFamily
 
@@ -29,6 +29,11 @@ class VideoLlava(TowerFamily):
     def __init__(self, model, tokenizer, image_processor, frame_processor):
         super().__init__(model, tokenizer, image_processor)
         self.frame_processor = frame_processor
+
+    @property
+    def frames(self) -> int:
+        """As many as are noted down with the checkpoint."""
+        return noted_frames(self.frame_processor)
 
     @classmethod
     def load_processors(cls, path: str) -> tuple:

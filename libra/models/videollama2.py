@@ -100,6 +100,11 @@ class VideoLlama2(TowerFamily):
         return cls(placed(model, device), load_tokenizer(path), processor)
 
     @property
+    def frames(self) -> int:
+        """As many as the checkpoint was trained with: 8 or 16."""
+        return self.model.config.num_frames
+
+    @property
     def decoder_layers(self) -> nn.ModuleList:
         """The layers of Mistral or Qwen2."""
         return self.model.model.layers

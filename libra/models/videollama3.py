@@ -5,7 +5,7 @@ Zhang et al., "VideoLLaMA 3", arXiv 2501.13106.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -154,44 +154,69 @@ class VideoLlama3(Family):
         return self.frame_processor(media.pictures, **options, return_tensors="pt")
 
     def encode(
-        self, prepared: Patches, reducers: Mapping[int, EncoderReducer] | None = None
+        self,
+        prepared: Patches,
+        reducers: Mapping[int, EncoderReducer] | None = None,
+        layers: Collection[int] = (),
     ) -> Features:
         """The vision transformer's output, pooled where the model does so."""
         begin = seconds(self.device)
         pixels = prepared.pixels.to(self.device, self.model.dtype)
         grids = prepared.grids.to(self.device)
         encoded = (
-            self._encoded(pixels, grids, prepared.merge)
+            self._encoded(pixels, grids, prepared.merge, layers)
             if reducers is None
-            else self._reduced(pixels, grids, reducers)
+            else self._reduced(pixels, grids, reducers, layers)
         )
         return Features(*encoded, seconds=seconds(self.device) - begin)
 
-    def _encoded(self, pixels: Tensor, grids: LongTensor, merge: int) -> tuple[list, list, dict]:
+    def _encoded(
+        self, pixels: Tensor, grids: LongTensor, merge: int, layers: Collection[int]
+    ) -> tuple[list, list, dict]:
         """The fields of `Features`, of all units at once."""
         merges = torch.full_like(grids[:, 0], merge)
-        layer, counts = self.last_encoder_layer, grids.prod(1).tolist()
-        out = self.tower(pixels, grid_thw=grids, merge_sizes=merges, output_hidden_states=[layer])
-        last = out.hidden_states[layer]
-        seen = zip(
-            *(x.split(counts) for x in (last, *self._tables(last, grids, merges))), strict=True
-        )
-        inputs = [LayerInput(x, (cos, sin)) for x, cos, sin in seen]
+        counts, looked_at = grids.prod(1).tolist(), {-1: self.last_encoder_layer}
+        looked_at |= {-2: self.last_encoder_layer} | {layer: layer for layer in layers}
+        states = sorted({*looked_at.values()})
+        out = self.tower(pixels, grid_thw=grids, merge_sizes=merges, output_hidden_states=states)
+        tables = zip(*(t.split(counts) for t in self._tables(pixels, grids, merges)), strict=True)
+        tables = list(tables)
+        seen = {
+            layer: [
+                LayerInput(*unit)
+                for unit in zip(out.hidden_states[layer].split(counts), tables, strict=True)
+            ]
+            for layer in states
+        }
         hidden = list(out.last_hidden_state.split([n // merge**2 for n in counts]))
-        return hidden, [x[:0] for x in hidden], {-1: inputs, -2: inputs}
+        inputs = {i: seen[layer] for i, layer in looked_at.items()}
+        return hidden, [x[:0] for x in hidden], inputs
 
     def _reduced(
-        self, pixels: Tensor, grids: LongTensor, reducers: Mapping[int, EncoderReducer]
+        self,
+        pixels: Tensor,
+        grids: LongTensor,
+        reducers: Mapping[int, EncoderReducer],
+        layers: Collection[int],
     ) -> tuple[list, list, dict]:
         """The fields of `Features`, unit by unit."""
         units = zip(pixels.split(grids.prod(1).tolist()), grids.split(1), strict=True)
-        runs = [self._reduced_unit(*unit, reducers[i]) for i, unit in enumerate(units)]
-        return [x[front:] for x, front in runs], [x[:front] for x, front in runs], {}
+        hidden, fronts, states = zip(
+            *(self._reduced_unit(*unit, reducers[i], layers) for i, unit in enumerate(units)),
+            strict=True,
+        )
+        return (
+            [x[n:] for x, n in zip(hidden, fronts, strict=True)],
+            [x[:n] for x, n in zip(hidden, fronts, strict=True)],
+            {layer: [x[layer] for x in states] for layer in layers},
+        )
 
     def _reduced_unit(
-        self, pixels: Tensor, grid: LongTensor, reducer: EncoderReducer
-    ) -> tuple[Tensor, int]:
-        """The output [F + n, D] for one unit, and F: patches that are no token stand in front.
+        self, pixels: Tensor, grid: LongTensor, reducer: EncoderReducer, layers: Collection[int]
+    ) -> tuple[Tensor, int, dict[int, LayerInput]]:
+        """The output [F + n, D] for one unit, F, and what `layers` have seen of it.
+
+        Patches that are no token stand in front.
 
         A chosen layer is taken apart, because what is merged between attention and MLP changes the
         length of the residual too, which no hook reaches. Patches keep their rotary embedding.
@@ -200,30 +225,33 @@ class VideoLlama3(Family):
         whole = self._tables(x, grid, torch.ones_like(grid[:, 0]))
         front = complement(reducer.patches.to(x.device), len(x))
         order = torch.cat([front, reducer.patches.to(x.device)])
-        x, tables = x[order], tuple(table[order] for table in whole)
+        x, tables, states = x[order], tuple(table[order] for table in whole), {}
         for i, layer in enumerate(self.encoder_layers):
             place = {
                 "cu_seqlens": torch.tensor([0, len(x)], dtype=torch.int32, device=x.device),
                 "position_embeddings": tables,
             }
+            seen = LayerInput(x, tables)
+            if i in layers:
+                states[i] = seen
             if i not in reducer.encoder_layers:
                 x = layer(x, **place)
                 continue
             attended = x + layer.self_attn(layer.layer_norm1(x), **place)[0]
-            attention = partial(self._attention, layer, LayerInput(x, tables), len(front))
+            attention = partial(self._attention, layer, seen, len(front))
             h = reducer.reduce_in_encoder(i, attended, attention)
             x = h + layer.mlp(layer.layer_norm2(h))
             left = torch.cat([front, reducer.left.to(x.device)])
             tables = tuple(table[left] for table in whole)
-        return self.tower.post_layernorm(x), len(front)
+        return self.tower.post_layernorm(x), len(front), states
 
     def _tables(self, x: Tensor, grids: LongTensor, merges: LongTensor) -> Tables:
         """Cosines and sines [P, d] for the rows and columns of all patches."""
         return self.tower.rotary_pos_emb(x, get_vision_position_ids(grids, merges))
 
     def encoder_attention(self, layer: int, hidden: LayerInput) -> EncoderAttention:
-        """Queries and keys of the last layer, whichever is asked for."""
-        return self._attention(self.encoder_layers[-1], hidden, 0)
+        """Queries and keys of a watched layer; below 0, of the last one."""
+        return self._attention(self.encoder_layers[max(-1, layer)], hidden, 0)
 
     def _attention(self, layer: nn.Module, seen: LayerInput, n_front: int) -> EncoderAttention:
         """Queries and keys of a layer, after rotary embedding."""
