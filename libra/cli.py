@@ -258,7 +258,8 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
         "--frames",
         type=int,
         metavar="N",
-        help=f"how many frames of the video to look at, equally far apart (default: {FRAMES})",
+        help="how many frames of the video to look at, equally far apart (default: as many as "
+        "the model is used to)",
     )
     command.add_argument(
         "--fps",
@@ -413,11 +414,14 @@ def _request(options: argparse.Namespace) -> dict:
 
 
 def _media(options: argparse.Namespace) -> dict:
-    """The pictures, or the frames of the video."""
-    if options.video is not None:
+    """The pictures, or the video; its frames where it is said how many."""
+    sampled = options.frames is not None or options.fps is not None
+    if options.video is not None and sampled:
         frames = FRAMES if options.frames is None else options.frames
         return {"video": load_video(options.video, frames, options.fps)}
-    if options.frames is not None or options.fps is not None:
+    if options.video is not None:
+        return {"video": options.video}
+    if sampled:
         raise InputError("--frames and --fps are about a video: give one with --video.")
     return {"images": options.image}
 

@@ -117,7 +117,7 @@ class LVLM:
         Requests with `tracing="full"` find the encoder's attention in those of the same tracing.
         """
         encode = self.family.watch if tracing == "full" else self.family.encode
-        media = load_media(images, video)
+        media = load_media(images, video, self.family.frames)
         with torch.no_grad(), bounded(self.name, self.family, media):
             return encode(self.family.prepare(media))
 
@@ -160,8 +160,9 @@ class LVLM:
         Args:
             images: PIL images, paths or uint8 arrays, at most 64; a path or image alone is one.
             question: up to 2,000 characters.
-            video: a path, or a clip of `libra.video.load_video`, instead of images. A model that
-                knows pictures only gets its frames as pictures.
+            video: a path, or a clip of `libra.video.load_video`, instead of images. Of a path, the
+                model gets as many frames as it is used to (`Family.frames`); one that knows
+                pictures only gets them as pictures.
             history: earlier questions about the same media, each with its answer.
             method: a name out of `libra.methods.names()`.
             ratio: share of the visual tokens that each event removes; default: the method's own,
@@ -264,7 +265,7 @@ def compare(
     if video is None:
         media = {"images": load_pictures(images)}
     else:
-        media = {"images": images, "video": load_video(video)}
+        media = {"images": images, "video": load_video(video, lvlm.family.frames)}
     features, answers = None, []
     for choice in methods:
         own = {"method": choice} if isinstance(choice, str) else choice

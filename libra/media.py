@@ -31,6 +31,10 @@ class Media:
     pictures: list[Image.Image]  # upright RGB
     times: list[float] | None = None  # of a video: the second of each frame
 
+    def first(self, n: int) -> "Media":
+        """The first `n` pictures or frames alone."""
+        return Media(self.pictures[:n], self.times and self.times[:n])
+
     @property
     def is_video(self) -> bool:
         """Whether the pictures are the frames of one video."""

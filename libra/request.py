@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +18,7 @@ from libra.methods import Method
 from libra.models import Family, Features
 from libra.models.prepared import Prepared, Prompt
 from libra.trace import MAX_PICTURES
-from libra.video import Clip, load_video
+from libra.video import FRAMES, Clip, load_video
 
 MAX_QUESTION = 2000  # characters
 MAX_NEW_TOKENS = 512
@@ -69,7 +70,7 @@ def check_request(
     Raises:
         InputError: the first thing that cannot be answered, and what to do about it.
     """
-    media = load_media(images, video)
+    media = load_media(images, video, family.frames)
     if isinstance(keep, int):  # the method's own parameter of that name, for example of a preset
         params, keep = params | {"keep": keep}, None
     _check_common(ratio, seed)
@@ -88,9 +89,16 @@ def check_request(
             f"{name} looks at these in {len(prepared.views)} views, and at most {MAX_PICTURES} are "
             f"possible: use fewer pictures or frames."
         )
-    history = _checked_history(history)
-    prompt = family.prompt(_checked_question(question), prepared, history)
-    _check_length(name, family, prompt, prepared.chunk, max_new_tokens)
+    question, history = _checked_question(question), _checked_history(history)
+    prompt = family.prompt(question, prepared, history)
+    room = family.max_positions - _checked_answer(max_new_tokens)
+    if (n_tokens := _length(prompt, prepared)) > room:
+        about = "video" if media.is_video else "pictures"
+        fitting = _fitting(family, media, room, question, history, pooled=not encoder_layers)
+        raise InputError(
+            f"The {about} and the question make {n_tokens:,} tokens, and {name} takes {room:,} "
+            f"beside its answer: {_ways_to_fit(media, fitting, bool(history))}."
+        )
     keep, drop = _patches("keep", keep), _patches("drop", drop)
     check_forced(plan, keep, drop, len(prepared.layout))
     if prepared.chunk > 1 and (keep or drop):
@@ -117,19 +125,22 @@ def check_request(
 
 
 def load_media(
-    images: Source | Sequence[Source] | None, video: str | Path | Clip | None = None
+    images: Source | Sequence[Source] | None,
+    video: str | Path | Clip | None = None,
+    frames: int = FRAMES,
 ) -> Media:
     """What a question is about: at least one picture, or one video.
 
     Args:
         images: as of `load_pictures`.
         video: a path, or a clip that has been loaded.
+        frames: how many of the frames of a video that is not loaded yet.
     """
     if video is None:
         return Media(load_pictures(images))
     if not isinstance(images, Sequence) or images:
         raise InputError("A question is about pictures or about one video: leave one of them out.")
-    clip = load_video(video)
+    clip = load_video(video, frames)
     return Media(clip.frames, clip.times)
 
 
@@ -253,19 +264,40 @@ def _checked_history(history: object) -> list[tuple[str, str]]:
     return [(_checked_question(question), answer) for question, answer in turns]
 
 
-def _check_length(
-    name: str, family: Family, prompt: Prompt, chunk: int, max_new_tokens: int
-) -> None:
-    """Raise InputError where prompt and answer together exceed what the model takes."""
+def _checked_answer(max_new_tokens: object) -> int:
     if type(max_new_tokens) is not int or not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
         raise InputError(f"max_new_tokens must be a whole number in 1..{MAX_NEW_TOKENS}.")
-    n_tokens = len(prompt.ids) - len(prompt.visual) + len(prompt.visual) // chunk
-    if n_tokens + max_new_tokens > family.max_positions:
-        raise InputError(
-            f"The pictures and this question make {n_tokens} tokens, more than the "
-            f"{family.max_positions} that {name} takes: use fewer pictures or frames, or begin a "
-            f"new conversation."
-        )
+    return max_new_tokens
+
+
+def _length(prompt: Prompt, prepared: Prepared) -> int:
+    """How many tokens of a prompt reach the decoder, before it compresses any."""
+    return len(prompt.ids) - len(prompt.visual) + len(prompt.visual) // prepared.chunk
+
+
+def _fitting(
+    family: Family,
+    media: Media,
+    room: int,
+    question: str,
+    history: Sequence[tuple[str, str]],
+    pooled: bool,
+) -> int:
+    """How many of the pictures or frames, which are too many, fit with the text into `room`."""
+
+    def length(n: int) -> int:
+        prepared = family.prepare(media.first(n), pooled)
+        return _length(family.prompt(question, prepared, history), prepared)
+
+    return bisect_right(range(1, len(media.pictures)), room, key=length)
+
+
+def _ways_to_fit(media: Media, fitting: int, follows: bool) -> str:
+    """What to do about a prompt that is too long, where so many pictures or frames would fit."""
+    what = "frames" if media.is_video else "pictures"
+    ways = [f"use at most {fitting} {what}"] if fitting else []
+    ways += ["begin a new conversation"] if follows else []
+    return ", or ".join(ways) or "make the picture smaller, or ask less at once"
 
 
 def _check_support(name: str, family: Family, method: Method) -> None:

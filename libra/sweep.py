@@ -115,7 +115,7 @@ def sweep(
     if request.get("video") is None:
         media = {"images": load_pictures(request.get("images"))}
     else:
-        media = {"video": load_video(request["video"])}
+        media = {"video": load_video(request["video"], lvlm.family.frames)}
     shared = media | {name: request[name] for name in _SHARED if name in request}
     plain = shared | {"method": "vanilla", "tracing": False}
     requests = [plain, *(request | plain | _own(method, setting) for setting in chosen[1:])]

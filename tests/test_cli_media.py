@@ -96,7 +96,7 @@ def test_compare_and_sweep_take_them_too(run, pictures, video):
         (["--video", "{picture}"], "0.png is not a video"),
         (["--image", "{video}"], "clip.mp4 is not a picture"),
         (["--image", "{picture}"] * 65, "These are 65 pictures; at most 64 are possible"),
-        (["--image", "{picture}"] * 16, "use fewer pictures"),
+        (["--image", "{picture}"] * 16, "use at most 15 pictures."),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(run, pictures, video, arguments, message):

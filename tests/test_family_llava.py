@@ -31,6 +31,8 @@ from libra.models import FAMILIES as BY_TYPE
 from libra.models import catalog
 from libra.models.anyres import Tiling
 from libra.models.prepared import Prompt
+from libra.video import Clip
+from tests import clips
 
 STILLS = {
     "one": [make_image(0)],
@@ -298,6 +300,51 @@ def test_more_views_than_a_trace_holds_are_refused(lvlms, monkeypatch):
     monkeypatch.setattr(lvlm.family, "max_positions", 10**6)
     with pytest.raises(InputError, match="66 views, and at most 64"):
         lvlm.answer(images=[make_image(0, 9, 9)] * 33, question=QUESTION)
+
+
+@pytest.mark.parametrize("name", VIDEO_FAMILIES)
+def test_as_many_frames_as_the_checkpoint_is_used_to(lvlms, name, tmp_path):
+    path = clips.write(tmp_path / "clip.mp4", [*map(clips.numbered, range(20))])
+    folder = save(name, tmp_path / "model")
+    noted = folder / "video_preprocessor_config.json"
+    noted.write_text(json.dumps(json.loads(noted.read_text()) | {"num_frames": 5}))
+    request = {"video": path, "question": QUESTION, "method": "fastv", "max_new_tokens": 1}
+    with libra.load(folder) as loaded:
+        for method in ("fastv", "vanilla"):
+            assert len(loaded.answer(**request | {"method": method}).trace.images) == 5
+        (shared,) = libra.compare(loaded, ["fastv"], question=QUESTION, video=path)
+        assert len(shared.trace.images) == 5
+    assert len(lvlms[name].answer(**request).trace.images) == 8
+
+
+@pytest.mark.parametrize(("positions", "frames"), [(256, 8), (136, 7), (40, 2), (10, 1)])
+def test_a_model_for_pictures_gets_as_many_frames_as_fit(monkeypatch, positions, frames):
+    """Of 16 tokens each, in seven eighths of the context."""
+    with make_lvlm() as lvlm:
+        monkeypatch.setattr(lvlm.family, "max_positions", positions)
+        assert lvlm.family.frames == frames
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("kind", ["frames", "pictures"])
+def test_what_exceeds_the_context_says_how_much_fits(lvlms, monkeypatch, name, kind):
+    lvlm, clip = lvlms[name], clip_of(10)
+    media = {"video": clip} if kind == "frames" else {"images": clip.frames}
+    request = {"question": QUESTION, "method": "vanilla", "max_new_tokens": 2}
+    prepared = lvlm.family.prepare(Media(clip.frames, clip.times if kind == "frames" else None))
+    half = len(lvlm.family.prompt(QUESTION, prepared).ids) // 2 + 20
+    monkeypatch.setattr(lvlm.family, "max_positions", half)
+    with pytest.raises(InputError, match=rf"use at most \d {kind}\.$") as error:
+        lvlm.answer(**media, **request)
+    n = int(str(error.value).split()[-2])
+
+    def some(n):
+        part = Clip(clip.frames[:n], clip.times[:n], clip.duration, clip.name)
+        return {"video": part} if kind == "frames" else {"images": part.frames}
+
+    assert lvlm.answer(**some(n), **request).text is not None
+    with pytest.raises(InputError, match=f"use at most {n} {kind}"):
+        lvlm.answer(**some(n + 1), **request)
 
 
 # -- folders ----------------------------------------------------------------------------------

@@ -347,7 +347,7 @@ REFUSED = {
     "fractional layer": ({"layers": (1.5,)}, "whole numbers"),
     "no layer": ({"layers": ()}, "at least one"),
     "no tokens": ({"max_new_tokens": 0}, "max_new_tokens"),
-    "too many pictures": ({"images": [make_image()] * 20}, "fewer pictures"),
+    "too many pictures": ({"images": [make_image()] * 20}, "use at most 14 pictures."),
     "patch out of range": ({"keep": [N_VISUAL]}, f"0 to {N_VISUAL - 1}"),
     "kept and dropped": ({"keep": [1, 2], "drop": [2]}, "Patch 2"),
     "all dropped": ({"drop": range(N_VISUAL)}, "At least one patch"),
