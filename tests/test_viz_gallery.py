@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from make_trace import make_trace, photo
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -93,9 +94,30 @@ def test_what_is_missing_is_known_beforehand():
         missing[kind] = {name for name, spec in viz.FIGURES.items() if spec.missing(trace)}
     of_detail = {"attention_heads", "attention_matrix", "attention_matrix_raw", "encoder_attention"}
     of_merging = {"similarity_histogram", "interval_strip", "compensation_lens"}
-    assert missing["fastv"] == of_merging | of_detail | {"retention"}
-    assert missing["vanilla"] == of_merging | {"sampling_panel", "merging_masks", "retention"}
-    assert missing["libra"] == {"retention"}
+    never = {"retention", "accuracy"}  # of one picture; of a model that nobody has evaluated
+    assert missing["fastv"] == of_merging | of_detail | never
+    assert missing["vanilla"] == of_merging | {"sampling_panel", "merging_masks"} | never
+    assert missing["libra"] == never
+
+
+def test_one_picture_of_several_is_drawn_from_its_own_pixels():
+    pictures = [photo(300, 220), np.zeros((220, 300, 3), np.uint8)]
+    trace = make_trace("libra", pictures=pictures, full=True, **SMALL)
+    for spec in viz.FIGURES.values():
+        if spec.missing(trace):
+            continue
+        first, second = (pixels(spec.draw(trace, image)) for image in (0, 1))
+        same = first.shape == second.shape and np.array_equal(first, second)
+        assert same != spec.of_picture, spec.name
+
+
+def test_the_figure_of_an_evaluated_model():
+    trace = replace(make_trace("libra", **SMALL), model="tiny-llava")
+    (ax,) = viz.FIGURES["accuracy"].function(trace).axes
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names[0] == "no compression" and "libra, after layers 1, 3, 5" in names
+    with pytest.raises(InputError, match="not been evaluated"):
+        viz.accuracy(replace(trace, model="synthetic"))
 
 
 def test_figures_of_a_stored_trace_are_the_same(tmp_path):
@@ -157,6 +179,12 @@ def test_other_formats_are_refused(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+def on_screen(picture):
+    """A figure as the page shows it: charts have to be drawn first."""
+    if isinstance(picture, Figure):
+        FigureCanvasAgg(picture).draw()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("trace", "limit"),
@@ -164,7 +192,7 @@ def test_other_formats_are_refused(tmp_path, name):
     ids=["576 tokens", "2880 tokens of a video"],
 )
 def test_figures_take_a_fraction_of_a_second(trace, limit):
-    """On an idle core; here three times as long is let pass."""
+    """Of one core's time: twice as much is let pass where others share the core's caches."""
     trace = trace()
     for spec in viz.FIGURES.values():
         if spec.missing(trace):
@@ -172,6 +200,6 @@ def test_figures_take_a_fraction_of_a_second(trace, limit):
         seconds = []
         for _ in range(4):
             start = time.process_time()
-            pixels(spec.function(trace))
+            on_screen(spec.function(trace))
             seconds.append(time.process_time() - start)
-        assert min(seconds) < 3 * limit, spec.name
+        assert min(seconds) < 2 * limit, f"{spec.name}: {min(seconds):.3f} s"

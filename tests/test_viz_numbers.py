@@ -2,20 +2,30 @@
 
 import csv
 import io
+import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from make_trace import make_trace
+from make_trace import HEADS, make_trace, photo
 
+from libra.detail import SEGMENTS, from_log_codes
 from libra.reduction import Fate
 from libra.report import as_csv
 from viz import FIGURES
+from viz.accuracy import ASSETS
 from viz.numbers import NUMBERS, decisions, patches
 
 
 @pytest.fixture(scope="module")
 def libra():
     return make_trace("libra", grid=(6, 6))
+
+
+@pytest.fixture(scope="module")
+def full():
+    return make_trace("libra", grid=(6, 6), full=True)
 
 
 def read(rows):
@@ -64,10 +74,102 @@ def test_attention_stands_where_its_token_does(libra):
         assert (shares > 0).sum() == libra.counts[layer]
 
 
-@pytest.mark.parametrize("method", ["vanilla", "libra", "prumerge", "tome"])
+def test_every_head_has_a_column(full):
+    rows = read(NUMBERS["attention_heads"](full))
+    for head in range(HEADS):
+        shares = [float(row[f"layer 1 head {head}"]) for row in rows if row["patch"].isdecimal()]
+        assert shares == pytest.approx(full.detail.heads[1][head].tolist())
+
+
+def test_the_encoder_has_a_column_per_layer_and_no_number_where_a_patch_is_gone():
+    trace = make_trace("illava", grid=(8, 8), full=True)
+    rows = read(NUMBERS["encoder_attention"](trace))
+    for layer, received in trace.detail.encoder.items():
+        shown = [float(row[f"encoder layer {layer}"] or "nan") for row in rows]
+        assert shown == pytest.approx(received.tolist(), nan_ok=True)
+    assert any(row["encoder layer 5"] == "" for row in rows)
+
+
+def test_bins_of_the_matrix_are_named_by_segment_and_first_token(full):
+    rows = read(NUMBERS["attention_matrix"](full))
+    for layer, matrix in full.detail.matrices.items():
+        starts = matrix.starts.tolist()
+        found = np.zeros((len(starts), len(starts)))
+        for row in rows:
+            if row["layer"] == str(layer):
+                place = starts.index(int(row["token"])), starts.index(int(row["to token"]))
+                found[place] = float(row["attention"])
+                for token, segment in (("token", "segment"), ("to token", "to segment")):
+                    before = np.cumsum([0, *matrix.segments])[SEGMENTS.index(row[segment])]
+                    length = matrix.segments[SEGMENTS.index(row[segment])]
+                    assert before <= int(row[token]) < before + length
+        np.testing.assert_allclose(found, np.tril(matrix.pooled.numpy()), rtol=1e-6)
+
+
+def test_the_raw_matrix_has_a_row_and_a_column_per_token(full):
+    rows = read(NUMBERS["attention_matrix_raw"](full))
+    for layer, matrix in full.detail.matrices.items():
+        shares = from_log_codes(matrix.raw).numpy()
+        own = [row for row in rows if row["layer"] == str(layer)]
+        found = [[float(row[f"to {i}"] or 0) for i in range(len(shares))] for row in own]
+        np.testing.assert_allclose(found, np.tril(shares), rtol=6e-3)
+
+
+def test_the_compensation_token_has_its_weights_and_its_attention(full):
+    rows = read(NUMBERS["compensation_lens"](full))
+    lineage = full.lineage(3)
+    weights = lineage.dense()[lineage.compensation].tolist()
+    assert [float(row["weight"] or 0) for row in rows[:36]] == pytest.approx(weights)
+    for row in rows[36:]:
+        layer = int(row["layer"])
+        place = full.lineage(sum(layer > event.layer for event in full.events)).compensation
+        mean = float(torch.stack([word[layer][place] for word in full.attention]).mean())
+        assert float(row["compensation token"]) == pytest.approx(mean)
+    assert [int(row["layer"]) for row in rows[36:]] == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_compensation_token_after_the_last_layer_has_weights_alone():
+    trace = make_trace("libra", grid=(6, 6), layers=(7,))
+    rows = read(NUMBERS["compensation_lens"](trace))
+    assert len(rows) == 36 and any(row["weight"] for row in rows)
+    FIGURES["compensation_lens"].function(trace)
+
+
+def test_samples_of_every_picture_are_ones_and_zeros():
+    trace = make_trace("fastv", grid=(6, 6), layers=(1,), pictures=[photo(90, 90), photo(99, 50)])
+    rows = read(NUMBERS["sampling_panel"](trace))
+    kept = (trace.lineage(1).fate() == Fate.KEPT).int().tolist()
+    assert [int(row["fastv"]) for row in rows] == kept
+    for image in "01":
+        own = [row for row in rows if row["picture"] == image]
+        count = sum(int(row["fastv"]) for row in own)
+        assert [int(row["in sequence"]) for row in own] == [1] * count + [0] * (36 - count)
+        assert sum(int(row["spatial 4 x 4"]) for row in own) == 16
+
+
+def test_the_accuracy_of_the_embedded_model_is_that_of_its_evaluation(libra):
+    rows = read(NUMBERS["accuracy"](replace(libra, model="tiny-llava")))
+    stored = json.loads((ASSETS / "tiny-llava" / "evaluation.json").read_text())
+    for row in rows:
+        own = [
+            r
+            for r in stored
+            if (r["method"], str(r["ratio"])) == (row["method"], row["ratio"])
+            and r["style"] == "training"
+            and "own" in r["tables"]
+        ]
+        assert int(row["right"]) == sum(r["right"] for r in own) > 0
+        assert float(row["low"]) < float(row["accuracy"]) < float(row["high"])
+    assert {row["method"] for row in rows} >= {"vanilla", "libra", "fastv", "prumerge", "illava"}
+
+
+def test_every_figure_has_its_numbers():
+    assert set(NUMBERS) == set(FIGURES)
+
+
+@pytest.mark.parametrize("method", ["vanilla", "libra", "prumerge", "tome", "illava"])
 def test_every_table_of_every_method_is_a_file(method):
-    trace = make_trace(method, grid=(6, 6))
+    trace = replace(make_trace(method, grid=(6, 6), full=True), model="tiny-llava")
     for name, table in NUMBERS.items():
-        assert name in FIGURES
         if not FIGURES[name].missing(trace):
             assert read(table(trace)), name

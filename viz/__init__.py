@@ -4,7 +4,7 @@ Picture overlays return a `PIL.Image.Image`, charts a matplotlib `Figure`. `FIGU
 trace gives; `save` writes either kind.
 """
 
-from viz.accuracy import accuracy_against_flops
+from viz.accuracy import accuracy, accuracy_against_flops
 from viz.agreement import agreement_map
 from viz.attention_matrix import attention_matrix
 from viz.cls import cls_distribution
@@ -35,6 +35,7 @@ __all__ = [
     "FORMATS",
     "NUMBERS",
     "FigureSpec",
+    "accuracy",
     "accuracy_against_flops",
     "agreement_map",
     "attention_heads",

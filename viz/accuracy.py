@@ -1,17 +1,51 @@
 """Accuracy against FLOPs: what each method pays for what it saves."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from libra.errors import InputError
 from libra.statistics import wilson
+from libra.trace import Trace
 from viz.colour import GREY, SERIES
 from viz.style import LINES, chart, label, legend
 
 MARKERS = "osD^vP"
+ASSETS = Path(__file__).parents[1] / "assets"
+EVALUATED = {"tiny-llava": ASSETS / "tiny-llava" / "evaluation.json"}  # by model
+MODELS_OWN = {"style": "training", "table": "own"}  # every method as the page sets it
+
+
+def accuracy(trace: Trace) -> Figure:
+    """Accuracy against FLOPs of the model that gave an answer, under every method.
+
+    Raises:
+        InputError: the model has not been evaluated.
+    """
+    return accuracy_against_flops(_evaluation(trace), **MODELS_OWN)
+
+
+def accuracy_rows(trace: Trace) -> list[dict[str, object]]:
+    """The numbers behind `accuracy`: a row per method and ratio, with 95 % intervals."""
+    rows = []
+    for plan, (right, asked, flops) in _points(_evaluation(trace), **MODELS_OWN):
+        low, high = wilson(right, asked)
+        known = dict(zip(("method", "settings", "layers", "ratio"), plan, strict=True))
+        known["layers"] = list(known["layers"])
+        counts = {"right": int(right), "asked": int(asked), "accuracy": right / asked}
+        rows.append(known | counts | {"low": low, "high": high, "FLOPs share": flops / asked})
+    return rows
+
+
+def _evaluation(trace: Trace) -> list[dict]:
+    """The evaluation of the model that gave an answer."""
+    if trace.model not in EVALUATED:
+        raise InputError(f"{trace.model} has not been evaluated: there is no accuracy to draw.")
+    return json.loads(EVALUATED[trace.model].read_text("utf-8"))
 
 
 def accuracy_against_flops(
@@ -35,25 +69,8 @@ def accuracy_against_flops(
     Raises:
         InputError: no row is left.
     """
-    points: dict[tuple, np.ndarray] = defaultdict(lambda: np.zeros(3))
-    chosen = [
-        row
-        for row in rows
-        if style in (None, row["style"])
-        and (kinds is None or row["kind"] in kinds)
-        and (table is None or table in row["tables"])
-    ]
-    styles = defaultdict(set)
-    for row in chosen:
-        styles[_plan(row)].add(row["style"])
-    common = set.intersection(*styles.values()) if styles else set()
-    for row in chosen:
-        if row["style"] in common:
-            points[_plan(row)] += row["right"], row["asked"], row["flops"]
-    if not points:
-        raise InputError("There are no results to draw: evaluate first, or choose another style.")
     series = defaultdict(list)
-    for (*plan, _), (right, asked, flops) in sorted(points.items()):
+    for (*plan, _), (right, asked, flops) in _points(rows, style, kinds, table):
         series[tuple(plan)].append((flops / asked, right / asked, *wilson(right, asked)))
 
     figure, (ax,) = chart(6.4, 3.6 + 0.1 * len(series))
@@ -76,6 +93,33 @@ def accuracy_against_flops(
     label(ax, "FLOPs of the visual prefill (% of no compression)", "accuracy (%)")
     legend(ax, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
+
+
+def _points(
+    rows: Iterable[Mapping],
+    style: str | None = None,
+    kinds: Sequence[str] | None = None,
+    table: str | None = None,
+) -> list[tuple[tuple, np.ndarray]]:
+    """What was evaluated, in order, with the sums of `right`, `asked` and `flops`."""
+    points: dict[tuple, np.ndarray] = defaultdict(lambda: np.zeros(3))
+    chosen = [
+        row
+        for row in rows
+        if style in (None, row["style"])
+        and (kinds is None or row["kind"] in kinds)
+        and (table is None or table in row["tables"])
+    ]
+    styles = defaultdict(set)
+    for row in chosen:
+        styles[_plan(row)].add(row["style"])
+    common = set.intersection(*styles.values()) if styles else set()
+    for row in chosen:
+        if row["style"] in common:
+            points[_plan(row)] += row["right"], row["asked"], row["flops"]
+    if not points:
+        raise InputError("There are no results to draw: evaluate first, or choose another style.")
+    return sorted(points.items())
 
 
 def _plan(row: Mapping) -> tuple:

@@ -15,6 +15,11 @@ from viz.panel import PATCH
 from viz.style import chart, label, legend, power_of_ten
 
 FAINTEST = 1e-7  # attention that the axis still shows
+LINES = {  # colour, style, marker
+    "compensation token": (VERMILION, "-", "o"),
+    "best of the others": (BLUE, "--", "s"),
+    "median of the others": (GREY, ":", "^"),
+}
 
 
 def compensation_lens(trace: Trace, image: int | None = None) -> Figure:
@@ -31,8 +36,33 @@ def compensation_lens(trace: Trace, image: int | None = None) -> Figure:
     Raises:
         InputError: no event left a compensation token, or there are no attention rows.
     """
-    lineages = [trace.lineage(stage) for stage in range(len(trace.stages))]
-    last = next((x for x in reversed(lineages) if x.compensation is not None), None)
+    weight = held(trace)
+    if image is None:
+        image = int(np.bincount(trace.layout.image.numpy(), np.nan_to_num(weight)).argmax())
+
+    figure, (ax, beside) = chart(9.6, 4.2, 2, width_ratios=(1, 1.25))
+    heaviest = float(np.nanmax(weight))
+    count = int((~np.isnan(weight)).sum())
+    ax.imshow(to_image(paint_heat(Canvas.of(trace, image, PATCH), weight, heaviest)))
+    ax.set(xticks=[], yticks=[], anchor="N")
+    ax.spines[:].set_visible(False)
+    label(
+        ax,
+        f"{count} of {len(weight)} patches; the brightest is {percent(heaviest)} of it",
+        title="What the compensation token holds",
+    )
+    _draw_attention(beside, *attended(trace))
+    return figure
+
+
+def held(trace: Trace) -> np.ndarray:
+    """[N] what each patch weighs in the last compensation token; NaN where it is elsewhere.
+
+    Raises:
+        InputError: no event left a compensation token, or there are no attention rows.
+    """
+    lineages = (trace.lineage(stage) for stage in reversed(range(len(trace.stages))))
+    last = next((lineage for lineage in lineages if lineage.compensation is not None), None)
     if last is None or not trace.importance:
         raise InputError(
             "This figure needs attention rows, and a method with a compensation token."
@@ -40,39 +70,30 @@ def compensation_lens(trace: Trace, image: int | None = None) -> Figure:
     own = last.target == last.compensation
     weight = np.full(last.n_in, np.nan, np.float32)
     weight[last.source[own].numpy()] = last.weight[own].numpy()
-
-    if image is None:
-        image = int(np.bincount(trace.layout.image.numpy(), np.nan_to_num(weight)).argmax())
-
-    figure, (ax, beside) = chart(9.6, 4.2, 2, width_ratios=(1, 1.25))
-    heaviest = float(np.nanmax(weight))
-    ax.imshow(to_image(paint_heat(Canvas.of(trace, image, PATCH), weight, heaviest)))
-    ax.set(xticks=[], yticks=[], anchor="N")
-    ax.spines[:].set_visible(False)
-    label(
-        ax,
-        f"{own.sum()} of {last.n_in} patches; the brightest is {percent(heaviest)} of it",
-        title="What the compensation token holds",
-    )
-    _draw_attention(beside, trace, [lineage.compensation for lineage in lineages])
-    return figure
+    return weight
 
 
-def _draw_attention(ax: Axes, trace: Trace, compensation: list[int | None]) -> None:
-    """Lines over the layers: the compensation token, the best and the median of the others."""
+def attended(trace: Trace) -> tuple[list[int], dict[str, np.ndarray]]:
+    """The layers that have a compensation token, and the attention behind the words there, their
+    mean: to this token, and to the best and the median of the others."""
+    places = [trace.lineage(stage).compensation for stage in range(len(trace.stages))]
     words = trace.attention or [trace.importance]
     layers, lines = [], []
     for layer in range(len(trace.counts)):
-        place = compensation[stage_at(trace, layer)]
+        place = places[stage_at(trace, layer)]
         if place is None:
             continue
         row = np.mean([word[layer].numpy() for word in words], axis=0)
         others = np.delete(row, place)
         layers.append(layer)
         lines.append((row[place], others.max(initial=0), np.median(others) if len(others) else 0))
-    names = ("compensation token", "best of the others", "median of the others")
-    looks = ((VERMILION, "-", "o"), (BLUE, "--", "s"), (GREY, ":", "^"))
-    for name, line, (colour, style, marker) in zip(names, np.transpose(lines), looks, strict=True):
+    return layers, dict(zip(LINES, np.reshape(lines, (-1, len(LINES))).T, strict=True))
+
+
+def _draw_attention(ax: Axes, layers: list[int], lines: dict[str, np.ndarray]) -> None:
+    """Lines over the layers: the compensation token, the best and the median of the others."""
+    for name, line in lines.items():
+        colour, style, marker = LINES[name]
         ax.plot(layers, line.clip(FAINTEST), style, color=colour, marker=marker, label=name)
     ax.set_yscale("log")
     ax.minorticks_off()

@@ -18,9 +18,7 @@ def attention_heads(trace: Trace, layer: int | None = None, image: int = 0) -> I
     Raises:
         InputError: the trace was made without full tracing.
     """
-    if layer is None:
-        ranked = [event.layer for event in trace.events if event.site == "decoder"]
-        layer = ranked[0] if ranked else len(trace.counts) // 2
+    layer = ranking_layer(trace) if layer is None else layer
     rows = [attention_row(trace, layer, head=0)]
     rows += [attention_row(trace, layer, head=i) for i in range(1, len(trace.detail.heads[layer]))]
     scale = heat_scale(rows)
@@ -31,3 +29,9 @@ def attention_heads(trace: Trace, layer: int | None = None, image: int = 0) -> I
     columns = min(COLUMNS, max(4, ceil(sqrt(len(rows)))))
     card = wrapped(maps, [f"head {i}" for i in range(len(rows))], columns)
     return with_scale(card, scale, True, f"layer {layer}, last token of the prompt")
+
+
+def ranking_layer(trace: Trace) -> int:
+    """The decoder layer that the first event in the decoder ranks by; else the middle one."""
+    ranked = (event.layer for event in trace.events if event.site == "decoder")
+    return next(ranked, len(trace.counts) // 2)

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from libra.reduction import TOKEN_EVIDENCE, Fate, Reduction
+from libra.reduction import TOKEN_EVIDENCE, Fate
 from libra.trace import Trace
-from viz.heat import attention_row, stage_at
+from viz.accuracy import accuracy_rows
+from viz.numbers_attention import (
+    attention_layers,
+    attention_words,
+    cls,
+    compensation,
+    encoder,
+    heads,
+    matrices,
+    raw_matrices,
+)
 from viz.retention import picture_names, shares_kept
-
-Rows = list[dict[str, object]]
-
-COMPENSATION = "compensation token"  # the one token that stands for no patch
+from viz.rows import Rows, aligned, names, places
+from viz.sampling import samples
 
 
 def patches(trace: Trace) -> Rows:
     """What became of every patch: at each stage its fate and the token that it is part of."""
-    rows = _places(trace)
+    rows = places(trace)
     for stage, name in enumerate(trace.stages[1:], 1):
         lineage = trace.lineage(stage)
-        tokens, group = [*_names(lineage), "gone"], lineage.group().tolist()  # -1: the last
+        tokens, group = [*names(lineage), "gone"], lineage.group().tolist()  # -1: the last
         for row, fate, token in zip(rows, lineage.fate().tolist(), group, strict=True):
             row[f"fate {name}"] = Fate(fate).name.lower()
             row[f"token {name}"] = tokens[token]
@@ -30,19 +38,19 @@ def decisions(trace: Trace) -> Rows:
     """What every event knew about each of its tokens, and what it did with it."""
     rows = []
     for i, event in enumerate(trace.events):
-        names, reduction = [*_names(trace.lineage(i)), ""], event.reduction
+        tokens, reduction = [*names(trace.lineage(i)), ""], event.reduction
         facts = {fact: v.tolist() for fact, v in reduction.evidence.items() if v.ndim == 1}
         facts |= {
-            fact: [names[token] for token in facts[fact]]
+            fact: [tokens[token] for token in facts[fact]]
             for fact in TOKEN_EVIDENCE
             if fact in facts
         }
         facts["fate"] = [Fate(fate).name.lower() for fate in reduction.fate().tolist()]
         for token, known in enumerate(zip(*facts.values(), strict=True)):
             known = ("" if fact != fact else fact for fact in known)  # NaN: it was never asked
-            row = {"event": event.name, "token": names[token]}
+            row = {"event": event.name, "token": tokens[token]}
             rows.append(row | dict(zip(facts, known, strict=True)))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def layers(trace: Trace) -> Rows:
@@ -58,7 +66,7 @@ def costs(trace: Trace) -> Rows:
         {"what": "KV cache, bytes", "value": cost.kv_bytes, "plain model": cost.vanilla_kv_bytes},
         *({"what": f"{row['part']}, seconds", "value": row["seconds"]} for row in _times(trace)),
     ]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def shares(trace: Trace) -> Rows:
@@ -76,22 +84,16 @@ def retained(trace: Trace) -> Rows:
     return [{what: name} | dict(zip(columns, kept, strict=True)) for name, kept in named]
 
 
-def attention_layers(trace: Trace) -> Rows:
-    """Attention of the first word to the token at each patch, layer by layer."""
-    return _attention(trace, {f"layer {i}": (i, 0) for i in range(len(trace.counts))})
-
-
-def attention_words(trace: Trace) -> Rows:
-    """Attention of every word to the token at each patch, at the middle layer."""
-    middle = len(trace.counts) // 2
-    names = [word.text.strip() for word in trace.words] or [""]
-    return _attention(trace, {f"{i + 1} {name}": (middle, i) for i, name in enumerate(names)})
-
-
-def cls(trace: Trace) -> Rows:
-    """Attention of the encoder's CLS token to each patch."""
-    values = trace.cls_attention.tolist()
-    return [row | {"attention": v} for row, v in zip(_places(trace), values, strict=True)]
+def sampled(trace: Trace) -> Rows:
+    """Which patches of each picture the method keeps, and which the blind samples take."""
+    rows = places(trace)
+    for image in range(len(trace.images)):
+        (_, own), (_, first), *grids = samples(trace, len(trace.events), image).items()
+        columns = {trace.method: own, "in sequence": first, **dict(grids)}
+        for row in rows:
+            if row["picture"] == image:
+                row |= {name: int(taken[row["patch"]]) for name, taken in columns.items()}
+    return aligned(rows)
 
 
 NUMBERS: dict[str, Callable[[Trace], Rows]] = {
@@ -100,25 +102,23 @@ NUMBERS: dict[str, Callable[[Trace], Rows]] = {
     ),
     "merging_masks": patches,
     "retention": retained,
+    "sampling_panel": sampled,
     "token_strip": patches,
     "interval_strip": decisions,
     "similarity_histogram": decisions,
     "attention_through_layers": attention_layers,
     "attention_per_word": attention_words,
+    "attention_heads": heads,
+    "attention_matrix": matrices,
+    "attention_matrix_raw": raw_matrices,
+    "encoder_attention": encoder,
+    "compensation_lens": compensation,
     "staircase": layers,
     "cost_bars": costs,
     "time_shares": shares,
     "cls_distribution": cls,
+    "accuracy": accuracy_rows,
 }
-
-
-def _places(trace: Trace) -> Rows:
-    """Number, picture, frame, row and column of every patch."""
-    layout = trace.layout
-    columns = (layout.image, layout.frame, layout.row, layout.column)
-    places = zip(*(column.tolist() for column in columns), strict=True)
-    names = ("picture", "frame", "row", "column")
-    return [{"patch": p} | dict(zip(names, place, strict=True)) for p, place in enumerate(places)]
 
 
 def _times(trace: Trace) -> Rows:
@@ -127,30 +127,3 @@ def _times(trace: Trace) -> Rows:
     parts = {"encoder": times.encoder, "connector": times.connector, "prefill": times.prefill}
     parts["decode"] = sum(times.decode)
     return [{"part": part, "seconds": seconds} for part, seconds in parts.items()]
-
-
-def _attention(trace: Trace, columns: dict[str, tuple[int, int]]) -> Rows:
-    """One column per (layer, word); empty where no token takes the place of the patch."""
-    rows = _places(trace)
-    if any(event.reduction.compensation is not None for event in trace.events):
-        rows.append({"patch": COMPENSATION})
-    for name, (layer, word) in columns.items():
-        tokens = _names(trace.lineage(stage_at(trace, layer)))
-        attention = dict(zip(tokens, attention_row(trace, layer, word).tolist(), strict=True))
-        for row in rows:
-            row[name] = attention.get(row["patch"], "")
-    return _aligned(rows)
-
-
-def _names(lineage: Reduction) -> list[object]:
-    """Tokens by the patches whose places they take."""
-    names = lineage.slot.tolist()
-    if lineage.compensation is not None:
-        names[lineage.compensation] = COMPENSATION
-    return names
-
-
-def _aligned(rows: Rows) -> Rows:
-    """Rows with the same columns: events may know different things."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return [{name: row.get(name, "") for name in names} for row in rows]

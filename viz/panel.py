@@ -39,10 +39,13 @@ def wrapped(pictures: Sequence[Image.Image], captions: Sequence[str], columns: i
     )
 
 
-def through_stages(trace: Trace, draw: Callable[[Trace, int, int], Image.Image]) -> Image.Image:
-    """`draw(trace, stage, image)` at every stage, a row per picture of the trace."""
+def through_stages(
+    trace: Trace, draw: Callable[[Trace, int, int], Image.Image], image: int | None = None
+) -> Image.Image:
+    """`draw(trace, stage, image)` at every stage: one picture of the trace, or a row for each."""
     stages = range(len(trace.stages))
-    rows = [[draw(trace, stage, image) for stage in stages] for image in range(len(trace.images))]
+    images = range(len(trace.images)) if image is None else [image]
+    rows = [[draw(trace, stage, image) for stage in stages] for image in images]
     return grid(rows, [captions(trace)] * len(rows))
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from libra.detail import MAX_PAIRED
 from libra.reduction import Fate
 from libra.trace import Trace
+from viz.accuracy import EVALUATED, accuracy
 from viz.attention_matrix import attention_matrix
 from viz.cls import cls_distribution
 from viz.compensation import compensation_lens
@@ -55,6 +56,7 @@ NEEDS: dict[str, tuple[Callable[[Trace], bool], str]] = {
         lambda trace: any(e.reduction.compensation is not None for e in trace.events),
         "a compensation token",
     ),
+    "evaluation": (lambda trace: trace.model in EVALUATED, "a model that has been evaluated"),
     "detail": (lambda trace: trace.detail is not None, "full tracing"),
     "encoder": (
         lambda trace: bool(trace.detail and trace.detail.encoder),
@@ -76,8 +78,13 @@ class FigureSpec:
     name: str
     title: str
     explanation: str  # one line, for someone who sees it for the first time
-    function: Callable[[Trace], Image.Image | Figure]
+    function: Callable[..., Image.Image | Figure]
     needs: tuple[str, ...] = ()  # keys of NEEDS
+    of_picture: bool = False  # whether the function can be asked for one `image` of several
+
+    def draw(self, trace: Trace, image: int) -> Image.Image | Figure:
+        """The figure of one of the trace's pictures, or of all where it knows no single one."""
+        return self.function(trace, image=image) if self.of_picture else self.function(trace)
 
     def missing(self, trace: Trace) -> str | None:
         """Why this trace cannot give the figure, as a sentence; None if it can."""
@@ -87,20 +94,23 @@ class FigureSpec:
 
 def _stages(
     draw: Callable[..., Image.Image], looks: Sequence[Fate] = (), **options
-) -> Callable[[Trace], Image.Image]:
-    """A panel of one picture overlay through all stages, with the names of its looks below."""
+) -> Callable[..., Image.Image]:
+    """A panel of one picture overlay through all stages, with the names of its looks below.
 
-    def panel(trace: Trace) -> Image.Image:
-        pictures = through_stages(trace, partial(draw, patch=PATCH, **options))
+    It shows one `image`, or a row for each.
+    """
+
+    def panel(trace: Trace, image: int | None = None) -> Image.Image:
+        pictures = through_stages(trace, partial(draw, patch=PATCH, **options), image)
         return with_legend(pictures, [(sample(fate), LOOKS[fate].name) for fate in looks])
 
     return panel
 
 
-def _labelled_groups(trace: Trace) -> Image.Image:
+def _labelled_groups(trace: Trace, image: int | None = None) -> Image.Image:
     """Group maps of all stages, whose common colours are found once."""
     colours = group_colours(trace)
-    return _stages(group_map, LOST, mode="label", colours=colours, legend=False)(trace)
+    return _stages(group_map, LOST, mode="label", colours=colours, legend=False)(trace, image)
 
 
 FIGURES = {
@@ -112,24 +122,28 @@ FIGURES = {
             "Outlined patches are kept; blue ones were merged into them; grey hatched ones share "
             "the compensation token; dark hatched ones were dropped.",
             _stages(fate_map, tuple(LOOKS), legend=False),
+            of_picture=True,
         ),
         FigureSpec(
             "group_map",
             "Merge groups, in their mean colour",
             "All patches that became one token share its mean colour: what the decoder still sees.",
             _stages(group_map, LOST, mode="mean", legend=False),
+            of_picture=True,
         ),
         FigureSpec(
             "group_map_label",
             "Merge groups, told apart",
             "Same colour = merged. Touching groups differ, and a group keeps its colour.",
             _labelled_groups,
+            of_picture=True,
         ),
         FigureSpec(
             "selected",
             "Selected tokens",
             "The patches whose place in the sequence lives on, at full brightness.",
             _stages(selected),
+            of_picture=True,
         ),
         FigureSpec(
             "selected_through_model",
@@ -143,6 +157,7 @@ FIGURES = {
             "Red patches are kept after each step, hatched ones gone; framed ones collect others.",
             merging_masks,
             ("events",),
+            of_picture=True,
         ),
         FigureSpec(
             "retention",
@@ -157,6 +172,7 @@ FIGURES = {
             "The method's own choice, as many patches in sequence, and evenly spread grids.",
             sampling_panel,
             ("events",),
+            of_picture=True,
         ),
         FigureSpec(
             "attention_through_layers",
@@ -164,6 +180,7 @@ FIGURES = {
             "What the token that produces the first word looks at, on one scale for all layers.",
             attention_through_layers,
             ("attention",),
+            of_picture=True,
         ),
         FigureSpec(
             "attention_per_word",
@@ -171,6 +188,7 @@ FIGURES = {
             "What the model looks at for each word of the answer, at its middle layer.",
             attention_per_word,
             ("attention",),
+            of_picture=True,
         ),
         FigureSpec(
             "attention_heads",
@@ -178,6 +196,7 @@ FIGURES = {
             "The same layer and the same token through the eyes of each attention head.",
             attention_heads,
             ("detail",),
+            of_picture=True,
         ),
         FigureSpec(
             "attention_matrix",
@@ -199,6 +218,7 @@ FIGURES = {
             "How much attention each patch receives before the decoder, from shallow to deep.",
             encoder_attention,
             ("encoder",),
+            of_picture=True,
         ),
         FigureSpec(
             "compensation_lens",
@@ -206,6 +226,7 @@ FIGURES = {
             "Which patches share it, and how much it is attended to later.",
             compensation_lens,
             ("compensation", "attention"),
+            of_picture=True,
         ),
         FigureSpec(
             "token_strip",
@@ -254,6 +275,14 @@ FIGURES = {
             "dashed fence.",
             cls_distribution,
             ("cls_attention",),
+        ),
+        FigureSpec(
+            "accuracy",
+            "Accuracy against FLOPs",
+            "How often this model is right under every method, at two or more ratios, on held-out "
+            "questions; the bars are 95 % intervals.",
+            accuracy,
+            ("evaluation",),
         ),
     )
 }
