@@ -31,13 +31,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import count, median, parsed, parser, report, rounds, setup, spread
+from benchmarks.measure import count, median, parser, report, rounds, setup, spread
 from libra.errors import InputError
 from libra.lvlm import LVLM, load
 from libra.trace import Trace
 
 LEVELS = {"off": False, "summary": True, "full": "full"}
-ON_CPU = {"repeats": 3}
 CHROMIUM = shutil.which("chromium")
 
 
@@ -193,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--words", type=count, default=8, help="words of the answer, at most")
     options.add_argument("--no-page", action="store_true", help="do not load the page")
     try:
-        return _measure_all(parsed(options, arguments, ON_CPU))
+        return _measure_all(options.parse_args(arguments))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
