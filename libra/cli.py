@@ -278,8 +278,7 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", help="cpu, cuda ... (default: a GPU where there is one)")
     command.add_argument(
         "--attention",
-        default="sdpa",
-        help="sdpa, eager or flash_attention_2 (default: sdpa)",
+        help="sdpa, eager or flash_attention_2 (default: flash-attn where it goes, else sdpa)",
     )
 
 
@@ -325,7 +324,7 @@ def _add_figures(command: argparse.ArgumentParser) -> None:
         type=_formats,
         default=("png",),
         metavar="A,B,...",
-        help="of png, svg and pdf (default: png)",
+        help="of png, svg, pdf and csv, the numbers behind a figure (default: png)",
     )
 
 
@@ -349,8 +348,8 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _formats(text: str) -> tuple[str, ...]:
     formats = tuple(part.strip().lower() for part in text.split(","))
-    if not set(formats) <= {"png", "svg", "pdf"}:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list out of png, svg and pdf")
+    if not set(formats) <= {"png", "svg", "pdf", "csv"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list out of png, svg, pdf and csv")
     return tuple(dict.fromkeys(formats))
 
 
@@ -455,10 +454,14 @@ def _save_figures(
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for spec in tqdm(specs, "drawing", unit="figure", leave=False, disable=None):
-        figure = spec.function(trace)
+        figure = None
         for suffix in formats:
             paths.append(folder / f"{spec.name}.{suffix}")
-            viz.save(figure, paths[-1])
+            if suffix == "csv":
+                paths[-1].write_text(as_csv(viz.NUMBERS[spec.name](trace)), "utf-8")
+            else:
+                figure = figure or spec.function(trace)
+                viz.save(figure, paths[-1])
     return paths
 
 

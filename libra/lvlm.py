@@ -229,7 +229,7 @@ def load(
     name_or_path: str = "tiny-llava",
     device: str | None = None,
     dtype: torch.dtype | None = None,
-    attention: str = "sdpa",
+    attention: str | None = None,
 ) -> LVLM:
     """Load a model by name, hub id or folder (`libra.models.open_model`).
 

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from functools import partial
 from threading import Event as Signal
 from threading import Thread
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from conftest import QUESTION, make_image, make_lvlm
 
+import app
 from libra import InputError, models
 from libra.models import room
 from page import ask, compare, controls, engine, examples, plan
@@ -202,6 +204,20 @@ def test_choosing_a_model_loads_it_and_says_so(visit, model, monkeypatch):
     assert model in engine.shelf and shown.model == model
     usual = engine.shape(model).default_layers("libra")
     assert drawn[visit.controls.layers].value == list(usual)
+
+
+def test_a_start_with_a_model_that_cannot_be_had_is_one_line(monkeypatch, capsys):
+    """As with `MODEL=no/such-model make demo` on a machine without a connection."""
+
+    def unreachable(*args, **kwargs):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(models.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(app, "build", partial(app.build, "no/such-model"))
+    assert app.main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("The model hub cannot be reached, and 'no/such-model' is not stored")
+    assert said.count("\n") == 1
 
 
 def test_a_model_that_cannot_be_had_is_one_message_and_the_last_one_stays(visit, monkeypatch):

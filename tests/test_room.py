@@ -92,6 +92,32 @@ def test_loading_for_all_gpus_lets_accelerate_spread_the_layers(monkeypatch, mod
     assert seen["device_map"] == "auto" and family.model.hf_device_map
 
 
+@pytest.mark.parametrize(
+    ("asked", "device", "dtype", "installed", "used"),
+    [
+        (None, "cuda", torch.float16, True, "flash_attention_2"),
+        (None, "auto", torch.bfloat16, True, "flash_attention_2"),
+        (None, "cuda", torch.float16, False, "sdpa"),
+        (None, "cuda", torch.float32, True, "sdpa"),
+        (None, "cpu", torch.bfloat16, True, "sdpa"),
+        ("flash_attention_2", "cuda", torch.float16, True, "flash_attention_2"),
+        ("flash_attention_2", "cuda", torch.float16, False, "sdpa"),
+        ("flash_attention_2", "cpu", torch.float32, True, "sdpa"),
+        ("sdpa", "cuda", torch.float16, True, "sdpa"),
+        ("eager", "cuda", torch.float16, True, "eager"),
+    ],
+)
+def test_flash_attention_where_it_is_installed_and_goes(
+    monkeypatch, model_folder, asked, device, dtype, installed, used
+):
+    seen = []
+    monkeypatch.setattr(models, "_device", lambda name: name)
+    monkeypatch.setattr(models, "is_flash_attn_2_available", lambda: installed)
+    monkeypatch.setattr(models.Llava, "load", lambda *arguments: seen.append(arguments))
+    models.open_model(str(model_folder), device, dtype, asked)
+    assert seen == [(str(model_folder), device, dtype, used)]
+
+
 @pytest.mark.parametrize("elsewhere", ["cpu", "disk"])
 def test_layers_without_room_on_any_gpu_are_a_lack_of_memory(elsewhere):
     model = SimpleNamespace(hf_device_map={"a": 0, "b": elsewhere})

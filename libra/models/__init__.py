@@ -160,7 +160,7 @@ def open_model(
     name_or_path: str,
     device: str | None = None,
     dtype: torch.dtype | None = None,
-    attention: str = "sdpa",
+    attention: str | None = None,
 ) -> Family:
     """Load a model by its name in the catalogue, hub id or local folder.
 
@@ -169,22 +169,22 @@ def open_model(
         device: "cpu", "cuda" ..., or "auto" for all GPUs together (needs accelerate); by default a
             GPU where there is one, or all where the model does not fit one.
         dtype: by default fp32 on the CPU and the type of the stored weights on a GPU.
-        attention: "sdpa", "eager" or "flash_attention_2" (SDPA where that is not installed).
+        attention: "sdpa", "eager" or "flash_attention_2"; by default flash-attn, and SDPA where
+            that is not installed or does not go: on a CPU, or in full precision.
 
     Raises:
         InputError: an unknown model, device or attention, an unsupported family, a model hub out
             of reach, or a model that is damaged or too large.
     """
-    if attention not in ATTENTIONS:
+    if attention not in (None, *ATTENTIONS):
         raise InputError(f"attention must be one of {', '.join(ATTENTIONS)}, not {attention!r}.")
-    if attention == "flash_attention_2" and not is_flash_attn_2_available():
-        attention = "sdpa"
     path, config, family = _find(name_or_path)
     if device is None:
         device = room.best_device(_checked_need(name_or_path, path, config))
     device = _device(device)
     if dtype is None:
         dtype = torch.float32 if device.startswith("cpu") else config.dtype or torch.float16
+    attention = _attention(attention, device, dtype)
     try:
         return family.load(path, device, dtype, attention)
     except InputError:
@@ -200,6 +200,14 @@ def open_model(
             f"{name_or_path} could not be loaded: {reason}. Its folder may be incomplete: download "
             f"it anew."
         ) from error
+
+
+def _attention(asked: str | None, device: str, dtype: torch.dtype) -> str:
+    """The attention that is asked for, or the fastest; SDPA where flash-attn does not go."""
+    if asked not in (None, "flash_attention_2"):
+        return asked
+    goes = not device.startswith("cpu") and dtype.itemsize == 2 and is_flash_attn_2_available()
+    return "flash_attention_2" if goes else "sdpa"
 
 
 def memory_needed(name_or_path: str) -> float | None:
