@@ -1,22 +1,42 @@
 """The endpoint `/ask`: one question in, answer, numbers and trace out."""
 
+from collections.abc import Sequence
+
 import gradio as gr
+from gradio.data_classes import ListFiles
+from pydantic import model_validator
 
 from libra import methods
 from libra.errors import InputError
-from page import engine, views
+from libra.media import load_video
+from libra.video import is_video
+from page import engine, texts, views
 from page.errors import explained
 from page.plan import parse_layers, request
 from page.readouts import numbers
+from page.shown import Added
 
 ALSO = ("encoder_layers", "keep", "drop")  # what every method can be told besides its parameters
+FRAMES = "frames"  # of a video, among the parameters
+
+
+class Files(ListFiles):
+    """Several files, or one alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def listed(cls, value: object) -> object:
+        """One file is a list of one."""
+        return [value] if isinstance(value, dict) else value
 
 
 def build(model: str, **slot) -> None:
     """Register the endpoint; its components only describe its arguments."""
     with gr.Row(visible=False):
+        files = gr.File(label="image", type="filepath", file_count="multiple")
+        files.data_model = Files
         inputs = [
-            gr.File(label="image", type="filepath"),
+            files,
             gr.Textbox(label="question"),
             gr.Textbox("libra", label="method"),
             gr.Number(None, label="ratio"),
@@ -27,23 +47,38 @@ def build(model: str, **slot) -> None:
         call = gr.Button()
 
     def ask(image, question, method="libra", ratio=None, layers="", parameters=None):
-        """Answer a question about an image with compressed visual tokens.
+        """Answer a question about pictures or a video with compressed visual tokens.
 
-        Args: image file; question; method (vanilla, fastv, libra); ratio of the visual tokens
-        that each event removes; layers like "1,3,5" (empty: as in the paper); further parameters
-        of the method as a JSON object. Returns the answer, a dict of readouts beside vanilla, and
-        the trace file.
+        Args: image file, a list of them, or one video file; question; method (vanilla, fastv,
+        libra); ratio of the visual tokens that each event removes; layers like "1,3,5" (empty: as
+        in the paper); further parameters of the method as a JSON object, and "frames" of a video.
+        Returns the answer, a dict of readouts beside vanilla, and the trace file.
         """
         with explained():
             if not isinstance(parameters or {}, dict):
                 raise InputError('Parameters are one JSON object, like {"tau": 0.8}.')
-            own = [p.name for p in methods.parameters(method)]
+            known = (*(p.name for p in methods.parameters(method)), *ALSO, FRAMES)
             for name in parameters or {}:
-                if name not in (*own, *ALSO):
-                    known = ", ".join((*own, *ALSO))
-                    raise InputError(f"{method} has no parameter {name!r}; it has {known}.")
+                if name not in known:
+                    raise InputError(
+                        f"{method} has no parameter {name!r}; it has {', '.join(known)}."
+                    )
             plan = {"ratio": ratio, "layers": parse_layers(layers)} | (parameters or {})
-            *_, last = engine.ask(model, request(image, question or "", method, plan))
+            about = _about(model, image or [], plan.pop(FRAMES, None))
+            first = request(image[0] if image else None, question or "", method, plan)
+            *_, last = engine.ask(model, about.to(first))
             return last.text, numbers(last.trace, last.vanilla), views.save_trace(last.trace)
 
     call.click(ask, inputs, outputs, api_name="ask", **slot)
+
+
+def _about(model: str, files: Sequence[str], frames: int | None) -> Added:
+    """What a question is about besides the first of these files."""
+    if not any(map(is_video, files)):
+        if frames is not None:
+            raise InputError("frames are about a video: leave them out.")
+        return Added(tuple(files[1:]))
+    if len(files) > 1:
+        raise InputError(texts.ONE_VIDEO)
+    usual = engine.shape(model).frames
+    return Added(clip=load_video(files[0], usual if frames is None else frames))

@@ -66,6 +66,7 @@ class Shape:
     first_layer: int  # the first decoder layer after which tokens can be reduced
     n_encoder_layers: int
     last_encoder_layer: int  # the last one that can be compressed
+    frames: int  # of a video, unless told otherwise
     facts: str  # size and device in a few words
 
     @classmethod
@@ -77,6 +78,7 @@ class Shape:
             first_layer=family.first_layer,
             n_encoder_layers=len(family.encoder_layers),
             last_encoder_layer=family.last_encoder_layer,
+            frames=family.frames,
             facts=f"{card['parameters'] / 1e6:,.0f} M parameters · {card['device'].upper()}",
         )
 
@@ -216,7 +218,7 @@ def tracing(model: str) -> bool | str:
 def _encoded(lvlm: libra.LVLM, request: dict, tracing: bool | str) -> dict:
     """Question and media of a request with encoder features, for all methods to share."""
     if "video" in request:
-        media = {"video": load_video(request["video"])}
+        media = {"video": load_video(request["video"], lvlm.family.frames)}
     else:
         media = {"images": load_pictures(request["images"])}
     shared = media | {"question": request["question"], "history": request.get("history", ())}

@@ -14,7 +14,7 @@ from libra.errors import InputError
 from libra.media import Clip, load_image, load_video
 from libra.trace import MAX_PICTURES, Trace
 from libra.video import FRAMES, is_video
-from page import panels, texts, views
+from page import engine, panels, texts, views
 from page.errors import explained
 from page.shown import Added, Shown
 
@@ -45,7 +45,7 @@ class MediaBox:
         added = shown.added
         return {
             self.strip: gr.HTML(strip(shown), visible=bool(added.pictures or added.clip)),
-            self.frames: gr.Radio(value=added.frames, visible=bool(added.video)),
+            self.frames: gr.Radio(value=added.frames or FRAMES, visible=bool(added.video)),
         }
 
     def take(self, files: Sequence[str], shown: Shown) -> dict:
@@ -54,7 +54,7 @@ class MediaBox:
             if any(map(is_video, files)):
                 if len(files) > 1:
                     raise InputError(texts.ONE_VIDEO)
-                film(shown, files[0], shown.added.frames)
+                film(shown, files[0], shown.added.frames or usual_frames(shown.model))
                 return self.draw(shown, texts.FIRST_FRAME)
             there = [] if shown.added.clip else pictures(shown)
             if len(there) + len(files) > MAX_PICTURES:
@@ -132,6 +132,12 @@ def of_trace(trace: Trace) -> Added:
         return Added(tuple(views.save_png(picture, "from-trace") for picture in more))
     clip = Clip([first, *more], trace.times, trace.times[-1], texts.TRACE_VIDEO)
     return Added(clip=clip)
+
+
+def usual_frames(model: str) -> int:
+    """How many of the offered numbers of frames a model is used to; it may be unknown yet."""
+    most = engine.shape(model).frames if model else FRAMES
+    return max(n for n in CHOICES if n <= max(most, CHOICES[0]))
 
 
 def strip(shown: Shown) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from libra.conversation import Memory
 from libra.errors import InputError
 from libra.trace import Trace
-from libra.video import FRAMES, Clip
+from libra.video import Clip
 from page import texts
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Added:
     pictures: Sequence[str] = ()  # files
     clip: Clip | None = None
     video: str = ""  # the file of the clip, if it can be sampled anew
-    frames: int = FRAMES
+    frames: int | None = None  # of the video, once they were chosen; otherwise the model's own
 
     def to(self, request: dict) -> dict:
         """A request about the picture of the control, now about all of the media."""

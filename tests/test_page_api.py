@@ -4,12 +4,14 @@ import json
 
 import httpx
 import pytest
+import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from libra.trace import Trace
 from libra.video import MAX_BYTES
 from page import engine
+from tests import clips
 from tests.conftest import N_LAYERS, N_VISUAL, QUESTION, make_image
 
 
@@ -81,6 +83,47 @@ def test_plain_http_as_with_curl(url, picture):
     assert readouts["tokens"] == [N_VISUAL, N_VISUAL // 2]
 
 
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    path = tmp_path_factory.mktemp("films") / "clip.webm"
+    return clips.write(path, [*map(clips.numbered, range(20))])
+
+
+def test_several_pictures(client, picture, tmp_path, model):
+    make_image(3, 30, 90).save(tmp_path / "tall.png")
+    paths = [picture, tmp_path / "tall.png"]
+    files = [handle_file(str(path)) for path in paths]
+    answer, readouts, trace_file = client.predict(files, QUESTION, "fastv", 0.5, api_name="/ask")
+    expected = engine.load(model).answer(images=paths, question=QUESTION, method="fastv", ratio=0.5)
+    assert answer == expected.text and readouts["tokens"] == [2 * N_VISUAL, N_VISUAL]
+    assert len(Trace.load(trace_file).images) == 2
+
+
+@pytest.mark.parametrize(("settings", "n"), [({}, 8), ({"frames": 3}, 3)])
+def test_a_video(client, film, settings, n):
+    _, readouts, trace_file = ask(client, film, method="fastv", parameters=settings)
+    trace = Trace.load(trace_file)
+    assert len(trace.images) == len(trace.times) == n
+    assert trace.times[0] == 0 and trace.times[-1] == pytest.approx(1.9)
+    assert readouts["tokens"][0] == n * N_VISUAL
+
+
+def test_media_that_do_not_go_together(client, picture, film):
+    both = [handle_file(str(path)) for path in (picture, film)]
+    with pytest.raises(AppError, match="about pictures or about one video"):
+        client.predict(both, QUESTION, api_name="/ask")
+    with pytest.raises(AppError, match="frames are about a video"):
+        ask(client, picture, parameters={"frames": 3})
+    with pytest.raises(AppError, match=r"whole number in 1\.\.64, not 0"):
+        ask(client, film, parameters={"frames": 0})
+    with pytest.raises(AppError, match="use at most 13 frames"):
+        ask(client, film, parameters={"frames": 20})
+    with pytest.raises(AppError, match="These are 65 pictures; at most 64 are possible"):
+        client.predict([handle_file(str(picture))] * 65, QUESTION, api_name="/ask")
+    with pytest.raises(AppError, match="There is no picture"):
+        client.predict([], QUESTION, api_name="/ask")
+
+
 def test_a_picture_of_one_pixel_is_answered(client, tmp_path):
     make_image(width=1, height=1).save(tmp_path / "pixel.png")
     _, readouts, _ = ask(client, tmp_path / "pixel.png")
@@ -145,6 +188,20 @@ def test_bad_pictures_get_one_clear_message(client, picture, tmp_path, case):
     path.write_bytes(spoil(picture.read_bytes()))
     with pytest.raises(AppError, match=message):
         ask(client, path)
+
+
+def test_memory_that_runs_out_is_a_message_and_the_next_question_is_answered(
+    client, picture, model, monkeypatch
+):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    layer = engine.load(model).family.decoder_layers[2]
+    with monkeypatch.context() as patch:
+        patch.setattr(layer, "forward", full)
+        with pytest.raises(AppError, match=r"run out of memory on cpu\. This needs less: .*ratio"):
+            ask(client, picture)
+    assert ask(client, picture)[1]["tokens"][0] == N_VISUAL
 
 
 def test_files_beyond_the_limit_are_refused_on_upload(url):

@@ -1,6 +1,7 @@
 """Several pictures and videos on the page: taking them in, asking about them, looking at each."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,6 +121,17 @@ def test_a_video_stands_in_the_place_of_pictures(visit, model, box, files, film)
     assert request["video"] is shown.added.clip and "images" not in request
 
 
+@pytest.mark.parametrize(("used_to", "taken"), [(16, 16), (8, 8), (6, 4), (1, 4)])
+def test_at_first_a_video_has_as_many_frames_as_the_model_is_used_to(
+    box, model, film, monkeypatch, used_to, taken
+):
+    shape = replace(engine.shape(model), frames=used_to)
+    monkeypatch.setattr(engine, "shape", lambda name: shape)
+    shown = Shown(model=model)
+    assert box.take([film], shown)[box.frames].value == taken
+    assert len(shown.added.clip.frames) == taken
+
+
 def test_other_numbers_of_frames(box, film):
     shown = Shown()
     box.take([film], shown)
@@ -228,7 +240,7 @@ def test_too_many_frames_for_the_model_are_a_message(visit, model, film):
     shown = Shown()
     visit.controls.media.take([film], shown)
     visit.controls.media.sample(shown, 16)
-    with pytest.raises(gr.Error, match="use fewer pictures or frames"):
+    with pytest.raises(gr.Error, match=r"The video and .* use at most 13 frames\."):
         answered(visit, model, shown)
     visit.controls.media.sample(shown, 4)
     answered(visit, model, shown)  # it goes on
