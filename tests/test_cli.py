@@ -93,6 +93,18 @@ def test_figures_of_a_stored_trace(run, tmp_path, lvlm):
     assert "<svg" in (tmp_path / "out" / "staircase.svg").read_text()
 
 
+def test_the_numbers_behind_figures_are_saved_as_csv(run, tmp_path, lvlm):
+    trace = lvlm.answer(images=[make_image()], question=QUESTION, max_new_tokens=2).trace
+    trace.save(tmp_path / "t.zip")
+    code, out, _ = run(
+        *("figures", "--trace", str(tmp_path / "t.zip"), "--out", str(tmp_path / "out")),
+        *("--only", "staircase", "--format", "csv"),
+    )
+    assert (code, out.split()) == (0, [str(tmp_path / "out" / "staircase.csv")])
+    rows = csv.DictReader((tmp_path / "out" / "staircase.csv").open())
+    assert [int(row["visual tokens"]) for row in rows] == trace.counts
+
+
 @pytest.mark.parametrize(("tracing", "rows", "detail"), [("off", 0, False), ("full", 8, True)])
 def test_answer_traces_as_much_as_is_asked_for(run, tmp_path, tracing, rows, detail):
     code, _, _ = run("answer", "--tracing", tracing, "--trace", str(tmp_path / "t.zip"))
