@@ -61,7 +61,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         shown = gr.State(first)
         top = gr.HTML(header(model), js_on_load=theme.SWITCH, elem_id="top")
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Ask", id="ask"), gr.Row(elem_id="ask-row"):
+            with gr.Tab("Ask", id="ask") as ask_tab, gr.Row(elem_id="ask-row"):
                 with gr.Column(elem_id="left-column"):
                     c = controls.build(model, prepared)
                 with gr.Column(elem_id="middle-column"):
@@ -147,8 +147,17 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             several.outputs,
             **QUICK,
         )
+        ask_tab.select(visit.come_back, shown, a.outputs, **QUICK)
         inspect_tab.select(inspected.draw, shown, inspected.outputs, **QUICK)
+        inspected.view.select(inspected.follow, shown, None, **QUICK)
         figures_tab.select(gallery.draw, shown, gallery.outputs, **DRAWN)
+        gallery.frames.input(
+            gallery.pick,
+            [shown, gallery.frames],
+            gallery.outputs,
+            trigger_mode="multiple",  # the last choice ends the drawing of those before
+            **DRAWN,
+        )
         costed = [shown, *charts.where]
         efficiency_tab.select(charts.draw, costed, charts.outputs, **DRAWN)
         gr.on(

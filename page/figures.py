@@ -8,9 +8,13 @@ import gradio as gr
 import viz
 from libra.report import as_csv
 from libra.trace import Trace
-from page import files, panels, texts, views
+from page import files, panels, scrubber, texts, views
 from page.errors import explained
 from page.shown import Shown
+
+FRAMES = "figures-frames"  # the scrubber's id
+
+KINDS = (*viz.FORMATS, "csv")  # that a figure is saved in
 
 # A click on a format becomes the component's select event.
 JS = """element.addEventListener("click", ({target: {dataset}}) => {
@@ -32,30 +36,43 @@ class FiguresTab:
     """Components of the tab: a card per figure, by its name."""
 
     status: gr.HTML
+    frames: gr.HTML
     cards: dict[str, Card]
 
     @property
     def outputs(self) -> list[gr.components.Component]:
         """What `draw` fills."""
         cards = [c for card in self.cards.values() for c in (card.note, card.picture, card.saves)]
-        return [self.status, *cards]
+        return [self.status, self.frames, *cards]
 
     def draw(self, shown: Shown) -> Iterator[dict]:
-        """The figures of the current answer, one after the other.
+        """The figures of the current answer, of the chosen one of its pictures, one by one.
 
         What its trace cannot give says why; nothing is drawn twice.
         """
-        trace, specs = shown.trace, list(viz.FIGURES.values())
-        if trace is None or shown.drawn is trace:
-            return
+        trace = shown.trace
+        if trace is not None:
+            yield {self.frames: scrubber.update(FRAMES, trace, shown.image)}
+            yield from self._draw(shown, trace, shown.image)
+
+    def pick(self, shown: Shown, image: int) -> Iterator[dict]:
+        """Another picture or frame was chosen: draw what shows one of them."""
+        shown.look_at(image)
+        yield from self._draw(shown, shown.trace, shown.image)
+
+    def _draw(self, shown: Shown, trace: Trace, image: int) -> Iterator[dict]:
+        """What is not drawn yet."""
+        drawn, of = shown.drawn or (None, 0)
+        others = drawn is not trace
+        specs = [s for s in viz.FIGURES.values() if others or (s.of_picture and of != image)]
         for i, spec in enumerate(specs, 1):
             status = panels.note(texts.DRAWING.format(i, len(specs)) if i < len(specs) else "")
-            yield self._fill(spec, trace) | {self.status: status}
-            if shown.trace is not trace:
-                return  # another answer has come up meanwhile
-        shown.drawn = trace
+            yield self._fill(spec, trace, image) | {self.status: status}
+            if shown.trace is not trace or shown.image != image:
+                return  # another answer or picture has come up meanwhile
+        shown.drawn = trace, image
 
-    def _fill(self, spec: viz.FigureSpec, trace: Trace) -> dict:
+    def _fill(self, spec: viz.FigureSpec, trace: Trace, image: int) -> dict:
         """One card."""
         card, missing = self.cards[spec.name], spec.missing(trace)
         if missing:
@@ -64,7 +81,7 @@ class FiguresTab:
                 card.picture: gr.Image(visible=False),
                 card.saves: gr.HTML(visible=False),
             }
-        path = views.save_figure(spec.function(trace), views.file_name(trace, spec.name))
+        path = views.save_figure(spec.draw(trace, image), views.file_name(trace, spec.name))
         return {
             card.note: gr.HTML(visible=False),
             card.picture: gr.Image(path, visible=True),
@@ -76,29 +93,25 @@ def save(shown: Shown, event: gr.EventData) -> str:
     """One figure of the current answer as a file to print, or the numbers behind it."""
     with explained():
         spec, trace = viz.FIGURES[event.figure], shown.trace
-        path = files.new(f"{trace.method}-{spec.name}", event.kind, kinds(spec.name))
+        path = files.new(f"{trace.method}-{spec.name}", event.kind, KINDS)
         if event.kind == "csv":
             path.write_text(as_csv(viz.NUMBERS[spec.name](trace)), "utf-8")
         else:
-            viz.save(spec.function(trace), path)
+            viz.save(spec.draw(trace, shown.image), path)
         return str(path)
-
-
-def kinds(figure: str) -> tuple[str, ...]:
-    """The formats that a figure is saved in."""
-    return (*viz.FORMATS, *(("csv",) if figure in viz.NUMBERS else ()))
 
 
 def build() -> FiguresTab:
     """Place one card per figure."""
     gr.HTML(f'<p class="lead">{texts.FIGURES}</p>')
     status = gr.HTML(panels.note(""), elem_id="figures-status")
+    frames = scrubber.build(FRAMES)
     with gr.Row(elem_id="gallery"):
         cards = {
-            spec.name: card(spec.name, spec.title, spec.explanation, kinds(spec.name))
+            spec.name: card(spec.name, spec.title, spec.explanation, KINDS)
             for spec in viz.FIGURES.values()
         }
-    return FiguresTab(status, cards)
+    return FiguresTab(status, frames, cards)
 
 
 def card(name: str, title: str, explanation: str, kinds: Sequence[str]) -> Card:

@@ -38,11 +38,23 @@ class InspectTab:
         return [self.again, self.stop, self.back, self.view]
 
     def draw(self, shown: Shown) -> dict:
-        """The answers that are compared, the current one first; nothing where they are shown."""
+        """The answers that are compared, the current one first; nothing where they are shown.
+
+        Where another picture or frame was chosen meanwhile, it comes up.
+        """
         traces = named(shown)
-        if not traces or [*map(id, traces.values())] == [*map(id, shown.inspected.values())]:
+        if not traces or [*map(id, traces.values())] != [*map(id, shown.inspected.values())]:
+            return self.show(shown) if traces else gr.skip()
+        if shown.followed == shown.image:
             return gr.skip()
-        return self.show(shown)
+        shown.followed = shown.image
+        return {self.view: {"image": shown.image}}
+
+    def follow(self, shown: Shown, event: gr.EventData) -> None:
+        """One of several pictures was chosen here: the other tabs will show it."""
+        if event.image >= 0 and shown.trace is not None:
+            shown.look_at(event.image)
+            shown.followed = shown.image
 
     def lead(self, shown: Shown) -> dict:
         """The answers that are compared, with the guided tour of the current one."""
@@ -52,7 +64,9 @@ class InspectTab:
         """The answers that are compared."""
         shown.inspected = named(shown) or shown.inspected  # a comparison may have just begun
         ask = next(iter(shown.inspected.values())).model in self.models
-        view = inspector.view(shown.inspected, ask=ask, tour=tour)
+        shown.followed = shown.image
+        alone = shown.image or -1  # all pictures, until one of them is chosen
+        view = inspector.view(shown.inspected, ask=ask, tour=tour, image=alone)
         return self.settle(shown) | {self.view: view}
 
     def ask_again(self, shown: Shown, event: gr.EventData) -> Iterator[dict]:
@@ -102,7 +116,7 @@ class InspectTab:
             if event.format == "html":
                 path.write_text(inspector.document({event.trace: trace} | shown.inspected), "utf-8")
             else:
-                inspector.save_animation(trace, path)
+                inspector.save_animation(trace, path, max(0, event.image))
             return str(path)
 
     def _inspected(self, shown: Shown, name: str) -> Trace:

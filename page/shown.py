@@ -70,7 +70,8 @@ class Shown:
     asked: dict[str, dict] = field(default_factory=dict)  # by method, what was asked of the model
     before: tuple[dict, dict] = ({}, {})  # both of these before a running comparison
     inspected: dict[str, Trace] = field(default_factory=dict)  # by name, what the Inspect tab shows
-    drawn: Trace | None = None  # whose figures the Figures tab shows
+    followed: int = 0  # the picture that the Inspect tab was last told of
+    drawn: tuple[Trace, int] | None = None  # of which of its pictures the Figures tab shows figures
     model: str = ""  # the last one that could be loaded
     about: tuple[str | None, Added] | None = None  # the media of the trace
     follow: bool = False  # whether the next question goes behind the answer of the trace
@@ -111,6 +112,10 @@ class Shown:
         self.image = min(self.image, len(trace.images) - 1)
         self.overlay = self.overlay if self.overlay in overlays(trace) else "fate"
         self.measure(vanilla)
+
+    def look_at(self, image: int) -> None:
+        """Choose one of the pictures: every tab shows it."""
+        self.image = min(max(0, int(image)), len(self.trace.images) - 1)
 
     def measure(self, vanilla: Trace | None) -> None:
         """Take in vanilla's trace of the same inputs, and compare the two."""

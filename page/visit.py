@@ -116,8 +116,14 @@ class Visit:
 
     def pick_image(self, shown: Shown, image: int) -> dict:
         """Another picture or frame was chosen."""
-        shown.image = min(max(0, int(image)), len(shown.trace.images) - 1)
+        shown.look_at(image)
         return self.tab.draw_picture(shown)
+
+    def come_back(self, shown: Shown) -> dict:
+        """The Ask tab is opened: another picture may have been chosen elsewhere."""
+        if shown.trace is None or len(shown.trace.images) == 1:
+            return gr.skip()
+        return self.tab.draw_picture(shown) | {self.tab.frames: gr.HTML(value=shown.image)}
 
     def pick_compared(self, shown: Shown, image: int, overlay: str, position: int) -> dict:
         """Another picture or frame was chosen on the Compare tab."""

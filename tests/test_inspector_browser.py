@@ -668,17 +668,71 @@ def test_colours_follow_the_scheme_and_a_class(open_file, libra):
     assert light.evaluate(background) == "rgb(27, 27, 26)"
 
 
-def test_hovering_is_fast_with_three_thousand_tokens(open_file):
+@pytest.fixture(scope="module")
+def film():
+    """Twenty frames of 144 patches each."""
     pictures = [photo(112, 112 + i) for i in range(20)]
-    page = open_file(make_trace("libra", grid=(12, 12), pictures=pictures))
+    trace = make_trace("libra", grid=(GRID, GRID), pictures=pictures)
+    return replace(trace, times=[i / 4 for i in range(20)])
+
+
+def test_one_of_several_pictures_can_be_shown_alone(open_file, film):
+    page = open_file(film)
+    choice = page.locator(".i-pictures label")
+    expect(choice).to_have_count(21)
+    expect(choice.nth(6)).to_have_text("1.2 s")
+    small = run(page, "return [...I.current().trace.image.keys()].filter(p => I.picture.shows(p))")
+    assert len(small) == 20 * N
+    choice.nth(6).click()
+    shown = run(page, "return [...I.current().trace.image.keys()].filter(p => I.picture.shows(p))")
+    assert shown == list(range(5 * N, 6 * N))
+    box = picture(page).bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    row, column = divmod(run(page, "return I.state.hover") - 5 * N, GRID)
+    assert abs(row - GRID / 2) <= 1 and abs(column - GRID / 2) <= 1
+    picture(page).focus()
+    page.mouse.move(1, 1)
+    page.keyboard.press("ArrowRight")
+    assert run(page, "return I.state.hover") == 5 * N  # the first patch of this frame
+    page.keyboard.press("ArrowUp")
+    assert run(page, "return I.state.hover") == 5 * N  # and none of another above it
+
+
+def test_a_patch_of_another_frame_brings_its_frame_up(open_file, film):
+    page = open_file(film)
+    page.locator(".i-pictures label").nth(1).click()
+    strip = page.locator("canvas.i-strip")
+    width = strip.bounding_box()["width"] - 26
+    strip.click(position={"x": (7 * N + 40.5) * width / (20 * N), "y": 10})
+    lock = run(page, "return I.state.lock")
+    assert 7 * N <= lock < 8 * N
+    assert run(page, "return I.state.image") == 7
+    expect(page.locator(".i-pictures input").nth(8)).to_be_checked()
+    page.locator(".i-pictures label").first.click()
+    assert run(page, "return [I.state.image, I.state.lock]") == [-1, -1]
+
+
+@pytest.mark.parametrize("alone", [-1, 3])
+def test_a_hover_takes_less_than_a_frame_with_three_thousand_tokens(open_file, film, alone):
+    """The handler with all that it draws; the best tenth counts, for the machine may be busy."""
+    page = open_file(film)
     times = run(
         page,
-        "const times = []; const {n} = I.current().trace;"
-        " for (let i = 0; i < 120; i++) { I.state.hover = (i * 53) % n;"
-        " const begin = performance.now(); I.render(); times.push(performance.now() - begin); }"
+        "I.update({image: argument}); I.render();"
+        " const canvas = document.querySelector('canvas.i-picture'), times = [];"
+        " const {left, top, width, height} = canvas.getBoundingClientRect();"
+        " const context = canvas.getContext('2d');"
+        " for (let i = 0; i < 120; i++) {"
+        "  const clientX = left + (((i * 53) % 97) / 97) * width;"
+        "  const clientY = top + (((i * 31) % 89) / 89) * height;"
+        "  const pointerType = 'mouse', begin = performance.now();"
+        "  canvas.dispatchEvent(new PointerEvent('pointermove', {clientX, clientY, pointerType}));"
+        "  I.render(); context.getImageData(0, 0, 1, 1);"
+        "  times.push(performance.now() - begin); }"
         " return times.sort((a, b) => a - b)",
+        alone,
     )
-    assert times[12] < 16, f"{times[12]} ms per frame"  # the machine may be busy with other work
+    assert times[12] < 16, f"{times[12]} ms per frame"
 
 
 @pytest.mark.parametrize(
@@ -723,7 +777,8 @@ def test_gradio_shows_it_and_hears_it(chromium, libra, fastv):
         view.save(write, None, heard)
 
         def see(event: gr.EventData):
-            return json.dumps([event.trace, event.stage, event.overlay, event.word, event.patch])
+            told = (event.trace, event.stage, event.overlay, event.word, event.image, event.patch)
+            return json.dumps(told)
 
         view.select(see, None, heard)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True)
@@ -743,7 +798,7 @@ def test_gradio_shows_it_and_hears_it(chromium, libra, fastv):
         page.get_by_role("button", name="GIF").click()
         expect(heard).to_have_value(json.dumps(["Libra-Merging", "gif"]))
         page.locator(".i-words button").nth(1).click()
-        expect(heard).to_have_value(json.dumps(["Libra-Merging", 3, "attention", 1, -1]))
+        expect(heard).to_have_value(json.dumps(["Libra-Merging", 3, "attention", 1, -1, -1]))
         page.get_by_role("button", name="Other").click()
         expect(page.locator(".i-stages label")).to_have_count(2)
         assert run(page, "return I.current().trace.name") == "FastV"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from threading import Event
 
 import gradio as gr
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,7 +13,7 @@ import viz
 from libra.errors import InputError
 from libra.reduction import Fate
 from libra.trace import Trace
-from page import again, engine, examples, inspect, learn, plan, texts
+from page import again, engine, examples, figures, inspect, learn, plan, texts
 from page.again import Again
 from page.shown import Shown
 from tests.conftest import N_VISUAL, QUESTION, expect, make_image
@@ -159,6 +160,53 @@ def test_nobody_gets_a_file_of_a_kind_that_there_is_not(tab, libra):
     for event in ({"trace": "Libra-Merging", "format": "../x"}, {"trace": "?", "format": "html"}):
         with pytest.raises(gr.Error):
             tab.save(shown, gr.EventData(None, event))
+
+
+# ----- one of several pictures -----
+
+
+@pytest.fixture(scope="module")
+def film():
+    pictures = [np.asarray(make_image(seed, 60, 60)) for seed in range(3)]
+    return replace(make_trace("libra", pictures=pictures, grid=(4, 4)), times=[0.0, 0.5, 1.0])
+
+
+def test_the_inspector_follows_the_picture_that_was_chosen_elsewhere_and_tells_its_own(tab, film):
+    shown = Shown()
+    shown.show(film)
+    assert tab.draw(shown)[tab.view]["image"] == -1  # all of them
+    shown.look_at(2)
+    assert tab.draw(shown) == {tab.view: {"image": 2}}
+    assert tab.draw(shown) == gr.skip()
+    for image, then in ((1, 1), (-1, 1), (99, 2)):
+        tab.follow(shown, gr.EventData(None, {"image": image}))
+        assert shown.image == then
+        assert tab.draw(shown) == gr.skip()
+
+
+def test_figures_of_one_picture_are_drawn_anew_with_the_picture(monkeypatch, film):
+    drawn = []
+    monkeypatch.setattr(viz.FigureSpec, "draw", lambda spec, _, image: drawn.append(spec) or image)
+    monkeypatch.setattr(figures.views, "save_figure", lambda image, name: str(image))
+    with gr.Blocks():
+        tab = figures.build()
+    shown = Shown()
+    assert list(tab.draw(shown)) == []
+    shown.show(film)
+    first = list(tab.draw(shown))
+    assert first[0][tab.frames].visible and len(first) == len(viz.FIGURES) + 1
+    everything = {spec.name for spec in drawn}
+    assert everything == {n for n, spec in viz.FIGURES.items() if not spec.missing(film)}
+    assert len(list(tab.draw(shown))) == 1  # nothing but the scrubber
+    drawn.clear()
+    list(tab.pick(shown, 2))
+    own = {spec.name for spec in drawn}
+    assert own == {name for name in everything if viz.FIGURES[name].of_picture} and shown.image == 2
+    steps = tab.pick(shown, 0)
+    next(steps)
+    later = list(tab.pick(shown, 1))
+    assert len(list(steps)) == 0 and len(later) > 3  # the earlier one ended there
+    assert later[-1][tab.status] == figures.panels.note("")
 
 
 # ----- lessons -----

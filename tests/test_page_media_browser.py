@@ -2,10 +2,12 @@
 
 import pytest
 
+import viz
 from tests import clips
 from tests.conftest import N_VISUAL, expect, make_image
 
 pytestmark = pytest.mark.browser
+TIMES = ["0.0 s", "0.4 s", "0.7 s", "1.1 s"]  # of the sampled frames
 FILES = "#left-column input[type=file][multiple]"
 
 
@@ -57,3 +59,33 @@ def test_pictures_and_a_video_are_added_asked_about_and_scrubbed_through(open_pa
     before = slide.get_attribute("src")
     page.locator("#compare-frames label").first.click()
     expect(slide).not_to_have_attribute("src", before)
+
+    # One scrubber in every tab, and every tab shows what was chosen in another.
+    page.get_by_role("tab", name="Figures").click()
+    frames = page.locator("#figures-frames input")
+    expect(frames).to_have_count(4)
+    expect(frames.first).to_be_checked()
+    ready = page.locator("#figures-status .note, #figures-status p").first
+    expect(ready).to_have_text("")
+    fates, steps = (figure(page, name) for name in ("fate_map", "staircase"))
+    before = fates.get_attribute("src"), steps.get_attribute("src")
+    page.locator("#figures-frames label").nth(2).click()
+    expect(fates).not_to_have_attribute("src", before[0])
+    assert steps.get_attribute("src") == before[1]
+
+    page.get_by_role("tab", name="Inspect").click()
+    expect(page.locator("#inspector .i-pictures input:checked + span")).to_have_text(TIMES[2])
+    page.locator("#inspector .i-pictures label").nth(2).click()
+    page.get_by_role("tab", name="Ask").click()
+    expect(page.locator("#caption")).to_contain_text("Frame 2 of 4")
+    expect(page.locator("#frames input").nth(1)).to_be_checked()
+    page.locator("#frames label").nth(3).click()
+    expect(page.locator("#caption")).to_contain_text("Frame 4 of 4")
+    page.get_by_role("tab", name="Inspect").click()
+    expect(page.locator("#inspector .i-pictures input:checked + span")).to_have_text(TIMES[3])
+
+
+def figure(page, name):
+    """The picture of one figure of the gallery."""
+    heading = page.get_by_role("heading", name=viz.FIGURES[name].title)
+    return page.locator("#gallery .figure").filter(has=heading).locator("img")

@@ -25,6 +25,7 @@ from viz.groups import group_colours
 from viz.heat import heat_colours, stage_at
 from viz.inspector.decisions import measure, rule, what_if
 from viz.inspector.tours import tour
+from viz.retention import picture_names
 from viz.strip import patch_colours
 
 MAX_PAIRS = 700_000  # stored similarities of all traces together: a third of it
@@ -33,13 +34,16 @@ ATTENTION_SCALE = 2.0**14  # half precision then holds rows of 1e-8
 QUALITY = 88  # of the pictures' JPEG
 
 
-def view(traces: Mapping[str, Trace], *, ask: bool = False, tour: bool = False) -> dict:
+def view(
+    traces: Mapping[str, Trace], *, ask: bool = False, tour: bool = False, image: int = -1
+) -> dict:
     """The inspector's data for one or several answers, ready for JSON.
 
     Args:
         traces: answers under the names that the view shows; the first is shown first.
         ask: whether somebody listens to the event `again` and can answer.
         tour: whether to begin with the guided tour of the first answer.
+        image: which of several pictures to show alone at first; -1 for all.
 
     Raises:
         InputError: no trace at all.
@@ -55,6 +59,7 @@ def view(traces: Mapping[str, Trace], *, ask: bool = False, tour: bool = False) 
         "traces": shown,
         "ask": ask,
         "tour": tour,
+        "image": image,
     }
 
 
@@ -124,6 +129,8 @@ def _trace(name: str, trace: Trace, pictures: dict[tuple, int], n_traces: int) -
         "words": [
             {"text": w.text, "probability": w.probability, "top": w.top} for w in trace.words
         ],
+        "pictureNames": _picture_names(trace),
+        "video": trace.times is not None,
         "pictures": [pictures.setdefault(key, len(pictures)) for key, _ in _keyed(trace)],
         "n": len(layout),
         "image": packed(layout.image),
@@ -225,6 +232,12 @@ def _attention(trace: Trace, budget: int) -> dict:
             for word in rows
         ],
     }
+
+
+def _picture_names(trace: Trace) -> list[str]:
+    """What the choice of a picture says: numbers, or seconds of a video."""
+    names = picture_names(trace)
+    return [f"{name} s" for name in names] if trace.times else names
 
 
 def _keyed(trace: Trace) -> list[tuple[tuple, np.ndarray]]:

@@ -42,11 +42,16 @@ def component() -> dict[str, object]:
     All events carry `trace`, the name of the answer that is shown. `again` asks for another answer
     with the selected `patches` forced: `how` is "keep", "drop" or "only", which drops all others.
     `save` asks for a file in a `format`, "html", "gif" or "webp". `select` tells `stage`,
-    `overlay`, `word` and `patch` after each change of them.
+    `overlay`, `word`, `image` and `patch` after each change of them. A value that holds an `image`
+    alone changes which picture is shown, and nothing else.
     """
     page = """
 const inspector = createInspector(element.querySelector(".inspector"), trigger);
-const receive = () => props.value && inspector.show(props.value);
+const receive = () => {
+  const { value } = props;
+  if (value?.traces) inspector.show(value);
+  else if (value) inspector.update({ image: value.image, hover: -1, lock: -1 });
+};
 watch("value", receive);
 receive();
 """

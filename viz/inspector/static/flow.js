@@ -58,12 +58,14 @@ class Flow {
     ctx.drawImage(base, 0, 0, picture.width, picture.height);
     const at = (root) => (root === COMPENSATION ? corner : picture.centre(root));
     for (const root of from.rootOf) {
-      const next = root === COMPENSATION ? to.root[from.members(root).patches[0]] : to.root[root];
+      if (root === COMPENSATION || !picture.shows(root)) continue;
+      const next = to.root[root];
+      const away = next === GONE || (next >= 0 && !picture.shows(next)); // into another picture
       const [x0, y0] = at(root);
-      const [x1, y1] = next === GONE ? [x0, y0] : at(next);
+      const [x1, y1] = away ? [x0, y0] : at(next);
       const stays = next === root;
       const shrink = stays ? 1 : 1 - 0.55 * time;
-      ctx.globalAlpha = stays ? 1 : next === GONE ? 1 - time : 1 - 0.75 * time * time;
+      ctx.globalAlpha = stays ? 1 : away ? 1 - time : 1 - 0.75 * time * time;
       this.tile(ctx, root, x0 + time * (x1 - x0), y0 + time * (y1 - y0), shrink);
     }
     ctx.globalAlpha = 1;
@@ -77,9 +79,7 @@ class Flow {
 
   tile(ctx, root, x, y, size) {
     const { base, scale } = this.picture;
-    if (root === COMPENSATION) return;
     const [left, top, w, h] = this.picture.box(root);
-    if (!w) return;
     ctx.drawImage(
       base,
       left * scale,

@@ -37,6 +37,7 @@ function createInspector(root, emit = null) {
     stage: Infinity, // the last
     word: 0,
     layer: Infinity,
+    image: -1, // which of the pictures is shown alone; -1: all
     beside: 0, // which of the other answers stands beside
     hover: -1,
     bar: null, // the patches of the histogram's bar that is pointed at
@@ -64,7 +65,7 @@ function createInspector(root, emit = null) {
       ask: raw.ask && emit !== null,
     });
     const look = { overlay: "fate", mode: "mean", tool: "point", ...state, selected };
-    update({ ...look, ...fresh(0) });
+    update({ ...look, ...fresh(0), image: raw.image });
     if (raw.tour) visit(0);
     render();
   }
@@ -73,8 +74,10 @@ function createInspector(root, emit = null) {
   function update(change) {
     Object.assign(state, change);
     state.stage = Math.min(trace().last, Math.max(0, state.stage));
+    state.image = Math.min(trace().pictures.length - 1, state.image);
+    if (change.lock >= 0 && state.image >= 0) state.image = trace().image[change.lock];
     if ("stage" in change || "trace" in change) state.whatIf = {};
-    anew ||= "trace" in change;
+    anew ||= "trace" in change || state.image !== views.alone;
     if (Object.keys(change).some((key) => key !== "hover" && key !== "bar")) now = null;
     pending ||= requestAnimationFrame(render);
   }
@@ -83,8 +86,8 @@ function createInspector(root, emit = null) {
   function pick(change) {
     flow.stop();
     update({ playing: false, ...change });
-    const { stage, overlay, word, lock } = state;
-    emit?.("select", { trace: trace().name, stage, overlay, word, patch: lock });
+    const { stage, overlay, word, image, lock } = state;
+    emit?.("select", { trace: trace().name, stage, overlay, word, image, patch: lock });
   }
 
   // ----- drawing -----
@@ -135,7 +138,7 @@ function createInspector(root, emit = null) {
   // ----- what visitors do -----
 
   function switchTo(index) {
-    pick({ ...fresh(index), lock: state.lock });
+    pick({ ...fresh(index), image: state.image, lock: state.lock });
   }
 
   // Ask the page for another answer, with the selected patches forced, or for a file.
@@ -145,7 +148,7 @@ function createInspector(root, emit = null) {
   }
 
   function save(format) {
-    emit("save", { format, trace: trace().name });
+    emit("save", { format, trace: trace().name, image: state.image });
   }
 
   function startQuiz() {
@@ -197,7 +200,7 @@ function createInspector(root, emit = null) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   new MutationObserver(repaint).observe(document.body, { attributeFilter: ["class"] });
 
-  return (root.inspector = { show, update, current, render, state });
+  return (root.inspector = { show, update, current, render, state, picture: views.picture });
 }
 
 // Whether two answers are about the same patches of the same pictures.

@@ -1,14 +1,21 @@
 // Where the patches are on the canvas: their rectangles, and the patch behind each pixel.
-// Several pictures stand side by side.
+// Several pictures stand side by side, or one of them alone.
 
 const GAP = 10; // between pictures
 
 class PatchMap {
-  // Place the pictures of a trace in a box `width` wide and at most `maxHeight` high (CSS pixels).
-  place(trace, images, width, maxHeight) {
+  // Place the pictures of a trace in a box `width` wide and at most `maxHeight` high (CSS pixels):
+  // all of them, or the one of that index.
+  place(trace, images, alone, width, maxHeight) {
     this.trace = trace;
     this.scale = window.devicePixelRatio || 1;
-    this.frames = mosaic(images, width, maxHeight);
+    const shown = [...images.keys()].filter((i) => alone < 0 || i === alone);
+    const places = mosaic(
+      shown.map((i) => images[i]),
+      width,
+      maxHeight,
+    );
+    this.frames = places.map((frame, k) => ({ ...frame, image: shown[k] }));
     this.width = width;
     this.height = Math.max(1, Math.ceil(Math.max(...this.frames.map((f) => f.y + f.height))));
     this.measure();
@@ -16,14 +23,15 @@ class PatchMap {
 
   // Rectangles of all patches, on whole device pixels, and the patch behind each CSS pixel.
   measure() {
-    const { trace, frames, scale, width } = this;
+    const { trace, scale, width } = this;
     const { n } = trace;
+    const frames = new Map(this.frames.map((frame) => [frame.image, frame]));
     this.rect = new Float32Array(4 * n);
     this.patchAtPixel = new Int32Array(width * this.height).fill(-1);
     const snap = (v) => Math.round(v * scale + 1e-3) / scale;
     for (let p = 0; p < n; p++) {
-      if (trace.row[p] < 0) continue;
-      const frame = frames[trace.image[p]];
+      const frame = frames.get(trace.image[p]);
+      if (trace.row[p] < 0 || !frame) continue;
       const box = trace.box.subarray(4 * p, 4 * p + 4);
       const x0 = snap(frame.x + Math.max(0, box[0]) * frame.width);
       const y0 = snap(frame.y + Math.max(0, box[1]) * frame.height);
@@ -55,6 +63,16 @@ class PatchMap {
 
   box(p) {
     return this.rect.subarray(4 * p, 4 * p + 4);
+  }
+
+  // Whether a patch is in a picture that is shown.
+  shows(p) {
+    return this.rect[4 * p + 2] > 0;
+  }
+
+  // The first patch that is.
+  first() {
+    return this.trace.row.findIndex((_, p) => this.shows(p));
   }
 
   centre(p) {
@@ -101,7 +119,7 @@ class PatchMap {
     let best = p;
     let least = Infinity;
     for (let q = 0; q < this.trace.n; q++) {
-      if (q === p || this.trace.row[q] < 0) continue;
+      if (q === p || !this.shows(q)) continue;
       const [u, v] = this.centre(q);
       const along = (u - x) * dx + (v - y) * dy;
       const across = Math.abs((u - x) * dy) + Math.abs((v - y) * dx);

@@ -12,11 +12,12 @@ class Picture extends PatchMap {
     this.painted = document.createElement("canvas"); // with their overlay
   }
 
-  // Show the pictures of a trace, in a box `width` wide and at most `maxHeight` high.
-  layout(trace, images, looks, width, maxHeight) {
+  // Show the pictures of a trace, or one of them alone, in a box `width` wide and at most
+  // `maxHeight` high.
+  layout(trace, images, alone, looks, width, maxHeight) {
     const own = trace.pictures.map((i) => images[i]);
     this.looks = looks;
-    this.place(trace, own, width, maxHeight);
+    this.place(trace, own, alone, width, maxHeight);
     for (const canvas of [this.canvas, this.base, this.painted]) {
       canvas.width = Math.round(width * this.scale);
       canvas.height = Math.round(this.height * this.scale);
@@ -29,11 +30,10 @@ class Picture extends PatchMap {
     const ctx = this.pen(this.base);
     const { panel, line } = themeOf(this.canvas);
     Object.assign(this, { panel, absent: line }); // the ground, and what stands for no token
-    this.frames.forEach((frame, i) => {
-      const { x, y, width, height } = frame;
-      ctx.drawImage(images[i], x, y, width, height);
+    for (const { image, x, y, width, height } of this.frames) {
+      ctx.drawImage(images[image], x, y, width, height);
       // What lies outside of all patches was never seen: without colour, and faded.
-      const seen = this.seen(i);
+      const seen = this.seen(image);
       const outside = new Path2D();
       outside.rect(x, y, width, height);
       if (seen) outside.rect(...seen);
@@ -42,7 +42,7 @@ class Picture extends PatchMap {
       bleach(ctx, x, y, width, height);
       fade(ctx, panel, 1 - UNSEEN, x, y, width, height);
       ctx.restore();
-    });
+    }
     const grey = (this.grey = document.createElement("canvas"));
     grey.width = this.base.width;
     grey.height = this.base.height;
@@ -98,8 +98,8 @@ class Picture extends PatchMap {
       for (const p of patches) ctx.fillRect(...this.box(p));
       this.outline(ctx, patches, colour, 3);
     }
-    if (pointed < 0) return;
-    if (root >= 0 && root !== pointed) {
+    if (pointed < 0 || !this.shows(pointed)) return;
+    if (root >= 0 && root !== pointed && this.shows(root)) {
       this.outline(ctx, [root], "#fff", 3);
       this.arrow(ctx, pointed, root);
     }

@@ -78,11 +78,10 @@ function followPicture(picture, actions) {
 
   canvas.addEventListener("keydown", (event) => {
     const patch = hand();
-    const { row, last } = trace();
+    const { last } = trace();
     const { key } = event;
     if (ARROWS[key]) {
-      const next =
-        patch < 0 ? row.findIndex((r) => r >= 0) : picture.neighbour(patch, ...ARROWS[key]);
+      const next = patch < 0 ? picture.first() : picture.neighbour(patch, ...ARROWS[key]);
       update({ hover: next, lock: state.lock < 0 ? -1 : next });
       speak();
     } else if (key === "Enter" && patch >= 0)

@@ -6,6 +6,7 @@ const TOOLS = [
   { value: "box", label: "Box", title: "Drag a rectangle to select patches" },
   { value: "brush", label: "Brush", title: "Paint over patches to select them" },
 ];
+const EVERY = { value: -1, label: "All" };
 const MODES = [
   { value: "mean", label: "Mean colour" },
   { value: "label", label: "Labels" },
@@ -32,6 +33,7 @@ class Views {
     this.tools = new Choice(find(".i-tools"), (tool) => update({ tool }));
     this.modes = new Choice(find(".i-modes"), (mode) => update({ mode }));
     this.stages = new Choice(find(".i-stages"), (stage) => pick({ stage }));
+    this.pictures = new Choice(find(".i-pictures"), (image) => pick({ image, hover: -1, lock: -1 }));
     this.beside = new Choice(find(".i-beside .i-choice"), (beside) => pick({ beside }));
     this.whatIf = new WhatIfPanel(find(".i-whatif"), (whatIf) => update({ whatIf }));
     this.selection = new SelectionPanel(find(".i-selection"), {
@@ -57,10 +59,11 @@ class Views {
 
   // Take the room there is; `anew`: for other pictures, or in other colours.
   layout({ trace, looks, images }, anew) {
-    const { picture, strip, charts, width } = this;
+    const { picture, strip, charts, width, state } = this;
     if (anew || picture.width !== width) {
       const high = Math.max(300, Math.min(MAX_HEIGHT, 0.78 * innerHeight));
-      picture.layout(trace, images, looks, width, high);
+      this.alone = state.image;
+      picture.layout(trace, images, state.image, looks, width, high);
     }
     const room = Math.floor(this.find(".i-stripbox").clientWidth);
     if (room && (anew || strip.width !== room)) strip.layout(trace, looks, room);
@@ -98,6 +101,9 @@ class Views {
     this.traces.show(traces.length > 1 ? names(traces) : [], state.trace);
     this.beside.show(names(others), state.beside);
     find(".i-beside").hidden = others.length < 2;
+    const pictures = trace.pictureNames.map((label, value) => ({ value, label }));
+    this.pictures.show(pictures.length > 1 ? [EVERY, ...pictures] : [], state.image);
+    find(".i-pictures").ariaLabel = trace.video ? "Frame" : "Picture";
     const possible = overlays.map(([value, { label }]) => ({ value, label }));
     this.overlays.show(possible, possible.find(({ value }) => OVERLAYS[value] === overlay)?.value);
     this.tools.show(TOOLS, state.tool);
