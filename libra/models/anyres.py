@@ -107,7 +107,7 @@ class AnyresFamily(TowerFamily):
         unit, patch = packed[:, :2].long().T
         if details < len(packed) - n:  # scaled down: no longer patches of a tile
             unit, patch = (torch.cat([x[:n], x[n].expand(details)]) for x in (unit, patch))
-        if rows:  # a strip so narrow that it is less than a row has no details
+        if details:  # a strip so narrow that it is less than a row or a column has none
             detail = TokenLayout.square_crop(1, 1, (rows, details // rows), image + 1)
             low, high = packed[n:, 2:4].amin(0), packed[n:, 4:].amax(0)
             box = low.repeat(2) + detail.box * (high - low).repeat(2)

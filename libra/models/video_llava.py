@@ -73,7 +73,10 @@ class VideoLlava(TowerFamily):
         if prepared.media.is_video:
             return self.frame_processor(pictures, return_tensors="pt").pixel_values
         return self.image_processor(
-            pictures, return_tensors="pt", return_legacy_image_output=False
+            pictures,
+            input_data_format="channels_last",  # which it cannot guess of one pixel
+            return_tensors="pt",
+            return_legacy_image_output=False,
         ).pixel_values
 
     def connect(self, tokens: Tensor) -> Tensor:
