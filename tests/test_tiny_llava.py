@@ -10,6 +10,7 @@ from PIL import Image
 import libra
 from libra import methods
 from libra.trace import Trace
+from page import examples
 from tiny import objects, questions, scenes
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -69,12 +70,31 @@ def test_it_answers_questions_about_scenes_it_has_never_seen(lvlm, kind):
 @pytest.mark.parametrize("example", PREPARED, ids=lambda e: e["title"])
 def test_the_stored_answer_is_what_the_model_says(lvlm, example):
     picture = EXAMPLES / example["image"]
+    if "video" in example:
+        media = {"video": EXAMPLES / example["video"]}
+    else:
+        media = {"images": [picture, *(EXAMPLES / name for name in example.get("more", ()))]}
     for suffix, method in ((".trace.zip", "libra"), (".vanilla.trace.zip", "vanilla")):
         stored = Trace.load(picture.with_suffix(suffix))
-        answer = lvlm.answer(images=[picture], question=example["question"], method=method)
+        answer = lvlm.answer(**media, question=example["question"], method=method)
         assert stored.answer == answer.text
         assert stored.counts == answer.trace.counts
         assert stored.method == method
+
+
+def test_the_examples_are_of_all_kinds_and_open_with_their_trace():
+    prepared = {example.title: example for example in examples.load(EXAMPLES)}
+    assert len(prepared) == len(PREPARED)
+    album, film = prepared["Pets"], prepared["Crossing"]
+    assert len(album.added().pictures) == 2 and len(album.trace().images) == 3
+    assert film.trace().times == pytest.approx(film.added().clip.times)
+    with Image.open(film.image) as first:
+        seen = np.asarray(film.added().clip.frames[0], int)
+        assert np.abs(np.asarray(first.convert("RGB"), int) - seen).mean() < 2
+    licences = (EXAMPLES / "LICENSES.md").read_text("utf-8")
+    for title, example in prepared.items():
+        assert example.trace() and example.vanilla(), title
+        assert example.image.stem in licences
 
 
 @pytest.mark.slow
