@@ -115,7 +115,7 @@ def pictures(shown: Shown) -> list[str]:
 def lay_out(shown: Shown, files: Sequence[str]) -> None:
     """Make these pictures those of the question."""
     first, *more = files or (None,)
-    shown.picture, shown.added = first, Added(tuple(more), frames=shown.added.frames)
+    shown.picture, shown.added = first, Added(tuple(more))
 
 
 def film(shown: Shown, file: str, frames: int) -> None:

@@ -38,7 +38,7 @@ class Added:
     pictures: Sequence[str] = ()  # files
     clip: Clip | None = None
     video: str = ""  # the file of the clip, if it can be sampled anew
-    frames: int | None = None  # of the video, once they were chosen; otherwise the model's own
+    frames: int | None = None  # of the video, if they were chosen
 
     def to(self, request: dict) -> dict:
         """A request about the picture of the control, now about all of the media."""

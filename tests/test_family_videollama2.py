@@ -26,6 +26,7 @@ from libra.media import Media
 from libra.models.videollama2 import SYSTEM
 from libra.models.videollama2_model import PADDING, STCConnector
 from libra.video import Clip
+from tests import clips
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -336,6 +337,11 @@ def test_a_folder_of_the_published_kind_loads_and_answers(folder, kind):
         assert lvlm.card["family"] == "videollama2"
         config = lvlm.family.model.config
         assert config.num_frames == N_FRAMES and config.rope_parameters["rope_theta"] == 1e6
+
+
+def test_a_video_is_looked_at_in_as_many_frames_as_in_training(lvlm, tmp_path):
+    path = clips.write(tmp_path / "clip.mp4", [*map(clips.numbered, range(20))])
+    assert len(lvlm.encode(video=path).hidden) == lvlm.family.frames == N_FRAMES != 8
 
 
 def edited(folder, tmp_path, **changes):

@@ -282,6 +282,18 @@ def test_limits_hold_exactly(clip, monkeypatch, name, limit, message):
         load_video(path)
 
 
+def test_three_hours_in_4k_are_refused_at_once(tmp_path, monkeypatch):
+    """Nothing of it is decoded to find out."""
+    hour = 3600 * 10240  # ticks, as OpenCV writes them
+    frames = [numbered(i, 3840, 2160) for i in range(3)]
+    path = clips.hold(clips.write(tmp_path / "film.mp4", frames), [(3, hour)])
+    with pytest.raises(InputError, match=r"^film\.mp4 is 180 minutes long; at most 60 are"):
+        load_video(path)
+    path.write_bytes(path.read_bytes() + bytes(video.MAX_BYTES))
+    with pytest.raises(InputError, match=r"^film\.mp4 has 200 MB; at most 200 MB are possible"):
+        load_video(path)
+
+
 @pytest.mark.parametrize("frames", [0, -1, 65, 2.0, "8", True, None])
 def test_numbers_of_frames_that_make_no_sense(clip, frames):
     with pytest.raises(InputError, match=r"frames must be a whole number in 1\.\.64"):
