@@ -282,7 +282,7 @@ def test_limits_hold_exactly(clip, monkeypatch, name, limit, message):
         load_video(path)
 
 
-def test_three_hours_in_4k_are_refused_at_once(tmp_path, monkeypatch):
+def test_three_hours_in_4k_are_refused_at_once(tmp_path):
     """Nothing of it is decoded to find out."""
     hour = 3600 * 10240  # ticks, as OpenCV writes them
     frames = [numbered(i, 3840, 2160) for i in range(3)]
