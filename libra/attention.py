@@ -58,9 +58,11 @@ def attention_rows(
             if mask.dtype == torch.bool
             else scores + allowed
         )
-    places = torch.arange(n_keys, device=query.device)
-    later = places > queries[:, None] + (n_keys - n_queries)
-    return scores.masked_fill(later, -torch.inf).softmax(-1)
+    if n_queries > 1:  # a single query is that of the last token, which sees all
+        places = torch.arange(n_keys, device=query.device)
+        later = places > queries[:, None] + (n_keys - n_queries)
+        scores = scores.masked_fill(later, -torch.inf)
+    return scores.softmax(-1)
 
 
 class HybridAttention:

@@ -221,7 +221,8 @@ class UnitCompression:
     @property
     def left(self) -> LongTensor:
         """[n] the patches of the unit whose places its tokens take now."""
-        return self.plan.prepared.patch[self.standing.place]
+        place = self.standing.place
+        return self.plan.prepared.patch.to(place.device)[place]
 
     def reduce_in_encoder(
         self, layer: int, hidden: Tensor, attention: Callable[[], EncoderAttention]

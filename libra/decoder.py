@@ -19,8 +19,10 @@ from functools import partial
 import torch
 from torch import LongTensor, Tensor, nn
 from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
 
 from libra.attention import TAP, HybridAttention, Rows
+from libra.cache import RoomyLayer
 from libra.compression import Compression
 from libra.methods import Tokens
 from libra.methods.operations import complement
@@ -215,6 +217,7 @@ class CompressedCache(DynamicCache):
 
     def __init__(self, config: PretrainedConfig, sequence: DecoderSequence):
         super().__init__(config=config)
+        self.layers = [RoomyLayer() if type(x) is DynamicLayer else x for x in self.layers]
         self.sequence = sequence
 
 

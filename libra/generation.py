@@ -34,6 +34,7 @@ class Generation:
     timings: Timings = field(default_factory=Timings)
     words: list[Word] = field(default_factory=list)
     _generated: list[int] = field(default_factory=list)
+    _said: str = ""  # what they say
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[str]:
@@ -57,7 +58,6 @@ class Generation:
             if token in family.eos:
                 break
             self.words.append(self._word(token, logits))
-            self._generated.append(token)
             yield self.text
             begin = seconds(family.device)
             inputs = family.next_inputs(token, self.prompt, step + 1)
@@ -132,25 +132,26 @@ class Generation:
     @property
     def text(self) -> str:
         """The answer so far."""
-        return self._decode(self._generated).strip()
+        return self._said.strip()
 
     def _decode(self, tokens: list[int]) -> str:
         """What the tokens say, without a half-finished character at the end."""
         return self.family.tokenizer.decode(tokens, skip_special_tokens=True).rstrip("\ufffd")
 
     def _word(self, token: int, logits: Tensor) -> Word:
-        """The next token, its probability and the five most probable ones."""
-        probabilities = logits.softmax(-1)
-        best, candidates = probabilities.topk(min(5, len(logits)))
+        """Take in the next token: its word, probability and the five most probable ones."""
+        best, candidates = (x.tolist() for x in logits.softmax(-1).topk(min(5, len(logits))))
         # A few tokens of context decide about spaces; the whole answer is not needed for that.
         before, decode = self._generated[-4:], self.family.tokenizer.decode
         start = len(decode(before))
+        self._generated.append(token)
+        earlier, self._said = self._said, self._decode(self._generated)
         return Word(
-            text=self._decode([*self._generated, token])[len(self._decode(self._generated)) :],
-            probability=float(probabilities[token]),
+            text=self._said[len(earlier) :],
+            probability=best[0],  # decoding is greedy
             top=[
                 (decode([*before, candidate])[start:], p)
-                for candidate, p in zip(candidates.tolist(), best.tolist(), strict=True)
+                for candidate, p in zip(candidates, best, strict=True)
             ],
         )
 

@@ -6,13 +6,15 @@ so whatever asks for a number, or brings one back to the CPU, raises.
 
 import pytest
 import torch
-from conftest import make_model
+from conftest import make_image, make_image_processor, make_model, make_tokenizer
 
 from libra import methods
 from libra.compression import Compression
 from libra.decoder import CompressedCache, DecoderSequence, Hooks
 from libra.layout import TokenLayout
 from libra.media import Media
+from libra.methods.fastv import FastV
+from libra.models.llava import Llava
 from libra.models.prepared import Prepared
 from libra.reduction import Reduction
 
@@ -25,7 +27,7 @@ def model():
 
 
 def prefill(model, method, tracing):
-    """The decoder over a prompt, and one word more: visual tokens in every layer."""
+    """The decoder over a prompt, and three words more: visual tokens in every layer."""
     prepared = Prepared.of_pictures(Media([]), TokenLayout.square_crop(1, 1, (4, N // 4)))
     request = Compression(method, prepared, LAYERS, tracing=tracing)
     sequence = DecoderSequence(request, torch.arange(2, 2 + N))
@@ -36,31 +38,108 @@ def prefill(model, method, tracing):
     try:
         with torch.no_grad():
             model(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
-            model(input_ids=word, past_key_values=cache, use_cache=True)
+            for _ in range(3):
+                model(input_ids=word, past_key_values=cache, use_cache=True)
     finally:
         hooks.remove()
     return sequence.counts
 
 
+def made(name, **params):
+    """A method inside the decoder, halving the tokens where it can be told to."""
+    known = {p.name for p in methods.parameters(name)}
+    wanted = {"ratio": 0.5, "site": "decoder"} | params
+    return methods.create(name, **{key: x for key, x in wanted.items() if key in known})
+
+
+INSIDE = [name for name in methods.names() if "decoder" in made(name).sites()]
+LOOPS = {"greedy", "libra"}  # merging pair by pair has to wait; libra asks one question, see below
+
+
 @pytest.mark.parametrize("tracing", [False, True])
-@pytest.mark.parametrize("name", ["fastv", "turbo", "pyramiddrop", "sparsevlm"])
+@pytest.mark.parametrize("name", [name for name in INSIDE if name not in LOOPS])
 def test_the_decoder_waits_for_nothing(model, name, tracing):
-    counts = prefill(model, methods.create(name, ratio=0.5), tracing)
-    assert counts == [16, 16, 8, 8, 4, 4, 4, 4]
+    counts = prefill(model, made(name), tracing)
+    fewer = name == "vanilla" or counts[-1] < counts[0]
+    assert len(counts) == 8 and counts[0] == N and fewer
 
 
-def test_what_waits_is_found(model):
+AT_ONCE = {"visionzip", "fastervlm", "sequential", "spatial"}
+IN_ROUNDS = {"prumerge", "prumerge+", "divprune"}  # their numbers of tokens depend on the contents
+IN_ENCODER = {"illava", "tome", "evit"}
+
+
+def test_every_method_is_looked_at():
+    assert set(INSIDE) | AT_ONCE | IN_ROUNDS | IN_ENCODER == set(methods.names())
+
+
+@pytest.mark.parametrize("name", sorted(AT_ONCE | IN_ROUNDS))
+def test_between_encoder_and_decoder_few_methods_wait(name):
+    known = dict.fromkeys(("importance", "keys", "received"), torch.zeros(N, device="meta"))
+    known["keys"] = torch.zeros(N, 8, device="meta")
+    hidden, layout = torch.zeros(N, 64, device="meta"), TokenLayout.square_crop(1, 1, (4, N // 4))
+    tokens, method = methods.Tokens(hidden, **known, layout=layout), methods.create(name)
+    if name in AT_ONCE:
+        assert len(method.reduce(tokens).apply(hidden)) == N // 2
+    else:
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            method.reduce(tokens)
+
+
+CULPRITS = {
+    "item": lambda x: x.sum().item(),
+    "a branch": lambda x: 1 if (x > 0).any() else 2,
+    "a list": lambda x: x.tolist(),
+    "a copy": lambda x: x.cpu(),
+    "nonzero": lambda x: x.nonzero(),
+    "a mask as index": lambda x: x[x > 0],
+    "distinct values": lambda x: x.unique(),
+}
+
+
+@pytest.mark.parametrize("culprit", CULPRITS.values(), ids=CULPRITS)
+def test_what_waits_is_found(model, culprit, monkeypatch):
+    fastv, decide = made("fastv"), FastV.decide
+
+    def stalling(self, tokens, n_keep):
+        culprit(tokens.importance)
+        return decide(self, tokens, n_keep)
+
+    prefill(model, fastv, False)
+    monkeypatch.setattr(FastV, "decide", stalling)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        prefill(model, fastv, False)
+
+
+def test_merging_pair_by_pair_waits(model):
     with pytest.raises(RuntimeError, match="item"):
-        prefill(model, methods.create("greedy", ratio=0.5), False)
+        prefill(model, made("greedy"), False)
 
 
-def test_libra_waits_once_for_whether_anything_needs_compensation(model, monkeypatch):
+@pytest.mark.parametrize(("answer", "questions"), [(True, 1), (False, len(LAYERS))])
+def test_libra_asks_until_there_is_a_compensation_token(model, monkeypatch, answer, questions):
     with pytest.raises(RuntimeError, match="item"):
-        prefill(model, methods.create("libra", ratio=0.5), False)
+        prefill(model, made("libra"), False)
     asked = []
-    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: bool(asked.append(tensor)))
-    prefill(model, methods.create("libra", ratio=0.5), False)
-    assert len(asked) == len(LAYERS)
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: asked.append(tensor) or answer)
+    prefill(model, made("libra"), False)
+    assert len(asked) == questions
+
+
+@pytest.mark.parametrize("name", sorted(IN_ENCODER | {"random", "kmeans"}))
+def test_the_encoder_waits_for_nothing_between_its_layers(name):
+    known = {p.name for p in methods.parameters(name)}
+    method = methods.create(name, **({"site": "encoder"} if "site" in known else {}))
+    family = Llava(make_model(dtype=torch.float32), make_tokenizer(), make_image_processor())
+    prepared = family.prepare(Media([make_image()]))
+    request = Compression(method, prepared, encoder_layers=(1, 2))
+    family.model.to("meta")
+    units = request._units()
+    with torch.no_grad():
+        (hidden,) = family.encode(prepared, units).hidden
+    assert [len(unit.reductions) for unit in units.values()] == [2]
+    assert len(hidden) == units[0].reductions[-1].n_out < N
+    assert units[0].left.device.type == "meta" and len(units[0].left) == len(hidden)
 
 
 def test_a_map_on_an_accelerator_is_applied_without_a_look_at_it():

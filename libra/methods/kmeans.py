@@ -8,7 +8,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from libra.methods.base import Baseline, Tokens
-from libra.methods.operations import at_least_fp32, complement, merge_groups, spread, top
+from libra.methods.operations import at_least_fp32, merge_groups, spread, top
 from libra.reduction import Reduction
 
 
@@ -39,22 +39,31 @@ class KMeans(Baseline):
         hidden, size = at_least_fp32(tokens.hidden), tokens.sizes()
         centre = hidden[spread(len(tokens), n_keep, hidden.device)]
         for _ in range(self.iterations):
-            reduction = merge_groups(assign(hidden, centre), size)
+            first, owner = assign(hidden, centre)
+            reduction = merge_groups(owner, size, owners=first.sort().values)
             centre = reduction.apply(hidden)
         return reduction
 
 
-def assign(hidden: Tensor, centre: Tensor) -> LongTensor:
-    """[N] the first token of the cluster that each token of `hidden` [N, D] falls into.
+def assign(hidden: Tensor, centre: Tensor) -> tuple[LongTensor, LongTensor]:
+    """The clusters of the tokens `hidden` [N, D] around `centre` [K, D]; none of them is empty.
 
-    Clusters are those around `centre` [K, D], and none of them is empty.
+    A cluster that nothing falls into gets the token farthest from its own centre, out of those that
+    are no first tokens.
+
+    Returns:
+        [K] the first token of each cluster, and [N] that of the cluster of each token.
     """
     n, k = len(hidden), len(centre)
     distance, cluster = torch.cdist(hidden, centre).min(1)
     token = torch.arange(n, device=hidden.device)
     first = token.new_full((k,), n).scatter_reduce_(0, cluster, token, "amin")
-    empty = (first == n).nonzero().flatten()
-    spare = complement(first[first < n], n)
-    moved = spare[top(distance[spare], len(empty))]
-    cluster[moved], first[empty] = empty, moved
-    return first[cluster]
+    # How many are empty is not known, so that a GPU need not be asked: all clusters line up for a
+    # token, the empty ones in front, and only they take theirs.
+    empty = first == n
+    line = empty.argsort(descending=True, stable=True)
+    spare = top(distance.masked_fill(first[cluster] == token, -torch.inf), k)
+    takes = empty[line]
+    cluster[spare] = torch.where(takes, line, cluster[spare])
+    first[line] = torch.where(takes, spare, first[line])
+    return first, first[cluster]

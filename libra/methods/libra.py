@@ -115,7 +115,9 @@ class Libra(RatioMethod):
         source = everyone if self._compensates else everyone[group >= 0]
         target, slot, place = group[source], targets, None
         weight = self._weigh(alpha[source], target, alpha[body].mean(), n_keep + 1)
-        if (target == n_keep).any():
+        # Only an earlier compensation token spares a GPU the question whether there is one now.
+        earlier = self._compensates and tokens.n_previous_compensation > 0
+        if earlier or (target == n_keep).any():
             slot, place = torch.cat([targets, targets.new_tensor([n - 1])]), n_keep
             if self.compensation == "begin":
                 slot, place = torch.cat([targets.new_tensor([0]), targets]), 0
