@@ -57,6 +57,11 @@ class PicturePlan:
     span: BoolTensor  # [P] which of its tokens are visual
     n_units: int
 
+    @property
+    def n_views(self) -> int:
+        """One, or two where details are left of it."""
+        return int(self.layout.image[-1] - self.layout.image[0]) + 1
+
 
 class AnyresFamily(TowerFamily):
     """A picture is one unit as a whole, and one per tile; newline tokens end its rows of patches.
@@ -78,18 +83,23 @@ class AnyresFamily(TowerFamily):
 
     def prepare(self, media: Media, pooled: bool = True) -> Prepared:
         """Both views of every picture."""
-        plans = [self.plan(p, 2 * i, pooled) for i, p in enumerate(media.pictures)]
+        plans: list[PicturePlan] = []
+        for picture in media.pictures:
+            plans.append(self.plan(picture, sum(plan.n_views for plan in plans), pooled))
+        number = [i for i, plan in enumerate(plans) for _ in range(plan.n_views)]
         counts = torch.tensor([plan.n_units for plan in plans])
         first = (counts.cumsum(0) - counts).tolist()
         layout = TokenLayout.cat([plan.layout for plan in plans])
         return Prepared(
             media=media,
-            layout=replace(layout, frame=layout.image // 2) if media.is_video else layout,
+            layout=replace(layout, frame=torch.tensor(number)[layout.image])
+            if media.is_video
+            else layout,
             unit=torch.cat([plan.unit + i for plan, i in zip(plans, first, strict=True)]),
             patch=torch.cat([plan.patch for plan in plans]),
             spans=[plan.span for plan in plans],
-            views=[picture for picture in media.pictures for _ in range(2)],
-            times=media.times and [time for time in media.times for _ in range(2)],
+            views=[media.pictures[i] for i in number],
+            times=media.times and [media.times[i] for i in number],
         )
 
     def plan(self, picture: Image.Image, image: int, pooled: bool) -> PicturePlan:
