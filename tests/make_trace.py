@@ -4,7 +4,7 @@ No model is involved. The hidden state of a patch follows its colours, so that s
 have similar states; importance follows local contrast, with a few sinks, as in real decoders.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from libra.detail import AttentionMatrix, Detail, Similarity, spread_layers
 from libra.layout import TokenLayout
 from libra.methods import Tokens
 from libra.recorder import prompt_queries
+from libra.reduction import Reduction
 from libra.trace import Cost, Event, Timings, Trace, Word
 
 WIDTH, MLP, HEADS = 256, 768, 4  # of the pretended decoder
@@ -114,6 +115,25 @@ def make_trace(
     if full:
         trace.detail = _detail(trace, similarity, generator)
     return trace
+
+
+def nothing_left(trace: Trace) -> Trace:
+    """The same with every token dropped by its first event, which is in the decoder."""
+    event, n = trace.events[0], len(trace.layout)
+    none = Reduction.select(torch.zeros(0, dtype=torch.long), n, event.reduction.evidence)
+
+    def cut(rows: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [row[..., : 0 if i > event.layer else n] for i, row in enumerate(rows)]
+
+    detail = trace.detail and replace(trace.detail, heads=cut(trace.detail.heads))
+    return replace(
+        trace,
+        events=[replace(event, reduction=none)],
+        counts=[0 if i > event.layer else n for i in range(len(trace.counts))],
+        importance=cut(trace.importance),
+        attention=[cut(word) for word in trace.attention],
+        detail=detail,
+    )
 
 
 def _detail(trace: Trace, similarity: dict[int, Similarity], generator: torch.Generator) -> Detail:

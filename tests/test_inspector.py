@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from make_trace import make_trace, photo
+from make_trace import make_trace, nothing_left, photo
 from PIL import Image
 
 from libra import methods
@@ -180,6 +180,17 @@ def test_equal_pictures_are_stored_once(libra, fastv):
     data = inspector.view({"a": libra, "b": fastv, "c": other})
     assert [trace["pictures"] for trace in data["traces"]] == [[0], [0], [1]]
     assert [(p["width"], p["height"]) for p in data["pictures"]] == [(512, 600), (300, 200)]
+
+
+def test_an_answer_of_which_no_patch_is_left_can_be_shown_and_saved(fastv, tmp_path):
+    empty = nothing_left(fastv)
+    (shown,) = inspector.view({"it": empty})["traces"]
+    assert set(unpack(shown["stages"][1]["fate"]).tolist()) == {Fate.DROPPED}
+    inspector.save_animation(empty, tmp_path / "way.gif")
+    with Image.open(tmp_path / "way.gif") as film:
+        first = np.asarray(film.convert("RGB"), int)
+        film.seek(film.n_frames - 1)
+        assert np.asarray(film.convert("RGB"), int).std() < first.std() / 2  # all have faded
 
 
 def test_nothing_to_show_is_an_error():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from make_trace import make_trace, photo
+from make_trace import make_trace, nothing_left, photo
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -35,6 +35,9 @@ TRACES = {
     "libra, one token": lambda: make_trace("libra", keep=1, layers=(0,), full=True, **SMALL),
     "libra, one patch": lambda: make_trace("libra", grid=(1, 1), full=True),
     "fastv, all but one dropped": lambda: make_trace("fastv", ratio=1.0, full=True, **SMALL),
+    "fastv, all dropped": lambda: nothing_left(
+        make_trace("fastv", layers=(1,), full=True, **SMALL)
+    ),
     "libra, two pictures": lambda: make_trace(
         "libra", pictures=[photo(300, 220), photo(220, 400)], full=True, **SMALL
     ),

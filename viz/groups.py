@@ -74,8 +74,8 @@ def group_roots(lineage: Reduction) -> np.ndarray:
     size = np.bincount(group[group >= 0], minlength=lineage.n_out)
     if lineage.compensation is not None:
         size[lineage.compensation] = 0
-    root = np.where(size > 1, lineage.slot.numpy(), -1)
-    return np.where(group >= 0, root[group], -1)
+    root = np.append(np.where(size > 1, lineage.slot.numpy(), -1), -1)
+    return root[group]  # of a dropped token, -1: the last
 
 
 def group_colours(trace: Trace, mode: str = "label") -> np.ndarray:

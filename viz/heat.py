@@ -93,7 +93,8 @@ def attention_row(trace: Trace, layer: int, word: int = 0, head: int | None = No
 
 def heat_scale(rows: Iterable[np.ndarray]) -> float:
     """A common top of the colour scale: all rows have 99 % of their tokens within it."""
-    return max((float(np.quantile(row, WITHIN)) for row in rows), default=0.0) or 1.0
+    tops = (float(np.quantile(row, WITHIN)) for row in rows if len(row))
+    return max(tops, default=0.0) or 1.0
 
 
 def stage_at(trace: Trace, layer: int) -> int:

@@ -57,11 +57,10 @@ def animate(trace: Trace, image: int = 0) -> tuple[list[Image.Image], list[int]]
 
 def _places(lineage: Reduction) -> np.ndarray:
     """The patch whose place each patch's token takes, int [N]; or where else it is."""
-    place = lineage.slot.clone()
+    place = np.append(lineage.slot.numpy(), GONE)
     if lineage.compensation is not None:
         place[lineage.compensation] = COMPENSATION
-    group = lineage.group()
-    return np.where(group < 0, GONE, place[group].numpy())
+    return place[lineage.group().numpy()]  # of a dropped token, -1: the last
 
 
 def _frame(canvas: Canvas, before: np.ndarray, after: np.ndarray, time: float) -> Image.Image:

@@ -54,19 +54,21 @@ class Strip {
     });
   }
 
-  bar(ctx, p, s, fate, theme, lit = false) {
-    const bottom = s * ROW + BAR + 3;
-    const height = BAR * LEVELS[fate];
-    const gap = this.step > 3 ? 0.5 : 0;
-    ctx.fillStyle = lit
-      ? theme.accent
-      : fate === Fate.KEPT
+  bar(ctx, p, s, fate, theme) {
+    ctx.fillStyle =
+      fate === Fate.KEPT
         ? colourAt(this.trace.colour, p)
         : fate === Fate.DROPPED
           ? theme.quiet
           : this.looks.fates[fate].tint;
-    const wide = lit ? Math.max(2, this.step - gap) : Math.max(0.5, this.step - gap);
-    ctx.fillRect(p * this.step, bottom - height, wide, height);
+    this.column(ctx, p, s, fate, 0.5);
+  }
+
+  // A bar in the colour at hand, at least so many pixels wide.
+  column(ctx, p, s, fate, least) {
+    const height = BAR * LEVELS[fate];
+    const wide = Math.max(least, this.step - (this.step > 3 ? 0.5 : 0));
+    ctx.fillRect(p * this.step, s * ROW + BAR + 3 - height, wide, height);
   }
 
   // Where a token stands in the strip: the middle of its root, or of the compensation token.
@@ -83,8 +85,10 @@ class Strip {
     ctx.globalAlpha = 1;
     if (lit?.length) {
       this.ways(ctx, lit, stage, { colour: theme.quiet, width: 1, alpha: 0.6, goal: root });
-      for (let s = 0; s < rows.length; s++)
-        for (const p of lit) this.bar(ctx, p, s, rows[s].fate[p], theme, true);
+      ctx.fillStyle = theme.accent;
+      rows.forEach(({ fate }, s) => {
+        for (const p of lit) this.column(ctx, p, s, fate[p], 2);
+      });
     }
     if (pointed < 0) return;
     this.ways(ctx, [pointed], rows.length - 1, { colour: this.looks.mark, width: 2.5, alpha: 1 });
@@ -101,6 +105,7 @@ class Strip {
     const path = new Path2D();
     const drawn = new Set();
     const { rows } = this;
+    const roots = this.trace.n + 3; // of a stage, the two that are no patches among them
     for (let s = 0; s < upto; s++) {
       const top = s * ROW + BAR + 4;
       const bottom = (s + 1) * ROW + 3;
@@ -108,7 +113,7 @@ class Strip {
         const from = rows[s].root[p];
         const last = s + 1 === upto && goal !== GONE;
         const to = last ? goal : rows[s + 1].root[p];
-        const key = `${s} ${from} ${to}`; // many patches share one way
+        const key = (s * roots + from + 2) * roots + to + 2; // many patches share one way
         if (from === GONE || drawn.has(key)) continue;
         drawn.add(key);
         const x0 = this.x(from);
