@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shlex
 import statistics
 import sys
@@ -19,6 +18,7 @@ from typing import TypeVar
 
 import torch
 
+from libra.devices import name_of
 from libra.report import aligned
 
 Key = TypeVar("Key", bound=Hashable)
@@ -150,9 +150,8 @@ def words(text: str) -> list[str]:
 def setup(options: argparse.Namespace, **more: object) -> dict:
     """All that the figures have to be read with."""
     device = torch.device(options.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
-        "device": name,
+        "device": name_of(device),
         "dtype": str(dtype(options)).removeprefix("torch."),
         "batch": 1,
         "repeats": options.repeats,
@@ -161,16 +160,6 @@ def setup(options: argparse.Namespace, **more: object) -> dict:
         **more,
         "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
     }
-
-
-def _processor() -> str:
-    """What the CPU calls itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return f"CPU ({next(named, platform.processor() or platform.machine())})"
 
 
 def report(about: dict, rows: list[dict], columns: Sequence[dict], file: Path | None) -> None:

@@ -16,6 +16,7 @@ from libra.compression import Compression
 from libra.conversation import Kept, Memory
 from libra.decoder import CompressedCache, DecoderSequence
 from libra.detail import Detail, spread_layers
+from libra.devices import name_of
 from libra.models import Family, Features
 from libra.models.base import seconds
 from libra.recorder import Recorder, received_in_encoder
@@ -158,6 +159,7 @@ class Generation:
     def trace(self) -> Trace:
         """Everything the answer leaves behind, on the CPU."""
         request, compression = self.request, self.compression
+        self.timings.where = self._where()
         rows = [[row.cpu() for row in step] for step in self.sequence.rows]
         for event in compression.events:
             event.reduction = event.reduction.to("cpu")
@@ -191,6 +193,15 @@ class Generation:
             cost=self._cost(),
             detail=self._detail(),
         )
+
+    def _where(self) -> str:
+        """What the times have to be read with."""
+        model, prompt = self.family.model, self.request.prompt
+        dtype = str(model.dtype).removeprefix("torch.")
+        attention = model.config.get_text_config()._attn_implementation
+        n, text = len(prompt.visual), len(prompt.ids) - len(prompt.visual)
+        device = name_of(self.family.device)
+        return f"{device}, {dtype}, {attention}, batch 1, {n} visual and {text} other tokens"
 
     @torch.no_grad()
     def _detail(self) -> Detail | None:

@@ -29,6 +29,7 @@ def facts(trace: Trace) -> dict:
         "connector_s": times.connector,
         "prefill_s": times.prefill,
         "decode_s": times.decode,
+        "measured_on": times.where,
         "model": trace.model,
         "question": trace.question,
     }
@@ -49,6 +50,7 @@ def readout(trace: Trace) -> str:
             f"KV cache {values['kv_bytes'] / 2**20:.3g} MB, {values['kv_share']:.0%} of vanilla",
             f"time     encoder {1e3 * times.encoder:.0f} ms, connector "
             f"{1e3 * times.connector:.0f} ms, prefill {1e3 * times.prefill:.0f} ms{decode}",
+            *([f"measured {times.where}"] if times.where else []),
             *_saving(trace),
         )
     )

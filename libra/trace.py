@@ -76,6 +76,7 @@ class Timings:
     connector: float = 0.0
     prefill: float = 0.0
     decode: list[float] = field(default_factory=list)
+    where: str = ""  # what they have to be read with: device, dtype, attention; older ones lack it
 
     @property
     def total(self) -> float:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SITES = ("encoder", "connector", "decoder")
 MAX_TEXT = 100_000  # characters
+MAX_PLACE = 300  # characters that say where times were taken
 MAX_GRID = 1024  # rows, columns, frames
 MAX_LAYERS = 1024
 MAX_HEADS = 1024
@@ -172,6 +173,7 @@ def _check_costs(trace: Trace) -> None:
     _need(isinstance(times.decode, list), "decoding has a time per word")
     seconds = [times.encoder, times.connector, times.prefill, *times.decode]
     _need(all(map(_number, seconds)), "times are seconds")
+    _need(_text(times.where) and len(times.where) <= MAX_PLACE, "times say where they were taken")
     cost = trace.cost
     spent = (cost.flops, cost.vanilla_flops, cost.kv_bytes, cost.vanilla_kv_bytes)
     _need(all(_number(x) and x > 0 for x in spent), "costs are numbers above zero")

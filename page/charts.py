@@ -11,6 +11,7 @@ from libra.report import facts
 from page import texts
 from page.costing import Costing
 from page.readouts import flops, seconds, size
+from viz.costs import measured_on
 from viz.estimates import estimate_bars
 from viz.roofline import roofline
 from viz.theory import theory_against_measurement
@@ -50,9 +51,21 @@ def _layers(costing: Costing) -> list[dict]:
     ]
 
 
+def _theory_figure(costing: Costing) -> Figure:
+    figure = theory_against_measurement(costing.speed_ups())
+    measured_on(figure, list(costing.traces.values()))
+    return figure
+
+
 def _theory(costing: Costing) -> list[dict]:
     return [
-        {"method": name, "implied": s.implied, "measured": s.measured, "share": s.reached}
+        {
+            "method": name,
+            "implied": s.implied,
+            "measured": s.measured,
+            "share": s.reached,
+            "measured_on": costing.traces[name].timings.where,
+        }
         for name, s in costing.speed_ups().items()
     ]
 
@@ -135,7 +148,7 @@ MEASURED = (
     Spec(
         "theory",
         *texts.CHARTS[1],
-        lambda c: theory_against_measurement(c.speed_ups()),
+        _theory_figure,
         _theory,
         counted=True,
         against=True,

@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from libra.architecture import ARCHITECTURES, Architecture, Stack
+from libra.devices import name_of
 from libra.layer_cost import layer_operations, peak_activation
 from libra.media import Media
 from libra.models import open_model
@@ -197,6 +198,11 @@ def test_a_trace_says_what_its_request_multiplied():
         traces = []
         flops = counted(lambda: traces.append(lvlm.answer(**request).trace))
         architecture = Architecture.of("micro", lvlm.family.model.config)
+    n_text = 3 + len(QUESTION.split())
+    assert traces[0].timings.where == (
+        f"{name_of(torch.device('cpu'))}, float64, eager, batch 1, 16 visual and {n_text} other "
+        "tokens"
+    )
     work = Workload.of(traces[0], architecture)
     assert (work.counts, work.itemsize) == ([16, 16, 8, 8, 4, 4, 4, 4], 8)
     assert total(work.encoder()) + total(work.connector()) + total(work.prefill()) == flops
@@ -206,9 +212,7 @@ def test_a_trace_says_what_its_request_multiplied():
     )
     assert [row["kv_bytes"] for row in rows] == work.kv_bytes()
     assert max(row["peak_activation_bytes"] for row in rows) == work.peak_activation()
-    assert work.vanilla.counts == [16] * 8 and work.vanilla.text == work.text == 3 + len(
-        QUESTION.split()
-    )
+    assert work.vanilla.counts == [16] * 8 and work.vanilla.text == work.text == n_text
 
 
 def test_an_encoder_that_compresses_is_in_the_trace(lvlm):

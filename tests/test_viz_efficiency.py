@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,18 @@ def test_many_staircases_get_a_row_each(traces):
     assert [t.get_text() for t in ax.get_yticklabels()] == list(many)
     few = viz.staircase(dict(list(many.items())[:6])).axes[0]
     assert few.get_legend() is not None
+
+
+def test_measured_times_say_where_they_come_from(traces):
+    place = "NVIDIA H100 80GB HBM3, bfloat16, sdpa, batch 1, 576 visual and 31 other tokens"
+    moved = {
+        name: replace(trace, timings=replace(trace.timings, where=place))
+        for name, trace in traces.items()
+    }
+    for figure in (viz.cost_bars(moved), viz.time_shares(moved)):
+        figure.draw_without_rendering()
+        assert " ".join(figure.get_supxlabel().split()) == f"Measured on {place}"
+    assert viz.cost_bars(traces).get_supxlabel() == ""
 
 
 @pytest.mark.parametrize("count", [2, 19])

@@ -1,6 +1,7 @@
 """Cost bars: FLOPs, KV cache and time of each answer, beside the plain model."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,13 +33,22 @@ def cost_bars(traces: dict[str, Trace]) -> Figure:
     _against_plain(axes[0], "FLOPs of the prefill", flops, 1000, ("", "k", "M", "G", "T", "P"))
     _against_plain(axes[1], "KV cache", cache, 1024, ("B", "KiB", "MiB", "GiB"))
     _times(axes[2], traces)
-    figure.legend(loc="outside lower right", ncols=4, frameon=False, fontsize=SMALL)
+    figure.legend(loc="outside upper right", ncols=4, frameon=False, fontsize=SMALL)
+    measured_on(figure, list(traces.values()))
     axes[0].set_yticks(range(len(traces)), list(traces), fontsize=SMALL + 1)
     axes[0].set_ylim(len(traces) - 0.4, -0.6)
     for ax in axes:
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
     return figure
+
+
+def measured_on(figure: Figure, traces: Sequence[Trace]) -> None:
+    """Say below a figure what its times have to be read with, where the traces know."""
+    places = sorted({trace.timings.where for trace in traces} - {""})
+    if places:
+        words = fill("Measured on " + "; ".join(places), round(13 * figure.get_figwidth()))
+        figure.supxlabel(words, x=0.01, ha="left", fontsize=SMALL, color=INK)
 
 
 def _against_plain(

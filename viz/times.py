@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from libra.trace import Trace
 from viz.colour import INK
-from viz.costs import PARTS, stack_parts
+from viz.costs import PARTS, measured_on, stack_parts
 from viz.style import SMALL, chart, label
 
 
@@ -25,5 +25,6 @@ def time_shares(traces: dict[str, Trace]) -> Figure:
     ax.set_xlim(0, 112)
     ax.set_xticks(range(0, 101, 20))
     label(ax, "share of the answer's time (%)")
+    measured_on(figure, list(traces.values()))
     figure.legend(loc="outside upper right", ncols=len(PARTS), frameon=False, fontsize=SMALL)
     return figure

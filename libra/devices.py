@@ -1,0 +1,22 @@
+"""What a device calls itself: every measured figure has to say."""
+
+from __future__ import annotations
+
+import platform
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+
+@lru_cache
+def name_of(device: torch.device) -> str:
+    """`NVIDIA H100 80GB HBM3`, `CPU (AMD EPYC)`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return f"CPU ({next(named, platform.processor() or platform.machine())})"
