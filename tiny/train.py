@@ -1,6 +1,6 @@
 """Train the embedded model from scratch: `python -m tiny.train` (or `make train`).
 
-Seven stages, each quick where learning from pixels alone is slow:
+Eight stages, each quick where learning from pixels alone is slow:
   symbols  half the decoder learns to answer from scenes written as patch codes, without pictures
   deeper   the same with the whole decoder: a layer that adds nothing yet after each of the first
   pixels   the tower learns to write those codes, from windows of pictures
@@ -8,8 +8,9 @@ Seven stages, each quick where learning from pixels alone is slow:
   joint    everything together
   refine   the same, longer, with several pictures and films
   crowds   the same with more of what is still hard: crowded scenes, where there is much to count
+  settle   scenes as they are asked about, at a rate that falls to nothing
 The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
-keeps a checkpoint and a JSONL log in its run folder and resumes from there. The last three may be
+keeps a checkpoint and a JSONL log in its run folder and resumes from there. The last four may be
 shared by several processes: `torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
 """
 
@@ -67,6 +68,18 @@ STAGES = {
         mixture=(6, 26, 6, 6, 8, 20, 6, 10, 12),
         sequences=True,
         crowds=(0, 60, 0, 0, 5, 20, 0, 0, 15),
+    ),
+    "settle": Settings(
+        steps=320,
+        batch=4,
+        decay=0.85,
+        visible=(192, 384),
+        whole=0.15,
+        rate=4e-4,
+        asked=24,
+        budget=352,
+        mixture=(5, 38, 5, 5, 7, 16, 6, 9, 9),
+        sequences=True,
     ),
 }
 
@@ -213,22 +226,27 @@ def train_joint(folder: Path, settings: Settings) -> None:
 
 def train_refine(folder: Path, settings: Settings) -> None:
     """The same again with a rate that rises once more."""
-    model = tiny.build()
-    criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
-    saved = torch.load(folder / "joint.pt", weights_only=True)
-    model.load_state_dict(saved["model"])
-    criterion.load_state_dict(saved["criterion"])
-    _answer_pictures(model, criterion, "refine", folder, settings, 4 * 10**6)
+    _go_on(folder, "joint", "refine", settings, 4 * 10**6)
 
 
 def train_crowds(folder: Path, settings: Settings) -> None:
     """The same with crowded scenes, drawn and symbolic; how many patches are seen varies."""
+    _go_on(folder, "refine", "crowds", settings, 5 * 10**6)
+
+
+def train_settle(folder: Path, settings: Settings) -> None:
+    """The last: scenes of the usual kind again, with a rate that falls nearly all the time."""
+    _go_on(folder, "crowds", "settle", settings, 6 * 10**6)
+
+
+def _go_on(folder: Path, before: str, stage: str, settings: Settings, seed: int) -> None:
+    """Train everything further from where the stage before has left it."""
     model = tiny.build()
     criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
-    saved = torch.load(folder / "refine.pt", weights_only=True)
+    saved = torch.load(folder / f"{before}.pt", weights_only=True)
     model.load_state_dict(saved["model"])
     criterion.load_state_dict(saved["criterion"])
-    _answer_pictures(model, criterion, "crowds", folder, settings, 5 * 10**6)
+    _answer_pictures(model, criterion, stage, folder, settings, seed)
 
 
 def _answer_pictures(model, criterion, stage: str, folder: Path, settings, seed: int) -> None:
@@ -299,6 +317,7 @@ RUNNERS = {
     "joint": train_joint,
     "refine": train_refine,
     "crowds": train_crowds,
+    "settle": train_settle,
 }
 
 
@@ -325,7 +344,7 @@ def main() -> None:
         RUNNERS[stage](options.folder, settings)
     if options.export:
         model = tiny.build()
-        saved = torch.load(options.folder / "crowds.pt", weights_only=True)
+        saved = torch.load(options.folder / "settle.pt", weights_only=True)
         model.load_state_dict(saved["model"])
         tiny.save(model, options.export)
 
