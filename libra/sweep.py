@@ -42,6 +42,7 @@ class Row:
     prefill_s: float
     prefill_share: float  # measured once each
     total_s: float
+    measured_on: str = ""
 
     @classmethod
     def of(cls, setting: Setting, trace: Trace, vanilla: Trace) -> Row:
@@ -56,6 +57,7 @@ class Row:
             prefill_s=trace.timings.prefill,
             prefill_share=trace.timings.prefill / vanilla.timings.prefill,
             total_s=trace.timings.total,
+            measured_on=trace.timings.where,
         )
 
     def facts(self) -> dict:

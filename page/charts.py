@@ -53,7 +53,7 @@ def _layers(costing: Costing) -> list[dict]:
 
 def _theory_figure(costing: Costing) -> Figure:
     figure = theory_against_measurement(costing.speed_ups())
-    measured_on(figure, list(costing.traces.values()))
+    measured_on(figure, (trace.timings.where for trace in costing.traces.values()))
     return figure
 
 

@@ -188,8 +188,11 @@ def build(controls: Controls) -> EfficiencyTab:
             label="Visual tokens", info=texts.TOKENS_HELP, placeholder="automatic"
         )
     parts["verdict"] = gr.HTML(elem_id="verdict")
-    cards |= {spec.name: _card(spec) for spec in charts.ELSEWHERE}
-    parts["estimates"] = gr.HTML(elem_id="estimates")
+    line, bars = charts.ELSEWHERE
+    with gr.Row(elem_classes="charts"):
+        cards[line.name] = _card(line)
+        parts["estimates"] = gr.HTML(elem_id="estimates")
+    cards[bars.name] = _card(bars)
     return EfficiencyTab(controls=controls, cards=cards, **parts, **_build_sweep())
 
 
@@ -217,7 +220,8 @@ def _build_sweep() -> dict[str, Any]:
             parts["stop"] = gr.Button("Stop", visible=False, elem_id="sweep-stop")
     parts["status"] = gr.HTML(panels.note(""), elem_id="sweep-status")
     parts["swept"] = gr.State([])
-    parts["lines"] = figures.card("sweep", texts.SWEEP, texts.SWEEP_CHART, KINDS)
+    title, explained = texts.SWEEP, texts.SWEEP_CHART
+    parts["lines"] = figures.card("sweep", title, explained, KINDS, texts.NOT_SWEPT)
     return parts
 
 

@@ -114,12 +114,13 @@ def build() -> FiguresTab:
     return FiguresTab(status, frames, cards)
 
 
-def card(name: str, title: str, explanation: str, kinds: Sequence[str]) -> Card:
-    """Place a card for a figure that is saved in some formats."""
+def card(name: str, title: str, explanation: str, kinds: Sequence[str], missing: str = "") -> Card:
+    """Place a card for a figure that is saved in some formats; `missing` says why there is none."""
     with gr.Column(elem_classes="figure", min_width=460):
         gr.HTML(f"<h3>{title}</h3><p>{explanation}</p>")
-        note = gr.HTML(visible=False)
+        note = gr.HTML(f'<p class="empty">{missing}</p>', visible=bool(missing))
         picture = gr.Image(
+            visible=not missing,
             show_label=False,
             format="png",
             interactive=False,

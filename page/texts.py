@@ -227,6 +227,7 @@ SWEEP_CHART = (
     "Left by the papers' formula, right by the clock, one run each. Hollow: another answer than "
     "vanilla's."
 )
+NOT_SWEPT = "Nothing has been swept yet."
 SWEEPING = "Answering …"
 SWEPT = "{}: {} settings beside vanilla."
 UNSWEPT = "Not finished. This is the sweep that was here before."

@@ -1,6 +1,6 @@
 """Cost bars: FLOPs, KV cache and time of each answer, beside the plain model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from textwrap import fill
 
 import numpy as np
@@ -34,7 +34,7 @@ def cost_bars(traces: dict[str, Trace]) -> Figure:
     _against_plain(axes[1], "KV cache", cache, 1024, ("B", "KiB", "MiB", "GiB"))
     _times(axes[2], traces)
     figure.legend(loc="outside upper right", ncols=4, frameon=False, fontsize=SMALL)
-    measured_on(figure, list(traces.values()))
+    measured_on(figure, (trace.timings.where for trace in traces.values()))
     axes[0].set_yticks(range(len(traces)), list(traces), fontsize=SMALL + 1)
     axes[0].set_ylim(len(traces) - 0.4, -0.6)
     for ax in axes:
@@ -43,11 +43,11 @@ def cost_bars(traces: dict[str, Trace]) -> Figure:
     return figure
 
 
-def measured_on(figure: Figure, traces: Sequence[Trace]) -> None:
-    """Say below a figure what its times have to be read with, where the traces know."""
-    places = sorted({trace.timings.where for trace in traces} - {""})
-    if places:
-        words = fill("Measured on " + "; ".join(places), round(13 * figure.get_figwidth()))
+def measured_on(figure: Figure, places: Iterable[str]) -> None:
+    """Say below a figure what its times have to be read with, where that is known."""
+    known = sorted(set(places) - {""})
+    if known:
+        words = fill("Measured on " + "; ".join(known), round(13 * figure.get_figwidth()))
         figure.supxlabel(words, x=0.01, ha="left", fontsize=SMALL, color=INK)
 
 

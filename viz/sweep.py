@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from viz.colour import GREY, INK, SERIES
+from viz.costs import measured_on
 from viz.style import LINES, SMALL, chart, label
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def sweep_lines(rows: Sequence[Row]) -> Figure:
     for words, filling in marks:
         axes[1].plot([], [], "o", color=INK, fillstyle=filling, label=words)
     handles, labels = axes[1].get_legend_handles_labels()
+    measured_on(figure, (row.measured_on for row in rows))
     figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=SMALL)
     return figure
 

@@ -25,6 +25,6 @@ def time_shares(traces: dict[str, Trace]) -> Figure:
     ax.set_xlim(0, 112)
     ax.set_xticks(range(0, 101, 20))
     label(ax, "share of the answer's time (%)")
-    measured_on(figure, list(traces.values()))
+    measured_on(figure, (trace.timings.where for trace in traces.values()))
     figure.legend(loc="outside upper right", ncols=len(PARTS), frameon=False, fontsize=SMALL)
     return figure
