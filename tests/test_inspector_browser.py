@@ -690,6 +690,8 @@ def test_one_of_several_pictures_can_be_shown_alone(open_file, film):
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     row, column = divmod(run(page, "return I.state.hover") - 5 * N, GRID)
     assert abs(row - GRID / 2) <= 1 and abs(column - GRID / 2) <= 1
+    place = f"frame 6, row {row + 1}, column {column + 1}"
+    expect(page.locator(".i-card .i-place")).to_have_text(place)
     picture(page).focus()
     page.mouse.move(1, 1)
     page.keyboard.press("ArrowRight")

@@ -16,7 +16,7 @@ from libra.trace import Trace
 from page import again, engine, examples, figures, inspect, learn, plan, texts
 from page.again import Again
 from page.shown import Shown
-from tests.conftest import N_VISUAL, QUESTION, expect, make_image
+from tests.conftest import N_VISUAL, PATIENCE, QUESTION, expect, make_image
 from tests.make_trace import make_trace
 from viz.inspector.tours import tour
 
@@ -447,7 +447,7 @@ def test_every_figure_downloads_to_print_and_as_numbers(open_page, stored, tmp_p
     card = page.locator("#gallery .figure").filter(
         has=page.get_by_role("heading", name=viz.FIGURES["staircase"].title)
     )
-    card.locator("img").wait_for()
+    card.locator("img").wait_for(timeout=3 * PATIENCE)  # they come one after the other
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF", "csv": b"layer"}
     for kind, start in starts.items():
         with page.expect_download() as download:

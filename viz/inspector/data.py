@@ -134,7 +134,6 @@ def _trace(name: str, trace: Trace, pictures: dict[tuple, int], n_traces: int) -
         "pictures": [pictures.setdefault(key, len(pictures)) for key, _ in _keyed(trace)],
         "n": len(layout),
         "image": packed(layout.image),
-        "frame": packed(layout.frame),
         "row": packed(layout.row),
         "column": packed(layout.column),
         "box": packed(layout.box.float()),

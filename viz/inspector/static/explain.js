@@ -21,12 +21,12 @@ const percent = (share) =>
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : word.endsWith("ch") ? "es" : "s"}`;
 const token = (root) => (root === COMPENSATION ? "the compensation token" : `patch ${root}`);
 
-// "row 3, column 9", with picture and frame where there are several.
+// "row 3, column 9", with the picture or frame where there are several.
 function place(trace, patch) {
   if (trace.row[patch] < 0) return "a line break without a patch";
   const parts = [`row ${trace.row[patch] + 1}`, `column ${trace.column[patch] + 1}`];
-  if (trace.frame.some((f) => f)) parts.unshift(`frame ${trace.frame[patch] + 1}`);
-  if (trace.pictures.length > 1) parts.unshift(`picture ${trace.image[patch] + 1}`);
+  const kind = trace.video ? "frame" : "picture";
+  if (trace.pictures.length > 1) parts.unshift(`${kind} ${trace.image[patch] + 1}`);
   return parts.join(", ");
 }
 

@@ -55,7 +55,7 @@ class Situation {
 
 function openTrace(raw) {
   const trace = { ...raw };
-  for (const name of ["image", "frame", "row", "column", "box", "colour", "groupColour"])
+  for (const name of ["image", "row", "column", "box", "colour", "groupColour"])
     trace[name] = unpack(raw[name]);
   trace.stages = raw.stages.map((stage) => openStage(stage));
   trace.decisions = raw.decisions.map((d, i) =>
