@@ -244,7 +244,7 @@ def test_the_joint_stages_see_pictures_albums_films_and_crowds(tmp_path, drawn, 
     short = {"steps": 2, "batch": 2, "asked": 4, "budget": 60, "visible": (32,)}
     code = CodeLoss(tiny.PatchCode(), tiny.config().vision_config.hidden_size).state_dict()
     torch.save({"criterion": code}, tmp_path / "pictures.pt")
-    for stage in ("joint", "refine", "crowds", "settle"):  # each goes on from the one before
+    for stage in ("joint", "refine", "crowds", "settle", "polish"):  # each goes on from the last
         train.RUNNERS[stage](tmp_path, replace(train.STAGES[stage], **short))
         assert torch.load(tmp_path / f"{stage}.pt", weights_only=True)["step"] == 2
 
