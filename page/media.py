@@ -83,7 +83,8 @@ class MediaBox:
         """The picture of the control was removed: the next one takes its place."""
         shown.removed = shown.picture
         lay_out(shown, shown.added.pictures)
-        return self.draw(shown)
+        # an empty control is left alone: a file may be on its way into it
+        return self.draw(shown) if shown.picture else self.draw_strip(shown)
 
 
 def build(picture: gr.Image) -> MediaBox:
