@@ -10,7 +10,6 @@ from libra.methods.base import RatioMethod, Tokens
 from libra.methods.operations import unit
 from libra.reduction import Reduction
 
-
 BLOCK = 64  # candidates that one round looks at
 
 
