@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import chain
 from typing import Any
 
 import gradio as gr
@@ -72,21 +73,23 @@ class EfficiencyTab:
         if not shown.traces:
             return
         with explained():
-            yield {self.layers: per_layer(shown.traces)}
-            yield from self._draw(charts.MEASURED, shown, *where)
-        yield from self.draw_elsewhere(shown, *where)
+            first = {self.layers: per_layer(shown.traces)}
+            steps = chain(
+                self._draw(charts.MEASURED, shown, *where), self._elsewhere(shown, *where)
+            )
+            yield from figures.together(steps, first)
 
     def draw_elsewhere(self, shown: Shown, *where: Any) -> Iterator[dict]:
         """What the same answers would cost in another model, on another device."""
         if not shown.traces:
             return
         with explained():
-            found = costing.Costing.of(shown, *_where(*where))
-            yield {
-                self.verdict: verdict(found),
-                self.estimates: charts.table(found),
-            }
-            yield from self._draw(charts.ELSEWHERE, shown, *where)
+            yield from figures.together(self._elsewhere(shown, *where))
+
+    def _elsewhere(self, shown: Shown, *where: Any) -> Iterator[dict]:
+        found = costing.Costing.of(shown, *_where(*where))
+        yield {self.verdict: verdict(found), self.estimates: charts.table(found)}
+        yield from self._draw(charts.ELSEWHERE, shown, *where)
 
     def _draw(self, specs: Sequence[charts.Spec], shown: Shown, *where: Any) -> Iterator[dict]:
         """One figure after the other."""

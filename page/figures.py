@@ -1,6 +1,6 @@
 """The Figures tab: every figure that the trace gives, to look at and to download."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -52,13 +52,13 @@ class FiguresTab:
         """
         trace = shown.trace
         if trace is not None:
-            yield {self.frames: scrubber.update(FRAMES, trace, shown.image)}
-            yield from self._draw(shown, trace, shown.image)
+            first = {self.frames: scrubber.update(FRAMES, trace, shown.image)}
+            yield from together(self._draw(shown, trace, shown.image), first)
 
     def pick(self, shown: Shown, image: int) -> Iterator[dict]:
         """Another picture or frame was chosen: draw what shows one of them."""
         shown.look_at(image)
-        yield from self._draw(shown, shown.trace, shown.image)
+        yield from together(self._draw(shown, shown.trace, shown.image))
 
     def _draw(self, shown: Shown, trace: Trace, image: int) -> Iterator[dict]:
         """What is not drawn yet."""
@@ -87,6 +87,17 @@ class FiguresTab:
             card.picture: gr.Image(path, visible=True),
             card.saves: gr.HTML(visible=True),
         }
+
+
+def together(steps: Iterable[dict], first: dict | None = None) -> Iterator[dict]:
+    """Each step of a drawing with all before it.
+
+    A browser that is given several at once shows the last alone.
+    """
+    made = first or {}
+    for step in steps:
+        made = made | step
+        yield made
 
 
 def save(shown: Shown, event: gr.EventData) -> str:
