@@ -80,7 +80,7 @@ def verdict(ours: Workload, vanilla: Workload, device: Device) -> str:
         "of each further word": 1 - here.decode / plain.decode,
         "of the KV cache": 1 - sum(ours.kv_bytes()) / sum(vanilla.kv_bytes()),
     }
-    parts = [f"{share:.0%} {what}" for what, share in saved.items() if share >= 0.01]
+    parts = [f"{100 * share:.0f} % {what}" for what, share in saved.items() if share >= 0.01]
     if not parts:
         return f"By the roofline of {device.name} this saves nothing."
     listed = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))

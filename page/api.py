@@ -49,9 +49,10 @@ def build(model: str, **slot) -> None:
     def ask(image, question, method="libra", ratio=None, layers="", parameters=None):
         """Answer a question about pictures or a video with compressed visual tokens.
 
-        Args: image file, a list of them, or one video file; question; method (vanilla, fastv,
-        libra); ratio of the visual tokens that each event removes; layers like "1,3,5" (empty: as
-        in the paper); further parameters of the method as a JSON object, and "frames" of a video.
+        Args: image file, a list of them, or one video file; question; method (any
+        of `python -m libra compare --methods all`); ratio of the visual tokens that each event
+        removes; layers like "1,3,5" (empty: as in the paper); further parameters of the method as
+        a JSON object, and "frames" of a video.
         Returns the answer, a dict of readouts beside vanilla, and the trace file.
         """
         with explained():

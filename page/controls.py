@@ -71,10 +71,10 @@ class Controls:
         if plan.slides(method):
             settings["ratio"] = ratio
         if engine.shape(model).default_layers(method):
-            settings["layers"] = sorted(layers)
+            settings["layers"] = _in_order(layers)
         if plan.acts_in_encoder(method):
-            settings["encoder_layers"] = sorted(encoder_layers)
-        return model, plan.request(picture and picture["path"], question, method, settings)
+            settings["encoder_layers"] = _in_order(encoder_layers)
+        return model, plan.request(media.uploaded(picture), str(question or ""), method, settings)
 
     def show_method(self, method: str, model: str) -> dict:
         """A method was chosen: what it does, its defaults, its own parameters."""
@@ -103,11 +103,16 @@ class Controls:
         settings, shape = plan.defaults(method, model) | given, engine.shape(model)
         return {
             self.about: panels.about_method(method),
-            self.ratio: gr.Slider(value=settings["ratio"] or 0, interactive=plan.slides(method)),
+            self.ratio: gr.Slider(
+                value=settings["ratio"] or 0,
+                interactive=plan.slides(method),
+                info=texts.RATIO_HELP if plan.slides(method) else texts.RATIO_ELSEWHERE,
+            ),
             self.layers: gr.CheckboxGroup(
                 layer_choices(shape.n_layers - 1),
                 value=list(settings["layers"]),
                 interactive=bool(shape.default_layers(method)),
+                info=texts.LAYERS_HELP if shape.default_layers(method) else texts.NO_LAYERS,
             ),
             self.encoder_layers: gr.CheckboxGroup(
                 layer_choices(shape.last_encoder_layer),
@@ -209,6 +214,14 @@ def build_settings(model: str, method: str) -> dict:
             for p in plan.own_parameters(name):
                 parameters[name, p.name] = control(p)
     return parts | {"folds": folds, "parameters": parameters}
+
+
+def _in_order(layers: list[int]) -> list[int]:
+    """Layers as they were chosen, ascending."""
+    try:
+        return sorted(layers)
+    except TypeError:
+        raise InputError(f"Layers are a list of whole numbers, not {layers!r}.") from None
 
 
 def layer_choices(last: int) -> list[tuple[str, int]]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import chain
 from typing import Any
 
 import gradio as gr
@@ -74,10 +73,11 @@ class EfficiencyTab:
             return
         with explained():
             first = {self.layers: per_layer(shown.traces)}
-            steps = chain(
-                self._draw(charts.MEASURED, shown, *where), self._elsewhere(shown, *where)
+            yield from figures.together(
+                [first],
+                self._draw(charts.MEASURED, shown, *where),
+                self._elsewhere(shown, *where),
             )
-            yield from figures.together(steps, first)
 
     def draw_elsewhere(self, shown: Shown, *where: Any) -> Iterator[dict]:
         """What the same answers would cost in another model, on another device."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import gradio as gr
 
@@ -53,7 +54,7 @@ class FiguresTab:
         trace = shown.trace
         if trace is not None:
             first = {self.frames: scrubber.update(FRAMES, trace, shown.image)}
-            yield from together(self._draw(shown, trace, shown.image), first)
+            yield from together([first], self._draw(shown, trace, shown.image))
 
     def pick(self, shown: Shown, image: int) -> Iterator[dict]:
         """Another picture or frame was chosen: draw what shows one of them."""
@@ -89,13 +90,13 @@ class FiguresTab:
         }
 
 
-def together(steps: Iterable[dict], first: dict | None = None) -> Iterator[dict]:
+def together(*parts: Iterable[dict]) -> Iterator[dict]:
     """Each step of a drawing with all before it.
 
     A browser that is given several at once shows the last alone.
     """
-    made = first or {}
-    for step in steps:
+    made = {}
+    for step in chain(*parts):
         made = made | step
         yield made
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from html import escape
 
 import gradio as gr
+from gradio.utils import get_upload_folder, is_in_or_equal
 
 from libra.errors import InputError
 from libra.media import Clip, load_image, load_video
@@ -105,6 +106,17 @@ def build(picture: gr.Image) -> MediaBox:
             texts.ADD, file_count="multiple", file_types=FILES, size="sm", elem_id="add-media"
         ),
     )
+
+
+def uploaded(file: dict | None) -> str | None:
+    """The path of a file as a browser sends it; it may name what was uploaded or shown, no other.
+
+    Gradio checks paths only where a browser marks them as files.
+    """
+    path = file and file.get("path")
+    if path and not is_in_or_equal(path, get_upload_folder()):
+        raise InputError(texts.NOT_UPLOADED)
+    return path or None
 
 
 def pictures(shown: Shown) -> list[str]:

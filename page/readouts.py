@@ -124,8 +124,10 @@ def size(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """`61 ms`, `1.24 s`"""
-    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
+    """`1.3 ms`, `61 ms`, `1.24 s`"""
+    if value >= 1:
+        return f"{value:.2f} s"
+    return f"{value * 1000:.0f} ms" if value >= 0.01 else f"{value * 1000:.1f} ms"
 
 
 def percent(share: float) -> str:

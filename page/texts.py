@@ -78,6 +78,7 @@ TRACE_VIDEO = "The video of the trace file"
 CREDITS = "Whose pictures these are"
 PICTURE_ALT = "The picture to ask about"
 FIRST_FRAME = "The first frame of the video to ask about"
+NOT_UPLOADED = "This is not a picture that was uploaded here: drop one, or pick an example."
 NO_PICTURE = "There is no picture yet: drop one, paste one, or pick an example."
 
 # Several pictures, and videos
@@ -109,6 +110,8 @@ METHOD_HELP = "How visual tokens become fewer."
 RATIO_HELP = "Share of the visual tokens that each chosen layer removes."
 ENCODER_LAYERS_HELP = "Tokens are merged inside these layers of the vision encoder."
 LAYERS_HELP = "Tokens are removed after these decoder layers."
+NO_LAYERS = "This method removes no tokens in the language model."
+RATIO_ELSEWHERE = "This method finds out itself how many to remove; its parameters are below."
 MODEL_HELP = (
     "What this machine has room for. All visitors share it: another model may have to wait for "
     "theirs, and is downloaded the first time. Others: see Learn."
@@ -331,6 +334,15 @@ QUESTION_FORMS = (
     ("Colour", "What color is the ball?", "what color is {x}", "a colour"),
     ("Signs", "What does the sign say?", "what does the sign say", "letters and digits"),
     ("Everything", "Describe the image.", "describe the image", "a cat, two dogs and a car"),
+    (
+        "Two or three pictures",
+        "Which image has the cat?",
+        "which image has {x}",
+        "first, second, third, none",
+    ),
+    ("Film: ways", "Which way does the dog move?", "which way does {x} move", "left, up ..."),
+    ("Film: the last", "What appears last?", "what appears last", "an object"),
+    ("Film: how many?", "How many dogs appear?", "how many {x} appear", "0 to 5"),
 )
 LARGER = (
     "Photos and free questions are outside its world: it will answer, and be wrong. They need a "

@@ -202,8 +202,9 @@ class Visit:
     def check_picture(self, file: dict, shown: Shown) -> None:
         """Say at once what is wrong with an uploaded picture."""
         with explained():
-            load_image(file["path"])
-        shown.picture = file["path"]
+            path = media.uploaded(file)
+            load_image(path)
+        shown.picture = path
         if shown.added.clip:  # a picture takes the place of a video
             shown.added = Added()
 

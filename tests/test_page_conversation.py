@@ -1,5 +1,6 @@
 """Follow-up questions on the page: what they follow, what is used again, and how it shows."""
 
+import tempfile
 from dataclasses import replace
 
 import gradio as gr
@@ -7,7 +8,7 @@ import pytest
 
 from libra.conversation import Memory
 from libra.errors import InputError
-from page import again, ask, compare, controls, engine, examples, panels, plan, texts
+from page import again, ask, compare, controls, engine, examples, media, panels, plan, texts
 from page.shown import Added, Shown
 from page.visit import Visit
 from tests.conftest import N_VISUAL, QUESTION, make_image
@@ -15,6 +16,14 @@ from tests.serve_page import prepare_examples
 
 EVIL = "\"'><script>alert(1)</script>"
 SECOND = "how many cat ?"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def uploads():
+    """Pictures of these tests count as uploaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(media, "get_upload_folder", tempfile.gettempdir)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -16,7 +17,19 @@ from libra import methods
 from libra.errors import InputError
 from libra.lvlm import Generation
 from libra.trace import Event, Trace, Word
-from page import ask, compare, comparison, controls, engine, examples, panels, plan, texts, views
+from page import (
+    ask,
+    compare,
+    comparison,
+    controls,
+    engine,
+    examples,
+    media,
+    panels,
+    plan,
+    texts,
+    views,
+)
 from page import readouts as numbers
 from page.comparison import View
 from page.legends import legend
@@ -183,7 +196,8 @@ def test_settings_cannot_replace_what_is_asked():
 def request_of(visit, model, **changed):
     """What the Ask tab makes of the values of its controls."""
     c = visit.controls
-    values = {"picture": {"path": "p.png"}, "question": "q", "model": model, "method": "libra"}
+    file = {"path": str(Path(media.get_upload_folder(), "p.png"))}
+    values = {"picture": file, "question": "q", "model": model, "method": "libra"}
     values |= {"ratio": 0.5, "layers": [3, 1], "encoder_layers": []} | changed
     defaults = {p: None for p in c.parameters}
     return c.request(*values.values(), *defaults.values())
@@ -237,6 +251,76 @@ def test_nulls_over_the_wire(client, picture):
     with pytest.raises(AppError, match="There is no question"):
         call(client, picture, question=None)
     assert call(client, picture, layers=None, parameters=None)[1]["method"] == "libra"
+
+
+@pytest.fixture
+def uploads(tmp_path, monkeypatch):
+    """A folder of uploads, and a picture of the server beside it."""
+    own, other = tmp_path / "uploads", tmp_path / "server.png"
+    own.mkdir()
+    make_image().save(own / "mine.png")
+    make_image().save(other)
+    (own / "link.png").symlink_to(other)
+    monkeypatch.setattr(media, "get_upload_folder", lambda: str(own))
+    return own
+
+
+@pytest.mark.parametrize("path", ["../server.png", "link.png", "/etc/passwd", "."])
+def test_no_file_of_the_server_is_asked_about(uploads, visit, model, path):
+    shown, file = Shown(), {"path": str(uploads / path)}
+    if path == ".":
+        file = {"path": str(uploads.parent)}
+    with pytest.raises(InputError, match="not a picture that was uploaded"):
+        request_of(visit, model, picture=file)
+    with pytest.raises(gr.Error, match="not a picture that was uploaded"):
+        visit.check_picture(file, shown)
+    assert shown.picture is None
+
+
+def test_an_uploaded_picture_is_asked_about(uploads, visit, model):
+    file = {"path": str(uploads / "mine.png")}
+    assert request_of(visit, model, picture=file)[1]["images"] == [file["path"]]
+    visit.check_picture(file, shown := Shown())
+    assert shown.picture == file["path"]
+
+
+@pytest.mark.parametrize("elem", ["picture", "question", "layers"])
+def test_what_no_browser_sends_is_refused_in_words(uploads, visit, model, elem):
+    bad = {"picture": {"path": "/etc/passwd"}, "question": None, "layers": ["a", 1]}[elem]
+    changed = {"picture": {"path": str(uploads / "mine.png")}} | {elem: bad}
+    if elem == "question":
+        assert request_of(visit, model, **changed)[1]["question"] == ""
+    else:
+        with pytest.raises(InputError):
+            request_of(visit, model, **changed)
+
+
+def said_to(client, event, values) -> str:
+    """What an event of the served page answers to values as no browser sends them."""
+    join = {"data": values, "fn_index": event["id"], "session_hash": f"s{event['id']}"}
+    api = f"{client.src.rstrip('/')}/gradio_api/queue"
+    httpx.post(f"{api}/join", json=join).raise_for_status()
+    with httpx.stream("GET", f"{api}/data", params=join, timeout=60) as lines:
+        for line in lines.iter_lines():
+            if "process_completed" in line:
+                return line
+    return ""
+
+
+def test_a_path_without_the_mark_of_a_file_is_refused_everywhere(client, tmp_path):
+    make_image().save(tmp_path / "server.png")
+    config = httpx.get(f"{client.src}config").json()
+    props = {c["id"]: c["props"] for c in config["components"]}
+    picture = next(i for i, p in props.items() if p.get("elem_id") == "picture")
+    takes = [d for d in config["dependencies"] if picture in d["inputs"] and d["backend_fn"]]
+    assert len(takes) >= 5  # asking, two ways to compare, sweeping, uploading
+    for event in takes:
+        values = [
+            {"path": str(tmp_path / "server.png")} if i == picture else props[i].get("value")
+            for i in event["inputs"]
+        ]
+        said = said_to(client, event, values)
+        assert "not a picture that was uploaded" in said, event
 
 
 # Trace files

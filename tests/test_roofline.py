@@ -112,7 +112,7 @@ def test_the_verdict_names_what_is_saved_and_what_is_not():
     assert verdict(vanilla, vanilla, device) == "By the roofline of A100 this saves nothing."
     late = verdict(workload([576] * 28 + [1] * 4), vanilla, device)
     assert late == (
-        "By the roofline of A100 this saves 9% of the prefill and 12% of the KV cache; decoding, "
+        "By the roofline of A100 this saves 9 % of the prefill and 12 % of the KV cache; decoding, "
         "bound by the weights, is no faster."
     )
     early = verdict(workload([58] * 32), vanilla, device)

@@ -76,7 +76,7 @@ def export_html(trace: Trace, *others: Trace, path: str | Path) -> None:
 
 def document(traces: dict[str, Trace]) -> str:
     """The stand-alone page of some traces. Its policy forbids it to load anything."""
-    data = json.dumps(view(traces), ensure_ascii=False).replace("</", "<\\/")
+    data = json.dumps(view(traces), ensure_ascii=False).replace("<", "\\u003c")
     question = escape(next(iter(traces.values())).question)
     return f"""<!doctype html>
 <html lang="en">
