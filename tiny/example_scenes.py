@@ -50,7 +50,7 @@ COMPOSED = {
         + _row("star", [(0.72, 0.24)], 0.3, colour="blue")
         + _row("heart", [(0.28, 0.74)], 0.27, colour="green")
         + _row("square", [(0.76, 0.74)], 0.22, colour="orange"),
-        "What color is the star?",
+        "What color is the heart?",
         "A red ball, a blue star, a green heart and an orange square on a light ground.",
     ),
     "signpost": (
