@@ -391,9 +391,13 @@ def test_stop_frees_the_slot_and_the_next_in_the_queue_sees_its_place(open_page,
 def test_figures_and_efficiency_draw_from_the_trace(open_page):
     page = open_page()
     page.get_by_role("tab", name="Figures").click()
-    expect(page.locator("#gallery img").nth(5)).to_be_visible()  # they come one after the other
-    alts = page.locator("#gallery img").evaluate_all("images => images.map(i => i.alt)")
-    assert len(alts) > 5 and all(alts)
+    images = page.locator("#gallery img")
+    expect(images.and_(page.get_by_alt_text("CLS attention."))).to_be_attached()  # the last one
+    images.evaluate_all("all => all.forEach(i => { i.loading = 'eager' })")  # below the fold, too
+    assert images.count() > 5
+    for image in images.all():
+        expect(image).to_be_visible()
+        assert image.get_attribute("alt")
     page.get_by_role("tab", name="Efficiency").click()
     expect(page.locator("#per-layer")).to_contain_text("Decoder layer")
 
