@@ -22,9 +22,9 @@ Known reasons for a share below one:
 - Launching a layer's kernels takes a GPU's host about as long as a small layer takes the GPU.
 - A decision is work that no FLOPs are counted for. Libra-Merging waits for the device once per
   event, to learn whether it needs a compensation token; PruMerge once, for how many tokens stay;
-  k-means and the encoder's methods once per event and unit. Greedy merging waits for every single
-  pair, and DivPrune launches a handful of kernels for every token that it keeps: both are slow by
-  construction and kept as baselines.
+  k-means and the encoder's methods once per event and unit. DivPrune waits once per round
+  of choices, some tens of times; greedy merging for every single pair: it is slow by construction
+  and kept as a baseline.
 - Attention rows are computed from keys copied to fp32: 4 bytes for each of T * d_kv numbers.
 - The engine answers one question at a time: decoding reads all weights for one token.
 - On a CPU: an event comes after every second or third layer of a shallow model, where published

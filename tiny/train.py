@@ -253,7 +253,7 @@ def train_crowds(folder: Path, settings: Settings) -> None:
 
 
 def train_settle(folder: Path, settings: Settings) -> None:
-    """The last: scenes of the usual kind again, with a rate that falls nearly all the time."""
+    """Scenes of the usual kind again, with a rate that falls nearly all the time."""
     _go_on(folder, ("crowds",), "settle", settings, 6 * 10**6)
 
 
