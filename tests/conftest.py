@@ -176,6 +176,14 @@ def model(model_folder):
 
 
 @pytest.fixture(scope="module")
+def visit(model, tmp_path_factory):
+    """The actions of a page that is not served."""
+    from tests.serve_page import unserved
+
+    return unserved(model, tmp_path_factory.mktemp("examples"))
+
+
+@pytest.fixture(scope="module")
 def url(model, tmp_path_factory):
     """The page on the micro model with two prepared examples."""
     from tests.serve_page import prepare_examples, serve_page

@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gradio as gr
+
 import app
-from page import engine
+from page import ask, compare, controls, engine, examples
+from page.shown import Shown
+from page.visit import Visit
 from tests.conftest import QUESTION, make_image
 
 
@@ -31,6 +35,15 @@ def prepare_examples(folder: Path, model: str) -> Path:
         lvlm.answer(**request, method=method).trace.save(folder / f"first.{method}.trace.zip")
     (folder / "examples.json").write_text(json.dumps(entries))
     return folder
+
+
+def unserved(model: str, folder: Path) -> Visit:
+    """The actions of a page that is not served."""
+    prepared = examples.load(prepare_examples(folder, model))
+    with gr.Blocks():
+        c = controls.build(model, prepared)
+        a = ask.AskTab(**ask.build_pictures(Shown()), **ask.build_answer(Shown()))
+        return Visit(c, a, compare.build(), prepared)
 
 
 @contextmanager

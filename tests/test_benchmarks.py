@@ -13,29 +13,9 @@ from benchmarks import app, attention, measure, models, prefill, reduction
 from libra.architecture import ARCHITECTURES, Architecture, Stack
 from libra.errors import InputError
 from libra.media import Media
+from tests.micro_architectures import LLAVA, QWEN
 
 CPU = torch.device("cpu")
-LLAVA = Architecture(
-    "micro-llava",
-    decoder=Stack(4, 64, 96, 4, 64),
-    vocabulary=400,
-    encoder=Stack(3, 32, 64, 4, 32, gated=False),
-    pixels=588,
-    tokens=16,
-    connector=((32, 64), (64, 64)),
-    special=1,
-    tile=16,
-)
-QWEN = replace(
-    LLAVA,
-    name="micro-qwen",
-    decoder=Stack(4, 64, 96, 4, 32),
-    pixels=1176,
-    connector=((128, 128), (128, 64)),
-    merge=4,
-    special=0,
-    tile=None,
-)
 
 
 @pytest.fixture(autouse=True)

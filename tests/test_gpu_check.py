@@ -2,38 +2,17 @@
 
 import argparse
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks import gpu_check
 from libra import methods
-from libra.architecture import ARCHITECTURES, Architecture, Stack
+from libra.architecture import ARCHITECTURES
 from libra.lvlm import LVLM
+from tests.micro_architectures import LLAVA, QWEN
 
 CPU = torch.device("cpu")
-LLAVA = Architecture(
-    "micro-llava",
-    decoder=Stack(4, 64, 96, 4, 64),
-    vocabulary=400,
-    encoder=Stack(3, 32, 64, 4, 32, gated=False),
-    pixels=588,
-    tokens=16,
-    connector=((32, 64), (64, 64)),
-    special=1,
-    tile=16,
-)
-QWEN = replace(
-    LLAVA,
-    name="micro-qwen",
-    decoder=Stack(4, 64, 96, 4, 32),
-    pixels=1176,
-    connector=((128, 128), (128, 64)),
-    merge=4,
-    special=0,
-    tile=None,
-)
 
 
 def test_without_a_gpu_it_says_so(monkeypatch, capsys):

@@ -3,16 +3,13 @@
 import tempfile
 from dataclasses import replace
 
-import gradio as gr
 import pytest
 
 from libra.conversation import Memory
 from libra.errors import InputError
-from page import again, ask, compare, controls, engine, examples, media, panels, plan, texts
+from page import again, engine, media, panels, plan, texts
 from page.shown import Added, Shown
-from page.visit import Visit
 from tests.conftest import N_VISUAL, QUESTION, make_image
-from tests.serve_page import prepare_examples
 
 EVIL = "\"'><script>alert(1)</script>"
 SECOND = "how many cat ?"
@@ -37,16 +34,6 @@ def picture(tmp_path_factory):
 def trace(model, picture):
     request = {"images": [picture], "question": QUESTION, "max_new_tokens": 3}
     return engine.load(model).answer(**request).trace
-
-
-@pytest.fixture(scope="module")
-def visit(model, tmp_path_factory) -> Visit:
-    """The actions of a page that is not served."""
-    prepared = examples.load(prepare_examples(tmp_path_factory.mktemp("examples"), model))
-    with gr.Blocks():
-        c = controls.build(model, prepared)
-        a = ask.AskTab(**ask.build_pictures(Shown()), **ask.build_answer(Shown()))
-        return Visit(c, a, compare.build(), prepared)
 
 
 def asked(visit, shown, model, question, picture):

@@ -12,12 +12,11 @@ from PIL import Image
 
 from libra import video
 from libra.trace import MAX_PICTURES
-from page import ask, compare, comparison, controls, engine, examples, media, scrubber, texts, views
+from page import comparison, engine, examples, media, scrubber, texts, views
 from page.shown import Added, Shown
 from page.visit import Visit
 from tests import clips
 from tests.conftest import N_VISUAL, QUESTION, make_image
-from tests.serve_page import prepare_examples
 
 SIZES = ((80, 60), (7, 5), (30, 900))  # wildly different
 
@@ -46,16 +45,6 @@ def files(folder):
 @pytest.fixture(scope="module")
 def film(folder):
     return str(clips.write(folder / "clip.webm", [*map(clips.numbered, range(20))]))
-
-
-@pytest.fixture(scope="module")
-def visit(model, tmp_path_factory) -> Visit:
-    """The actions of a page that is not served."""
-    prepared = examples.load(prepare_examples(tmp_path_factory.mktemp("examples"), model))
-    with gr.Blocks():
-        c = controls.build(model, prepared)
-        a = ask.AskTab(**ask.build_pictures(Shown()), **ask.build_answer(Shown()))
-        return Visit(c, a, compare.build(), prepared)
 
 
 @pytest.fixture

@@ -14,11 +14,9 @@ from conftest import QUESTION, make_image, make_lvlm
 import app
 from libra import InputError, models
 from libra.models import room
-from page import ask, compare, controls, engine, examples, plan
+from page import engine, plan
 from page.shelf import Shelf
 from page.shown import Shown
-from page.visit import Visit
-from tests.serve_page import prepare_examples
 
 
 class Model:
@@ -184,16 +182,6 @@ def test_strangers_on_a_space_cannot_make_it_fetch_models(monkeypatch):
 
 
 # The page
-
-
-@pytest.fixture(scope="module")
-def visit(model, tmp_path_factory) -> Visit:
-    """The actions of a page that is not served."""
-    prepared = examples.load(prepare_examples(tmp_path_factory.mktemp("examples"), model))
-    with gr.Blocks():
-        c = controls.build(model, prepared)
-        a = ask.AskTab(**ask.build_pictures(Shown()), **ask.build_answer(Shown()))
-        return Visit(c, a, compare.build(), prepared)
 
 
 def test_choosing_a_model_loads_it_and_says_so(visit, model, monkeypatch):

@@ -34,7 +34,6 @@ from page import readouts as numbers
 from page.comparison import View
 from page.legends import legend
 from page.shown import Result, Shown, overlays
-from page.visit import Visit
 from tests.conftest import N_LAYERS, QUESTION, make_image
 from tests.serve_page import prepare_examples, serve_page
 
@@ -55,16 +54,6 @@ def traces(model, picture) -> dict[str, Trace]:
     lvlm = engine.load(model)
     made = {name: lvlm.answer(**request, method=name).trace for name in ("vanilla", "libra")}
     return made | {"bare": lvlm.answer(**request, tracing=False).trace}
-
-
-@pytest.fixture(scope="module")
-def visit(model, tmp_path_factory) -> Visit:
-    """The actions of a page that is not served."""
-    prepared = examples.load(prepare_examples(tmp_path_factory.mktemp("examples"), model))
-    with gr.Blocks():
-        c = controls.build(model, prepared)
-        a = ask.AskTab(**ask.build_pictures(Shown()), **ask.build_answer(Shown()))
-        return Visit(c, a, compare.build(), prepared)
 
 
 @pytest.fixture
