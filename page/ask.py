@@ -154,7 +154,8 @@ def picture_file(shown: Shown) -> str:
 def caption(shown: Shown) -> str:
     """Legend and explanation of the large picture, below it."""
     place = scrubber.place(shown.trace, shown.image, shown.stage)
-    words = escape(f"{place} {views.caption(*_at(shown))}".strip())
+    parts = place, views.caption(*_at(shown)), views.cropped(shown.trace, shown.image)
+    words = escape(" ".join(filter(None, parts)))
     return f'{legend(*_at(shown))}<p class="caption">{words}</p>'
 
 

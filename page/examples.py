@@ -28,6 +28,7 @@ class Example:
     credit: str
     more: Sequence[Path] = ()  # further pictures
     video: Path | None = None  # of which `image` is a frame
+    note: str = ""  # what to keep in mind with its answer
 
     def file(self, method: str = METHOD) -> Path:
         """Where the trace of its answer under a method is stored, if it is."""
@@ -42,6 +43,11 @@ class Example:
     def vanilla(self) -> Trace | None:
         """The same without compression, if it is stored."""
         return self.trace("vanilla")
+
+    @property
+    def badge(self) -> str:
+        """What its thumbnail cannot show: that there are more pictures, or that they move."""
+        return "▶" if self.video else f"{1 + len(self.more)}" if self.more else ""
 
     def files(self) -> list[Path]:
         """What has to be there."""

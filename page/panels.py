@@ -54,7 +54,8 @@ def example_strip(examples: Sequence[Example]) -> str:
     buttons = "".join(
         f'<button data-pick="{i}" title="{escape(e.title)}: {escape(e.question)} '
         f'({escape(e.credit)})">'
-        f'<img src="{e.thumbnail()}" alt="{escape(e.alt)}" width="56" height="56"></button>'
+        f'<img src="{e.thumbnail()}" alt="{escape(e.alt)}" width="56" height="56">'
+        f"{f'<i aria-hidden=true>{e.badge}</i>' if e.badge else ''}</button>"
         for i, e in enumerate(examples)
     )
     credits = escape("; ".join(dict.fromkeys(e.credit for e in examples)))

@@ -166,8 +166,9 @@ def _prefill(trace: Trace, vanilla: Trace | None) -> tuple[str, str]:
 
 
 def _bar(share: float | None, note: str) -> str:
-    style = "" if share is None else f' style="--share:{min(share, 1.5):.4f}"'
-    return f'<div class="gauge"{style} role="presentation"><i></i></div><p>{note}</p>'
+    style = "" if share is None else f' style="--share:{min(share, 1):.4f}"'
+    over = " over" if share is not None and share > 1 else ""
+    return f'<div class="gauge{over}"{style} role="presentation"><i></i></div><p>{note}</p>'
 
 
 def _columns(trace: Trace) -> str:

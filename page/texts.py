@@ -33,7 +33,7 @@ OVERLAYS = {
     "fate": (
         "Fate",
         "What became of each patch. Outlined: kept. Blue: merged into a kept token. Light hatch: "
-        "went into the compensation token. Dark hatch: dropped.",
+        "summed up with others in one extra token. Dark hatch: dropped.",
     ),
     "kept": (
         "Kept",
@@ -70,6 +70,7 @@ MEASURING = "Measuring vanilla on the same picture …"
 ANSWERED = "Answered in {}."
 UNFINISHED = "Not finished. This is the answer that was here before."
 NOT_MEASURED = "Vanilla has not been measured on these inputs."
+CROPPED = "The model sees the middle {} of this picture; its processor cuts off the rest."
 FROM_EXAMPLE = "A stored answer: nothing was computed for it. Press Ask to run it here."
 FROM_FILE = "Opened from a file: nothing was computed for it."
 
@@ -117,7 +118,7 @@ MODEL_HELP = (
     "theirs, and is downloaded the first time. Others: see Learn."
 )
 PRESET_HELP = "As in the papers, at this model's depth."
-OWN_SETTINGS = "My own settings"
+OWN_SETTINGS = "None: as set below"
 STAGE_HELP = "Moves every picture: before compression, then after each compression layer."
 OVERLAY_HELP = "What to paint on every picture."
 TRACE_HELP = (
@@ -125,7 +126,7 @@ TRACE_HELP = (
 )
 STRIP = (
     "The sequence of visual tokens at this stage, one bar per patch in reading order. Full: kept. "
-    "Half: merged. Low: in the compensation token. Stub: dropped."
+    "Half: merged. Low: in the extra token. Stub: dropped."
 )
 SLIDER = "Left of the handle: {}. Right: {}."
 

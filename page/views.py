@@ -21,7 +21,7 @@ import viz
 from libra.report import as_csv, facts
 from libra.trace import Trace
 from page import texts
-from page.readouts import kept
+from page.readouts import kept, percent
 from page.shown import overlays
 from viz.canvas import PATCH
 
@@ -116,11 +116,22 @@ def caption(trace: Trace, overlay: str, stage: int, word: int = 0) -> str:
     }
     if stage and overlay not in here:
         event = trace.events[stage - 1].reduction
-        extra = " and one compensation token" if event.compensation is not None else ""
+        extra = " and one that sums up others" if event.compensation is not None else ""
         here[overlay] = f"{kept(event)} tokens{extra} stand for {n} patches."
     elif overlay not in here:
         here[overlay] = f"Before compression: one token for each of {n} patches."
     return f"{here[overlay]} {texts.OVERLAYS[overlay][1]}"
+
+
+def cropped(trace: Trace, index: int = 0) -> str:
+    """A sentence on how much of a picture the model sees, where that is not nearly all."""
+    layout = trace.layout
+    box = layout.box[(layout.image == index) & (layout.row >= 0)]
+    if not len(box):
+        return ""
+    width, height = (box[:, 2:].amax(0) - box[:, :2].amin(0)).tolist()
+    share = width * height
+    return texts.CROPPED.format(percent(share)) if share < 0.95 else ""
 
 
 def save_png(image: Image.Image, name: str) -> str:

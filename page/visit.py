@@ -151,7 +151,7 @@ class Visit:
         if trace is None:
             return filled
         shown.show(trace, example.vanilla())
-        return filled | self._stored(shown, model, texts.FROM_EXAMPLE)
+        return filled | self._stored(shown, model, f"{texts.FROM_EXAMPLE} {example.note}")
 
     def open_lesson(self, shown: Shown, model: str, event: gr.EventData) -> dict:
         """Show the stored answer of a lesson."""

@@ -4,6 +4,7 @@ import json
 
 import gradio as gr
 import pytest
+from PIL import Image
 
 from libra import methods
 from libra.errors import InputError
@@ -81,6 +82,19 @@ def test_every_overlay_draws_every_stage(trace, overlay):
     assert len({picture.size for picture in pictures}) == 1
     assert pictures[1].tobytes() != pictures[2].tobytes()
     assert all(views.caption(trace, overlay, stage) for stage in range(3))
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [((96, 64), "67 %"), ((64, 192), "33 %"), ((66, 64), "")]
+)
+def test_a_picture_that_is_cropped_says_how_much_the_model_sees(lvlm, size, said):
+    trace = lvlm.answer(images=[Image.new("RGB", size)], question=QUESTION).trace
+    assert views.cropped(trace) == (texts.CROPPED.format(said) if said else "")
+
+
+def test_more_than_vanilla_is_marked():
+    """Its bar is full either way."""
+    assert "over" in readouts._bar(1.2, "") and "over" not in readouts._bar(1.0, "")
 
 
 def test_numbers_have_units():
