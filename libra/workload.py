@@ -109,12 +109,6 @@ class Workload:
         longest = max(self.counts) + self.text
         return peak_activation(self.architecture.decoder, longest, self.itemsize, self.fused)
 
-    def weight_bytes(self) -> float:
-        """Bytes of the decoder's weights, embedding and output layer included."""
-        a = self.architecture
-        matrices = sum(x * y for x, y in a.decoder.matrices.values()) * a.decoder.n_layers
-        return (matrices + 2 * a.vocabulary * a.decoder.d) * self.itemsize
-
     def _layers(self, lengths: Sequence[tuple[int, int]]) -> Iterator[Operation]:
         """Operations of the decoder layers, each with its (new tokens, cached tokens)."""
         for new, cached in lengths:
