@@ -1,8 +1,9 @@
 """Accuracy of the embedded model under compression: `python -m tiny.evaluate`.
 
-Asks held-out questions through the same engine as the page and counts exact answers, per kind of
-question, method and ratio. Every method sees the same questions. What has been answered is kept
-under `runs/evaluation`, so that a run that was stopped goes on, and tables cost nothing again.
+Asks held-out questions through the same engine as the page and counts right answers, word for
+word but for the order of a caption (`Question.accepts`), per kind of question, method and ratio.
+Every method sees the same questions. What has been answered is kept under `runs/evaluation`, so
+that a run that was stopped goes on, and tables cost nothing again.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Questions about a scene in the exact forms that the embedded model knows, with their answers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,17 +25,33 @@ ORDINALS = ("first", "second", "third")
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 MOST = 5
 _SIDES = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
+CLEAR = 0.06  # of the side: what is closer in x is neither left nor right of the other
 NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its answer; `mentions` are the objects that it names."""
+    """A question with its answer."""
 
     kind: str
     text: str
     answer: str
-    mentions: tuple[str, ...] = ()
+    mentions: tuple[str, ...] = ()  # objects that it names
+    places: tuple[float, ...] = ()  # of a caption, the x at which each of its parts is
+
+    def accepts(self, said: str) -> bool:
+        """Whether an answer is right.
+
+        It is the expected one, word for word; of a caption, the same parts from left to right,
+        where those at about the same x may come in any order.
+        """
+        if not self.places:
+            return said == self.answer
+        x = dict(zip(_parts(self.answer), self.places, strict=True))
+        if sorted(_parts(said)) != sorted(x):
+            return False
+        order = [x[part] for part in _parts(said)]
+        return all(b > a - CLEAR for i, a in enumerate(order) for b in order[i + 1 :])
 
 
 def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Question | None:
@@ -134,7 +151,7 @@ def _pair(scene, rng, axis) -> tuple[Thing, Thing] | None:
         return None
     i, j = rng.choice(len(unique), 2, replace=False)
     a, b = unique[i], unique[j]
-    return (a, b) if abs(getattr(a, axis) - getattr(b, axis)) > 0.06 else None
+    return (a, b) if abs(getattr(a, axis) - getattr(b, axis)) > CLEAR else None
 
 
 def _left_right(scene, rng):
@@ -210,19 +227,22 @@ def _sign(scene, rng):
 
 
 def _caption(scene, rng):
-    return Question("caption", "Describe the image.", caption(scene))
-
-
-def caption(scene: Scene) -> str:
     """`a cat, two dogs and a car`: the kinds of objects from left to right."""
-    names = list(dict.fromkeys(t.name for t in sorted(scene.things, key=lambda t: t.x)))
-    parts = []
-    for name in names:
-        n = scene.count(name)
-        parts.append(
-            f"{article(name)} {name}" if n == 1 else f"{NUMBERS[min(n, MOST)]} {plural(name)}"
-        )
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else NOTHING
+    first: dict[str, float] = {}
+    for thing in sorted(scene.things, key=lambda t: t.x):
+        first.setdefault(thing.name, thing.x)
+    *most, last = [_counted(name, scene.count(name)) for name in first] or [NOTHING]
+    text = " and ".join(filter(None, (", ".join(most), last)))
+    return Question("caption", "Describe the image.", text, places=(*first.values(),))
+
+
+def _counted(name: str, n: int) -> str:
+    return f"{article(name)} {name}" if n == 1 else f"{NUMBERS[min(n, MOST)]} {plural(name)}"
+
+
+def _parts(caption: str) -> list[str]:
+    """What a caption lists."""
+    return re.split(", | and ", caption)
 
 
 _ASK = dict(

@@ -50,7 +50,7 @@ class Results:
                 for plan in plans:
                     answered = store.get(subject, question.text, plan)
                     row = self._row(subject.style, plan, question.kind)
-                    row.count(answered, answered.answer == question.answer)
+                    row.count(answered, question.accepts(answered.answer))
                     if plan.ratio is None:
                         row.ratio = 1 - row.left / row.asked
 
