@@ -15,7 +15,7 @@ from tiny.run import Settings
 from tiny.scenes import Scene, Thing
 
 rng = np.random.default_rng
-MIX = train.weights(train.STAGES["symbols"])
+MIX = train.weights(train.STAGES["symbols"].mixture)
 
 
 def _film() -> list[Scene]:
@@ -73,6 +73,29 @@ def test_each_kind_of_question_has_its_form_and_answer(kind, text, answer):
     asked = [questions.ask(scene(), kind, random) for _ in range(300)]
     answers = {q.text: q.answer for q in asked if q is not None}
     assert answers[text] == answer
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ("two cats, a sign, a dog and a ball", True),
+        ("two cats, a sign, a ball and a dog", True),  # one stands above the other
+        ("two cats, a dog, a sign and a ball", False),
+        ("a cat, a sign, a dog and a ball", False),
+        ("two cats, a sign and a dog", False),
+        ("two cats, a sign, a dog, a ball and a ball", False),
+        ("", False),
+    ],
+)
+def test_the_order_of_a_caption_is_free_where_nothing_is_left_of_the_other(said, right):
+    assert questions.ask(scene(), "caption", rng(0)).accepts(said) == right
+
+
+def test_other_answers_are_right_word_for_word():
+    question = questions.ask(scene(), "count", rng(0))
+    assert question.accepts(question.answer) and not question.accepts(f"{question.answer} ")
+    empty = questions.ask(Scene(), "caption", rng(0))
+    assert empty.accepts("nothing") and not empty.accepts("a cat")
 
 
 def test_existence_agrees_with_the_scene_and_is_balanced():
@@ -244,9 +267,20 @@ def test_the_joint_stages_see_pictures_albums_films_and_crowds(tmp_path, drawn, 
     short = {"steps": 2, "batch": 2, "asked": 4, "budget": 60, "visible": (32,)}
     code = CodeLoss(tiny.PatchCode(), tiny.config().vision_config.hidden_size).state_dict()
     torch.save({"criterion": code}, tmp_path / "pictures.pt")
-    for stage in ("joint", "refine", "crowds", "settle", "polish"):  # each goes on from the last
+    for stage in list(train.STAGES)[list(train.STAGES).index("joint") :]:  # each goes on from these
         train.RUNNERS[stage](tmp_path, replace(train.STAGES[stage], **short))
         assert torch.load(tmp_path / f"{stage}.pt", weights_only=True)["step"] == 2
+    for before, after, still, learning in (
+        ("finish", "sharpen", "language_model", "vision_tower"),
+        ("sharpen", "reread", "vision_tower", "language_model"),
+    ):
+        old, new = (
+            torch.load(tmp_path / f"{stage}.pt", weights_only=True)["model"]
+            for stage in (before, after)
+        )
+        changed = [name for name in old if not torch.equal(old[name], new[name])]
+        assert any(learning in name for name in changed)
+        assert not any(still in name for name in changed)
 
 
 def test_wilson_interval_agrees_with_its_definition():

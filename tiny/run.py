@@ -26,6 +26,8 @@ class Settings:
     visible: tuple[int, ...] = (80,)  # patches of a scene that the decoder sees, step by step
     whole: float = 0.1  # share of the steps, the last, in which it sees all
     mixture: tuple[float, ...] = (11, 15, 12, 12, 13, 12, 9, 9, 7)  # shares of questions.KINDS
+    distinct: bool = False  # ask no question twice: a scene has one caption
+    fixed: bool = False  # only the decoder learns
     sequences: bool = False  # ask about several pictures and films too
     crowds: tuple[float, ...] = ()  # the mixture asked about crowded symbolic scenes besides
     compiled: bool = False

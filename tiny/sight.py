@@ -86,8 +86,19 @@ def film(model, code, n: int, rng, drawn: bool) -> tuple[Seen, Packed]:
 def crowds(code, n: int, rng, mix: np.ndarray) -> tuple[Seen, Packed]:
     """Eight crowded scenes written as patch codes, `n` patches of each."""
     batch = [scenes.compose(rng, 9, 4) for _ in range(8)]
+    return _symbolic(code, batch, n, rng, [questions.mixture(s, 10, rng, mix) for s in batch])
+
+
+def told(code, n: int, rng, mix: np.ndarray, size: int) -> tuple[Seen, Packed]:
+    """`size` scenes written as patch codes, `n` patches of each, described and asked about."""
+    batch = [scenes.compose(rng, *((9, 3) if rng.random() < 0.6 else ())) for _ in range(size)]
+    captions = [questions.ask(scene, "caption", rng) for scene in batch]
+    others = [dict.fromkeys(questions.mixture(scene, 7, rng, mix)) for scene in batch]
+    asked = [[caption, *more] for caption, more in zip(captions, others, strict=True)]
+    return _symbolic(code, batch, n, rng, asked)
+
+
+def _symbolic(code, batch, n: int, rng, asked) -> tuple[Seen, Packed]:
     labels = tiny.stack([scenes.symbols(scene) for scene in batch])
     where = visible(labels, n, rng)
-    visual = written(code, labels, where, 0.05)
-    asked = [questions.mixture(scene, 10, rng, mix / mix.sum()) for scene in batch]
-    return packing.alone(visual, where), pack(asked, 96)
+    return packing.alone(written(code, labels, where, 0.05), where), pack(asked, 96)

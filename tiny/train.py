@@ -1,6 +1,6 @@
 """Train the embedded model from scratch: `python -m tiny.train` (or `make train`).
 
-Nine stages, each quick where learning from pixels alone is slow:
+Thirteen stages, each quick where learning from pixels alone is slow:
   symbols  half the decoder learns to answer from scenes written as patch codes, without pictures
   deeper   the same with the whole decoder: a layer that adds nothing yet after each of the first
   pixels   the tower learns to write those codes, from windows of pictures
@@ -10,10 +10,14 @@ Nine stages, each quick where learning from pixels alone is slow:
   crowds   the same with more of what is still hard: crowded scenes, where there is much to count
   settle   scenes as they are asked about, at a rate that falls to nothing
   polish   the same again, from the mean of the last two
+  retell   the decoder alone again, on patch codes, from the mean of the last three
+  finish   everything together once more
+  sharpen  tower and projector alone again, on whole pictures
+  reread   the decoder alone, on what they now write
 The published weights are the mean of the last three.
 The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
-keeps a checkpoint and a JSONL log in its run folder and resumes from there. The last five may be
-shared by several processes: `torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
+keeps a checkpoint and a JSONL log in its run folder and resumes from there. From joint on, several
+processes may share one: `torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
 """
 
 import argparse
@@ -96,6 +100,44 @@ STAGES = {
         mixture=(4, 46, 4, 4, 6, 16, 5, 8, 7),
         sequences=True,
     ),
+    "retell": Settings(
+        steps=1600,
+        batch=16,
+        decay=0.7,
+        visible=(96, 144, 224),
+        whole=0,
+        rate=5e-4,
+        mixture=(3, 20, 3, 3, 6, 45, 3, 12, 5),
+    ),
+    "finish": Settings(
+        steps=400,
+        batch=4,
+        decay=0.9,
+        visible=(160, 384),
+        whole=0.15,
+        rate=4e-4,
+        asked=30,
+        budget=352,
+        mixture=(5, 26, 5, 5, 7, 24, 5, 11, 12),
+        distinct=True,
+        sequences=True,
+        crowds=(2, 20, 2, 2, 6, 36, 2, 10, 20),
+    ),
+    "sharpen": Settings(steps=1600, batch=8, rate=4e-4, decay=0.9),
+    "reread": Settings(
+        steps=450,
+        batch=8,
+        decay=0.9,
+        visible=(144, 320),
+        whole=0.08,
+        rate=4e-4,
+        asked=14,
+        budget=160,
+        mixture=(4, 22, 4, 4, 6, 30, 4, 14, 12),
+        distinct=True,
+        fixed=True,
+        sequences=True,
+    ),
 }
 
 
@@ -112,12 +154,12 @@ def captured(module: nn.Module):
         handle.remove()
 
 
-def weights(settings: Settings) -> np.ndarray:
-    """The mixture of question kinds `[len(KINDS)]`."""
-    return np.array(settings.mixture) / sum(settings.mixture)
+def weights(mixture: Sequence[float]) -> np.ndarray:
+    """The shares of the question kinds `[len(KINDS)]`; they sum to one."""
+    return np.array(mixture) / sum(mixture)
 
 
-PUBLISHED = ("crowds", "settle", "polish")  # the stages whose mean is exported
+PUBLISHED = ("finish", "sharpen", "reread")  # the stages whose mean is exported
 
 
 def train_symbols(folder: Path, settings: Settings) -> None:
@@ -139,7 +181,7 @@ def _read_symbols(model, stage: str, folder: Path, settings: Settings) -> None:
     model.model.multi_modal_projector.requires_grad_(False)
     run = Run(folder, stage, settings, {"model": model, "probe": probe})
     rng = np.random.default_rng(run.step)
-    mix = weights(settings)
+    mix = weights(settings.mixture)
     layers = model.model.language_model.layers
     middle = layers[len(layers) // 2 - 1]
     for _ in run.steps():
@@ -262,13 +304,65 @@ def train_polish(folder: Path, settings: Settings) -> None:
     _go_on(folder, ("crowds", "settle"), "polish", settings, 7 * 10**6)
 
 
+def train_retell(folder: Path, settings: Settings) -> None:
+    """The decoder alone again, from scenes written as patch codes: to describe them in full."""
+    model, criterion = _left_by(folder, ("crowds", "settle", "polish"))
+    _only_the_decoder(model)
+    run = Run(folder, "retell", settings, {"model": model, "criterion": criterion})
+    rng = np.random.default_rng([8 * 10**6, run.rank, run.step])
+    mix = weights(settings.mixture)
+    for step in run.steps():
+        shown = sight.told(criterion.code, settings.patches(step), rng, mix, settings.batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, logs = _answer(model, *shown)
+        run.update(loss, logs | {"loss": float(loss.detach())})
+
+
+def train_finish(folder: Path, settings: Settings) -> None:
+    """Everything together once more."""
+    _go_on(folder, ("retell",), "finish", settings, 9 * 10**6)
+
+
+def train_sharpen(folder: Path, settings: Settings) -> None:
+    """Tower and projector alone again: what they write of whole pictures limits the captions."""
+    model, criterion = _left_by(folder, ("finish",))
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    rng = np.random.default_rng([10**7, rank, _done(folder, "sharpen")])
+    places = torch.arange(N_PATCHES).expand(settings.batch, -1)
+
+    def draw(_step: int):
+        batch = [scenes.compose(rng, int(rng.integers(6, 12))) for _ in range(settings.batch)]
+        drawn = [scenes.draw(scene, rng, plain=rng.random() < 0.4) for scene in batch]
+        pictures, labels = zip(*drawn, strict=True)
+        return sight.normalise(pictures), tiny.stack(labels), places
+
+    _write_codes(model, criterion, "sharpen", folder, settings, draw)
+
+
+def train_reread(folder: Path, settings: Settings) -> None:
+    """The decoder alone, on what the tower now writes."""
+    _go_on(folder, ("sharpen",), "reread", settings, 11 * 10**6)
+
+
+def _only_the_decoder(model) -> None:
+    """Nothing else learns."""
+    inner = model.model
+    for part in (inner.get_input_embeddings(), inner.vision_tower, inner.multi_modal_projector):
+        part.requires_grad_(False)
+
+
 def _go_on(folder: Path, before: Sequence[str], stage: str, settings: Settings, seed: int) -> None:
     """Train everything further from where the stages before have left it."""
+    _answer_pictures(*_left_by(folder, before), stage, folder, settings, seed)
+
+
+def _left_by(folder: Path, stages: Sequence[str]):
+    """Model and criterion as the mean of what several stages have learned."""
     model = tiny.build()
     criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
-    model.load_state_dict(_mean(folder, before, "model"))
-    criterion.load_state_dict(_mean(folder, before, "criterion"))
-    _answer_pictures(model, criterion, stage, folder, settings, seed)
+    model.load_state_dict(_mean(folder, stages, "model"))
+    criterion.load_state_dict(_mean(folder, stages, "criterion"))
+    return model, criterion
 
 
 def _mean(folder: Path, stages: Sequence[str], part: str) -> dict[str, Tensor]:
@@ -278,14 +372,18 @@ def _mean(folder: Path, stages: Sequence[str], part: str) -> dict[str, Tensor]:
 
 
 def _answer_pictures(model, criterion, stage: str, folder: Path, settings, seed: int) -> None:
+    if settings.fixed:
+        _only_the_decoder(model)
     run = Run(folder, stage, settings, {"model": model, "criterion": criterion})
     rng = np.random.default_rng([seed, run.rank, run.step])
-    mix = weights(settings)
+    mix = weights(settings.mixture)
     everywhere = torch.arange(N_PATCHES).expand(settings.batch, -1)
     for step in run.steps():
         batch = [_scene(rng, crowded=bool(settings.crowds)) for _ in range(settings.batch)]
         pictures, labels = zip(*(scenes.draw(scene, rng) for scene in batch), strict=True)
         asked = [questions.mixture(scene, settings.asked, rng, mix) for scene in batch]
+        if settings.distinct:
+            asked = [list(dict.fromkeys(own)) for own in asked]
         packed = pack(asked, settings.budget)
         labels = tiny.stack(labels)
         n = settings.patches(step)
@@ -306,7 +404,7 @@ def _answer_pictures(model, criterion, stage: str, folder: Path, settings, seed:
                 more, seen = _answer(model, *shown)
             loss, logs = loss + 0.3 * more, logs | seen
         if settings.crowds:
-            shown = sight.crowds(criterion.code, n, rng, np.array(settings.crowds))
+            shown = sight.crowds(criterion.code, n, rng, weights(settings.crowds))
             with torch.autocast("cpu", torch.bfloat16):
                 more, seen = _answer(model, *shown)
             loss = loss + more
@@ -347,6 +445,10 @@ RUNNERS = {
     "crowds": train_crowds,
     "settle": train_settle,
     "polish": train_polish,
+    "retell": train_retell,
+    "finish": train_finish,
+    "sharpen": train_sharpen,
+    "reread": train_reread,
 }
 
 
