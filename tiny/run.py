@@ -39,6 +39,11 @@ class Settings:
         return self.visible[step % len(self.visible)]
 
 
+def rank() -> int:
+    """The number of this process among those that share a stage."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
 class Run:
     """Optimisers, schedule, checkpoint and log of one stage."""
 
@@ -60,7 +65,7 @@ class Run:
             torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
         ]
         self.step, self.sums, self.began = 0, {}, time.time()
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.rank = rank()
         if settings.compiled:
             for name, module in modules["model"].named_modules():
                 if name.rpartition(".")[0].endswith(".layers"):

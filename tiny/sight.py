@@ -76,29 +76,30 @@ def film(model, code, n: int, rng, drawn: bool) -> tuple[Seen, Packed]:
             features, _ = tower(model, normalise(pictures))
             visual = at(model.model.multi_modal_projector(features), where)
     else:
-        labels = tiny.stack([scenes.symbols(scene) for take in shot for scene in take])
-        where = visible(labels, n, rng)
-        visual = written(code, labels, where, 0.05)
+        visual, where = symbolic(code, [scene for take in shot for scene in take], n, rng)
     visual, where = (x.unflatten(0, (len(shot), -1)) for x in (visual, where))
     return packing.in_order(model, visual, where), pack(asked, 96)
+
+
+def symbolic(code, batch, n: int, rng, noise: float = 0.05) -> tuple[Tensor, Tensor]:
+    """Scenes written as patch codes: `n` visual tokens of each `[B, n, D]`, and their patches."""
+    labels = tiny.stack([scenes.symbols(scene) for scene in batch])
+    where = visible(labels, n, rng)
+    return written(code, labels, where, noise), where
 
 
 def crowds(code, n: int, rng, mix: np.ndarray) -> tuple[Seen, Packed]:
     """Eight crowded scenes written as patch codes, `n` patches of each."""
     batch = [scenes.compose(rng, 9, 4) for _ in range(8)]
-    return _symbolic(code, batch, n, rng, [questions.mixture(s, 10, rng, mix) for s in batch])
+    seen = packing.alone(*symbolic(code, batch, n, rng))
+    return seen, pack([questions.mixture(scene, 10, rng, mix) for scene in batch], 96)
 
 
 def told(code, n: int, rng, mix: np.ndarray, size: int) -> tuple[Seen, Packed]:
     """`size` scenes written as patch codes, `n` patches of each, described and asked about."""
     batch = [scenes.compose(rng, *((9, 3) if rng.random() < 0.6 else ())) for _ in range(size)]
+    seen = packing.alone(*symbolic(code, batch, n, rng))
     captions = [questions.ask(scene, "caption", rng) for scene in batch]
     others = [dict.fromkeys(questions.mixture(scene, 7, rng, mix)) for scene in batch]
     asked = [[caption, *more] for caption, more in zip(captions, others, strict=True)]
-    return _symbolic(code, batch, n, rng, asked)
-
-
-def _symbolic(code, batch, n: int, rng, asked) -> tuple[Seen, Packed]:
-    labels = tiny.stack([scenes.symbols(scene) for scene in batch])
-    where = visible(labels, n, rng)
-    return packing.alone(written(code, labels, where, 0.05), where), pack(asked, 96)
+    return seen, pack(asked, 96)

@@ -35,68 +35,60 @@ from tiny import model as tiny
 from tiny import packing, questions, scenes, sight
 from tiny.losses import CodeLoss, FactProbe
 from tiny.packing import N_PATCHES, pack
-from tiny.run import Run, Settings
+from tiny.run import Run, Settings, rank
+
+TOGETHER = Settings(steps=0, batch=4, rate=0, asked=24, budget=352)  # of each of two processes
 
 STAGES = {
     "symbols": Settings(steps=3000, batch=12, rate=1e-3, decay=0, whole=0),
     "deeper": Settings(steps=1200, batch=12, rate=1e-3, whole=0),
     "pixels": Settings(steps=3500, batch=32, rate=1.5e-3, decay=0.3),
     "pictures": Settings(steps=900, batch=8, rate=8e-4, decay=0.6),
-    "joint": Settings(
+    "joint": replace(
+        TOGETHER,
         steps=1250,
-        batch=4,  # in each of two processes
         decay=0.6,
         visible=(192,),
         rate=6e-4,
-        asked=24,
-        budget=352,
         mixture=(6, 24, 9, 9, 12, 18, 6, 9, 7),  # more of what is still wrong by then
     ),
-    "refine": Settings(
+    "refine": replace(
+        TOGETHER,
         steps=2600,
-        batch=4,
         decay=0.65,
         visible=(192,),
         rate=5e-4,
-        asked=24,
-        budget=352,
         mixture=(6, 22, 7, 7, 10, 18, 8, 12, 10),
         sequences=True,
     ),
-    "crowds": Settings(
+    "crowds": replace(
+        TOGETHER,
         steps=800,
-        batch=4,
         decay=0.65,
         visible=(128, 192, 320, 576),
         whole=0.05,
         rate=4e-4,
-        asked=24,
-        budget=352,
         mixture=(6, 26, 6, 6, 8, 20, 6, 10, 12),
         sequences=True,
         crowds=(0, 60, 0, 0, 5, 20, 0, 0, 15),
     ),
-    "settle": Settings(
+    "settle": replace(
+        TOGETHER,
         steps=320,
-        batch=4,
         decay=0.85,
         visible=(192, 384),
         whole=0.15,
         rate=4e-4,
-        asked=24,
-        budget=352,
         mixture=(5, 38, 5, 5, 7, 16, 6, 9, 9),
         sequences=True,
     ),
-    "polish": Settings(
+    "polish": replace(
+        TOGETHER,
         steps=220,
-        batch=4,
         decay=0.8,
         visible=(384,),
         whole=0.2,
         rate=4e-4,
-        asked=24,
-        budget=352,
         mixture=(4, 46, 4, 4, 6, 16, 5, 8, 7),
         sequences=True,
     ),
@@ -109,15 +101,14 @@ STAGES = {
         rate=5e-4,
         mixture=(3, 20, 3, 3, 6, 45, 3, 12, 5),
     ),
-    "finish": Settings(
+    "finish": replace(
+        TOGETHER,
         steps=400,
-        batch=4,
         decay=0.9,
         visible=(160, 384),
         whole=0.15,
         rate=4e-4,
         asked=30,
-        budget=352,
         mixture=(5, 26, 5, 5, 7, 24, 5, 11, 12),
         distinct=True,
         sequences=True,
@@ -186,9 +177,7 @@ def _read_symbols(model, stage: str, folder: Path, settings: Settings) -> None:
     middle = layers[len(layers) // 2 - 1]
     for _ in run.steps():
         batch = [scenes.compose(rng) for _ in range(settings.batch)]
-        labels = tiny.stack([scenes.symbols(scene) for scene in batch])
-        where = sight.visible(labels, settings.patches(run.step), rng)
-        visual = sight.written(code, labels, where, 0.025)
+        visual, where = sight.symbolic(code, batch, settings.patches(run.step), rng, 0.025)
         asked = [questions.mixture(scene, settings.asked, rng, mix) for scene in batch]
         packed = pack(asked, settings.budget, batch)
         with torch.autocast("cpu", torch.bfloat16), captured(middle) as states:
@@ -220,13 +209,11 @@ def train_pictures(folder: Path, settings: Settings) -> None:
     model.load_state_dict(saved["model"])
     criterion.load_state_dict(saved["criterion"])
     rng = np.random.default_rng([3 * 10**6, _done(folder, "pictures")])
-    places = torch.arange(N_PATCHES).expand(settings.batch, -1)
 
     def draw(_step: int):
         crowded = [rng.random() < 0.5 for _ in range(settings.batch)]
         batch = [scenes.compose(rng, 20, 6, 3) if c else scenes.compose(rng, 8) for c in crowded]
-        pictures, labels = zip(*(scenes.draw(scene, rng) for scene in batch), strict=True)
-        return sight.normalise(pictures), tiny.stack(labels), places
+        return _drawn(batch, rng)
 
     _write_codes(model, criterion, "pictures", folder, settings, draw)
 
@@ -247,6 +234,19 @@ def _write_codes(model, criterion, stage: str, folder: Path, settings: Settings,
             projected = model.model.multi_modal_projector(features)
         loss, logs = criterion(projected, labels, places, cls)
         run.update(loss, {"loss": float(loss.detach())} | logs)
+
+
+def _drawn(
+    batch: Sequence[scenes.Scene], rng, plain: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """Whole pictures of scenes: pixels, labels and patch numbers.
+
+    They are drawn without augmentation with probability `plain`.
+    """
+    each = (scenes.draw(s, rng, plain=plain > 0 and rng.random() < plain) for s in batch)
+    pictures, labels = zip(*each, strict=True)
+    places = torch.arange(N_PATCHES).expand(len(batch), -1)
+    return sight.normalise(pictures), tiny.stack(labels), places
 
 
 def _windows(n: int, rng, easy: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -326,15 +326,11 @@ def train_finish(folder: Path, settings: Settings) -> None:
 def train_sharpen(folder: Path, settings: Settings) -> None:
     """Tower and projector alone again: what they write of whole pictures limits the captions."""
     model, criterion = _left_by(folder, ("finish",))
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    rng = np.random.default_rng([10**7, rank, _done(folder, "sharpen")])
-    places = torch.arange(N_PATCHES).expand(settings.batch, -1)
+    rng = np.random.default_rng([10**7, rank(), _done(folder, "sharpen")])
 
     def draw(_step: int):
         batch = [scenes.compose(rng, int(rng.integers(6, 12))) for _ in range(settings.batch)]
-        drawn = [scenes.draw(scene, rng, plain=rng.random() < 0.4) for scene in batch]
-        pictures, labels = zip(*drawn, strict=True)
-        return sight.normalise(pictures), tiny.stack(labels), places
+        return _drawn(batch, rng, plain=0.4)
 
     _write_codes(model, criterion, "sharpen", folder, settings, draw)
 
@@ -377,19 +373,17 @@ def _answer_pictures(model, criterion, stage: str, folder: Path, settings, seed:
     run = Run(folder, stage, settings, {"model": model, "criterion": criterion})
     rng = np.random.default_rng([seed, run.rank, run.step])
     mix = weights(settings.mixture)
-    everywhere = torch.arange(N_PATCHES).expand(settings.batch, -1)
     for step in run.steps():
         batch = [_scene(rng, crowded=bool(settings.crowds)) for _ in range(settings.batch)]
-        pictures, labels = zip(*(scenes.draw(scene, rng) for scene in batch), strict=True)
+        pixels, labels, everywhere = _drawn(batch, rng)
         asked = [questions.mixture(scene, settings.asked, rng, mix) for scene in batch]
         if settings.distinct:
             asked = [list(dict.fromkeys(own)) for own in asked]
         packed = pack(asked, settings.budget)
-        labels = tiny.stack(labels)
         n = settings.patches(step)
         where = sight.visible(labels, n, rng) if n < N_PATCHES else everywhere
         with torch.autocast("cpu", torch.bfloat16):
-            features, cls = sight.tower(model, sight.normalise(pictures), last=1)
+            features, cls = sight.tower(model, pixels, last=1)
             projected = model.model.multi_modal_projector(features)
             loss, logs = _answer(model, packing.alone(sight.at(projected, where), where), packed)
         dense, seen = criterion(projected, labels, everywhere, cls)
