@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -173,6 +174,16 @@ def model_folder(tmp_path_factory):
 def model(model_folder):
     """The micro model as the page names it."""
     return str(model_folder)
+
+
+@pytest.fixture(scope="module")
+def all_uploaded():
+    """Pictures of the tests count as uploaded."""
+    from page import media
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(media, "get_upload_folder", tempfile.gettempdir)
+        yield
 
 
 @pytest.fixture(scope="module")

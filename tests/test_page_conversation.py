@@ -1,13 +1,12 @@
 """Follow-up questions on the page: what they follow, what is used again, and how it shows."""
 
-import tempfile
 from dataclasses import replace
 
 import pytest
 
 from libra.conversation import Memory
 from libra.errors import InputError
-from page import again, engine, media, panels, plan, texts
+from page import again, engine, panels, plan, texts
 from page.shown import Added, Shown
 from tests.conftest import N_VISUAL, QUESTION, make_image
 
@@ -15,12 +14,7 @@ EVIL = "\"'><script>alert(1)</script>"
 SECOND = "how many cat ?"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def uploads():
-    """Pictures of these tests count as uploaded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(media, "get_upload_folder", tempfile.gettempdir)
-        yield
+pytestmark = pytest.mark.usefixtures("all_uploaded")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Several pictures and videos on the page: taking them in, asking about them, looking at each."""
 
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +20,7 @@ from tests.conftest import N_VISUAL, QUESTION, make_image
 SIZES = ((80, 60), (7, 5), (30, 900))  # wildly different
 
 
-@pytest.fixture(scope="module", autouse=True)
-def uploads():
-    """Pictures of these tests count as uploaded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(media, "get_upload_folder", tempfile.gettempdir)
-        yield
+pytestmark = pytest.mark.usefixtures("all_uploaded")
 
 
 @pytest.fixture(scope="module")
