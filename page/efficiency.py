@@ -151,7 +151,7 @@ class EfficiencyTab:
 
 def verdict(found: costing.Costing) -> str:
     """Where the answer in the focus saves, as HTML."""
-    return f'<p class="verdict">{escape(found.verdict)}</p>'
+    return f'<p class="verdict">{escape(found.verdict).replace(" %", "&nbsp;%")}</p>'
 
 
 def _where(model: str, device: str, tokens: str | None) -> tuple[str, str, int | None]:

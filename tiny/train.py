@@ -1,6 +1,6 @@
 """Train the embedded model from scratch: `python -m tiny.train` (or `make train`).
 
-Thirteen stages, each quick where learning from pixels alone is slow:
+Fifteen stages, each quick where learning from pixels alone is slow:
   symbols  half the decoder learns to answer from scenes written as patch codes, without pictures
   deeper   the same with the whole decoder: a layer that adds nothing yet after each of the first
   pixels   the tower learns to write those codes, from windows of pictures
@@ -14,6 +14,8 @@ Thirteen stages, each quick where learning from pixels alone is slow:
   finish   everything together once more
   sharpen  tower and projector alone again, on whole pictures
   reread   the decoder alone, on what they now write
+  hone     tower and projector once more, for longer
+  recite   and the decoder on that
 The published weights are the mean of the last three.
 The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
 keeps a checkpoint and a JSONL log in its run folder and resumes from there. From joint on, several
@@ -129,7 +131,9 @@ STAGES = {
         fixed=True,
         sequences=True,
     ),
+    "hone": Settings(steps=4200, batch=8, rate=6e-4, decay=0.9),
 }
+STAGES["recite"] = STAGES["reread"]
 
 
 @contextlib.contextmanager
@@ -325,19 +329,34 @@ def train_finish(folder: Path, settings: Settings) -> None:
 
 def train_sharpen(folder: Path, settings: Settings) -> None:
     """Tower and projector alone again: what they write of whole pictures limits the captions."""
-    model, criterion = _left_by(folder, ("finish",))
-    rng = np.random.default_rng([10**7, rank(), _done(folder, "sharpen")])
-
-    def draw(_step: int):
-        batch = [scenes.compose(rng, int(rng.integers(6, 12))) for _ in range(settings.batch)]
-        return _drawn(batch, rng, plain=0.4)
-
-    _write_codes(model, criterion, "sharpen", folder, settings, draw)
+    _write_sharply(folder, "finish", "sharpen", settings, 10**7)
 
 
 def train_reread(folder: Path, settings: Settings) -> None:
     """The decoder alone, on what the tower now writes."""
     _go_on(folder, ("sharpen",), "reread", settings, 11 * 10**6)
+
+
+def train_hone(folder: Path, settings: Settings) -> None:
+    """Tower and projector once more: their errors still fell when the other stage ended."""
+    _write_sharply(folder, "reread", "hone", settings, 12 * 10**6)
+
+
+def train_recite(folder: Path, settings: Settings) -> None:
+    """The decoder alone, on what the honed tower writes."""
+    _go_on(folder, ("hone",), "recite", settings, 13 * 10**6)
+
+
+def _write_sharply(folder: Path, before: str, stage: str, settings: Settings, seed: int) -> None:
+    """Codes of whole pictures with few to many objects, two in five drawn without augmentation."""
+    model, criterion = _left_by(folder, (before,))
+    rng = np.random.default_rng([seed, rank(), _done(folder, stage)])
+
+    def draw(_step: int):
+        batch = [scenes.compose(rng, int(rng.integers(6, 12))) for _ in range(settings.batch)]
+        return _drawn(batch, rng, plain=0.4)
+
+    _write_codes(model, criterion, stage, folder, settings, draw)
 
 
 def _only_the_decoder(model) -> None:
@@ -443,6 +462,8 @@ RUNNERS = {
     "finish": train_finish,
     "sharpen": train_sharpen,
     "reread": train_reread,
+    "hone": train_hone,
+    "recite": train_recite,
 }
 
 
