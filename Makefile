@@ -28,10 +28,11 @@ train: $(VENV)/develop  ## train the embedded model from scratch and write asset
 	for stage in symbols deeper pixels pictures; do \
 		$(BIN)/python -m tiny.train --stage $$stage || exit 1; \
 	done
-	for stage in joint refine crowds settle polish retell finish sharpen reread; do \
+	for stage in joint refine crowds settle polish retell finish sharpen reread hone recite \
+		rehearse; do \
 		$(BIN)/torchrun --nproc-per-node 2 -m tiny.train --stage $$stage --threads 1 || exit 1; \
 	done
-	$(BIN)/python -m tiny.train --stage reread --export assets/tiny-llava
+	$(BIN)/python -m tiny.train --stage rehearse --export assets/tiny-llava
 
 evaluate: $(VENV)/develop  ## measure the embedded model, about half an hour, and write its card
 	$(BIN)/python -m tiny.evaluate --suite papers --questions 56 --workers 2 --dtype bfloat16 --readme README.md \

@@ -273,6 +273,8 @@ def test_the_joint_stages_see_pictures_albums_films_and_crowds(tmp_path, drawn, 
     for before, after, still, learning in (
         ("finish", "sharpen", "language_model", "vision_tower"),
         ("sharpen", "reread", "vision_tower", "language_model"),
+        ("reread", "hone", "language_model", "vision_tower"),
+        ("hone", "recite", "vision_tower", "language_model"),
     ):
         old, new = (
             torch.load(tmp_path / f"{stage}.pt", weights_only=True)["model"]

@@ -1,6 +1,6 @@
 """Train the embedded model from scratch: `python -m tiny.train` (or `make train`).
 
-Fifteen stages, each quick where learning from pixels alone is slow:
+Sixteen stages, each quick where learning from pixels alone is slow:
   symbols  half the decoder learns to answer from scenes written as patch codes, without pictures
   deeper   the same with the whole decoder: a layer that adds nothing yet after each of the first
   pixels   the tower learns to write those codes, from windows of pictures
@@ -16,6 +16,7 @@ Fifteen stages, each quick where learning from pixels alone is slow:
   reread   the decoder alone, on what they now write
   hone     tower and projector once more, for longer
   recite   and the decoder on that
+  rehearse the decoder alone a last time, on patch codes, from the mean of the last three
 The published weights are the mean of the last three.
 The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
 keeps a checkpoint and a JSONL log in its run folder and resumes from there. From joint on, several
@@ -134,6 +135,9 @@ STAGES = {
     "hone": Settings(steps=4200, batch=8, rate=6e-4, decay=0.9),
 }
 STAGES["recite"] = STAGES["reread"]
+STAGES["rehearse"] = replace(
+    STAGES["retell"], steps=650, decay=0.9, visible=(112, 176, 320), whole=0.08
+)
 
 
 @contextlib.contextmanager
@@ -154,7 +158,7 @@ def weights(mixture: Sequence[float]) -> np.ndarray:
     return np.array(mixture) / sum(mixture)
 
 
-PUBLISHED = ("finish", "sharpen", "reread")  # the stages whose mean is exported
+PUBLISHED = ("hone", "recite", "rehearse")  # the stages whose mean is exported
 
 
 def train_symbols(folder: Path, settings: Settings) -> None:
@@ -310,16 +314,7 @@ def train_polish(folder: Path, settings: Settings) -> None:
 
 def train_retell(folder: Path, settings: Settings) -> None:
     """The decoder alone again, from scenes written as patch codes: to describe them in full."""
-    model, criterion = _left_by(folder, ("crowds", "settle", "polish"))
-    _only_the_decoder(model)
-    run = Run(folder, "retell", settings, {"model": model, "criterion": criterion})
-    rng = np.random.default_rng([8 * 10**6, run.rank, run.step])
-    mix = weights(settings.mixture)
-    for step in run.steps():
-        shown = sight.told(criterion.code, settings.patches(step), rng, mix, settings.batch)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, logs = _answer(model, *shown)
-        run.update(loss, logs | {"loss": float(loss.detach())})
+    _describe_codes(folder, ("crowds", "settle", "polish"), "retell", settings, 8 * 10**6)
 
 
 def train_finish(folder: Path, settings: Settings) -> None:
@@ -345,6 +340,27 @@ def train_hone(folder: Path, settings: Settings) -> None:
 def train_recite(folder: Path, settings: Settings) -> None:
     """The decoder alone, on what the honed tower writes."""
     _go_on(folder, ("hone",), "recite", settings, 13 * 10**6)
+
+
+def train_rehearse(folder: Path, settings: Settings) -> None:
+    """The decoder alone, from patch codes again: the tower now writes nearly as well."""
+    _describe_codes(folder, ("reread", "hone", "recite"), "rehearse", settings, 14 * 10**6)
+
+
+def _describe_codes(
+    folder: Path, before: Sequence[str], stage: str, settings: Settings, seed: int
+) -> None:
+    """The decoder alone, from scenes written as patch codes, which it has to describe in full."""
+    model, criterion = _left_by(folder, before)
+    _only_the_decoder(model)
+    run = Run(folder, stage, settings, {"model": model, "criterion": criterion})
+    rng = np.random.default_rng([seed, run.rank, run.step])
+    mix = weights(settings.mixture)
+    for step in run.steps():
+        shown = sight.told(criterion.code, settings.patches(step), rng, mix, settings.batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, logs = _answer(model, *shown)
+        run.update(loss, logs | {"loss": float(loss.detach())})
 
 
 def _write_sharply(folder: Path, before: str, stage: str, settings: Settings, seed: int) -> None:
@@ -464,6 +480,7 @@ RUNNERS = {
     "reread": train_reread,
     "hone": train_hone,
     "recite": train_recite,
+    "rehearse": train_rehearse,
 }
 
 
