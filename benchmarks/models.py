@@ -15,7 +15,6 @@ from transformers import (
     AutoTokenizer,
     CLIPImageProcessorPil,
     LlavaConfig,
-    PretrainedConfig,
     Qwen2VLConfig,
     Qwen2VLImageProcessorPil,
 )
@@ -95,16 +94,39 @@ class Model:
         dtype: torch.dtype,
         attention: str = "sdpa",
     ) -> Model:
-        """A model that sees `n` visual tokens, or as many as a grid of pictures comes close to.
+        """A model that sees `n` visual tokens; see `network` and `around`."""
+        return cls.around(network(architecture, device, dtype, attention), architecture, n)
 
-        Raises:
-            InputError: an architecture that has no family to run it here.
+    @classmethod
+    def around(cls, network: torch.nn.Module, architecture: Architecture, n: int) -> Model:
+        """A network that sees `n` visual tokens, or as many as a picture's grid comes close to.
+
+        Only one model at a time may be around a network.
         """
-        if architecture.merge > 1:
-            return cls(*_qwen2_vl(architecture, n, device, dtype, attention))
-        if architecture.special and architecture.tiles == 1:
-            return cls(*_llava(architecture, n, device, dtype, attention))
-        raise InputError(f"{architecture.name} cannot be built with random weights.")
+        see = _qwen2_vl if architecture.merge > 1 else _llava
+        family, pictures, n = see(network, architecture, n)
+        return cls(LVLM(architecture.name, family), architecture, pictures, n)
+
+
+def network(
+    a: Architecture, device: torch.device, dtype: torch.dtype, attention: str = "sdpa"
+) -> torch.nn.Module:
+    """The random weights of an architecture.
+
+    Raises:
+        InputError: an architecture that has no family to run it here.
+    """
+    if a.merge == 1 and not (a.special and a.tiles == 1):
+        raise InputError(f"{a.name} cannot be built with random weights.")
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForImageTextToText.from_config(
+            _qwen2_vl_config(a) if a.merge > 1 else _llava_config(a),
+            dtype=dtype,
+            attn_implementation=attention,
+        )
+    model.generation_config.eos_token_id = FOREVER
+    return model
 
 
 class _CutLlava(Llava):
@@ -126,12 +148,11 @@ class _CutLlava(Llava):
         )
 
 
-def _llava(a: Architecture, n: int, device, dtype, attention) -> tuple:
-    side = 14 * round(a.tile**0.5)
-    config = LlavaConfig(
+def _llava_config(a: Architecture) -> LlavaConfig:
+    return LlavaConfig(
         vision_config={
             "model_type": "clip_vision_model",
-            "image_size": side,
+            "image_size": _side(a),
             "patch_size": 14,
             **_encoder(a.encoder, a.encoder.n_layers + 1),  # the last layer does not run
         },
@@ -139,24 +160,24 @@ def _llava(a: Architecture, n: int, device, dtype, attention) -> tuple:
         image_token_id=IMAGE,
         vision_feature_layer=-2,
     )
+
+
+def _llava(network: torch.nn.Module, a: Architecture, n: int) -> tuple:
+    side = _side(a)
     size = {"height": side, "width": side}
     processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=size)
-    family = _CutLlava(_random(config, device, dtype, attention), _tokenizer(), processor)
+    family = _CutLlava(network, _tokenizer(), processor)
     family.n = n
-    pictures = [_noise(side, side, i) for i in range(-(-n // a.tile))]
-    return LVLM(a.name, family), a, pictures, n
+    return family, [_noise(side, side, i) for i in range(-(-n // a.tile))], n
 
 
-def _qwen2_vl(a: Architecture, n: int, device, dtype, attention) -> tuple:
-    columns = round(n**0.5)
-    rows = round(n / columns)
-    if rows * columns != n:  # the closest grid that is not longer than four times its height
-        rows, columns = min(
-            ((r, round(n / r)) for r in range(max(1, round((n / 4) ** 0.5)), columns + 1)),
-            key=lambda grid: abs(grid[0] * grid[1] - n),
-        )
-    n, side = rows * columns, 28
-    config = Qwen2VLConfig(
+def _side(a: Architecture) -> int:
+    """Pixels along a square picture of one tile."""
+    return 14 * round(a.tile**0.5)
+
+
+def _qwen2_vl_config(a: Architecture) -> Qwen2VLConfig:
+    return Qwen2VLConfig(
         vision_config={
             "embed_dim": a.encoder.d,
             "depth": a.encoder.n_layers,
@@ -170,11 +191,21 @@ def _qwen2_vl(a: Architecture, n: int, device, dtype, attention) -> tuple:
         },
         image_token_id=IMAGE,
     )
+
+
+def _qwen2_vl(network: torch.nn.Module, a: Architecture, n: int) -> tuple:
+    columns = round(n**0.5)
+    rows = round(n / columns)
+    if rows * columns != n:  # the closest grid that is not longer than four times its height
+        rows, columns = min(
+            ((r, round(n / r)) for r in range(max(1, round((n / 4) ** 0.5)), columns + 1)),
+            key=lambda grid: abs(grid[0] * grid[1] - n),
+        )
+    n, side = rows * columns, 28
     limits = {"shortest_edge": n * side**2, "longest_edge": n * side**2}
     processor = Qwen2VLImageProcessorPil(size=limits)
-    model = _random(config, device, dtype, attention)
-    family = Qwen2VL(model, _tokenizer(), processor, processor.size)
-    return LVLM(a.name, family), a, [_noise(columns * side, rows * side, 0)], n
+    family = Qwen2VL(network, _tokenizer(), processor, processor.size)
+    return family, [_noise(columns * side, rows * side, 0)], n
 
 
 def _decoder(a: Architecture) -> dict:
@@ -207,16 +238,6 @@ def _sections(a: Architecture) -> dict:
     time = half // 4
     rows = (half - time) // 2
     return {"mrope_section": [time, rows, half - time - rows]}
-
-
-def _random(config: PretrainedConfig, device, dtype, attention) -> torch.nn.Module:
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = AutoModelForImageTextToText.from_config(
-            config, dtype=dtype, attn_implementation=attention
-        )
-    model.generation_config.eos_token_id = FOREVER
-    return model
 
 
 def _tokenizer():

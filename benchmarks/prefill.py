@@ -56,7 +56,7 @@ from benchmarks.measure import (
     spread,
     words,
 )
-from benchmarks.models import QUESTION, Model, Scale, scaled
+from benchmarks.models import QUESTION, Model, Scale, network, scaled
 from libra import methods
 from libra.errors import InputError
 from libra.trace import Trace
@@ -288,8 +288,9 @@ def _measure_all(options: argparse.Namespace) -> int:
     rows = []
     for name in options.models:
         architecture = scaled(name, scale)
+        weights = network(architecture, device, dtype(options), options.attention)
         for n in options.tokens:
-            model = Model.of(architecture, n, device, dtype(options), options.attention)
+            model = Model.around(weights, architecture, n)
             with model.lvlm:
                 plan = settings(names, options.ratios)
                 rows += measure(model, device, plan, 1 + options.words, options.repeats)
