@@ -15,7 +15,7 @@ from tiny.run import Settings
 from tiny.scenes import Scene, Thing
 
 rng = np.random.default_rng
-MIX = train.weights(train.STAGES["symbols"].mixture)
+MIX = train.STAGES["symbols"].mixture
 
 
 def _film() -> list[Scene]:

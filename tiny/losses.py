@@ -58,7 +58,7 @@ class CodeLoss(nn.Module):
             logs[key] = float((scores.argmax(-1) == label[keep])[shown].float().mean())
         loss = loss + self._centres((projected.float() - wanted) @ self.code.axis, labels, logs)
         if cls is not None:
-            there = torch.zeros(len(cls), len(NAMES) + 1)
+            there = cls.new_zeros(len(cls), len(NAMES) + 1, dtype=torch.float32)
             there.scatter_(1, labels["name"][: len(cls)] % (len(NAMES) + 1), 1.0)
             score = self.present(cls).float()
             loss = loss + 8 * F.binary_cross_entropy_with_logits(score, there[:, :-1])

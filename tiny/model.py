@@ -60,6 +60,11 @@ def config(layers: int = LAYERS) -> LlavaConfig:
     )
 
 
+def device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def build(layers: int = LAYERS, seed: int = 0) -> LlavaForConditionalGeneration:
     """A fresh model, initialised so that matching words and reading positions is easy to learn."""
     torch.manual_seed(seed)

@@ -1,5 +1,7 @@
 """Questions behind pictures: packed, so that each sees the pictures and itself alone."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +36,10 @@ class Packed:
     def known(self) -> Tensor:
         """Which tokens `[B, T]` name an object."""
         return self.facts[..., 0] > 0
+
+    def to(self, device: torch.device) -> Packed:
+        """The same on a device."""
+        return Packed(*(part.to(device) for part in vars(self).values()))
 
 
 def pack(
@@ -105,27 +111,33 @@ def alone(visual: Tensor, where: Tensor) -> Seen:
 def in_order(model, visual: Tensor, where: Tensor) -> Seen:
     """Several pictures each, `[B, F, N, D]` at patches `[B, F, N]`, each behind its number."""
     b, n_pictures, n, width = visual.shape
-    number = torch.tensor([ID[str(k + 1)] for k in range(n_pictures)])
+    device = where.device
+    number = torch.tensor([ID[str(k + 1)] for k in range(n_pictures)], device=device)
     number = model.get_input_embeddings()(number).to(visual.dtype)
     tokens = torch.cat([number[None, :, None].expand(b, -1, -1, -1), visual], 2)
-    place = torch.cat([torch.zeros(b, n_pictures, 1, dtype=where.dtype), 1 + where], 2)
-    first = START + (1 + N_PATCHES) * torch.arange(n_pictures)
+    place = torch.cat([where.new_zeros(b, n_pictures, 1), 1 + where], 2)
+    first = START + (1 + N_PATCHES) * torch.arange(n_pictures, device=device)
     position = place + first[:, None]
     end = START + (1 + N_PATCHES) * n_pictures
     return Seen(tokens.reshape(b, n_pictures * (n + 1), width), position.flatten(1), end)
 
 
+def behind(model, visual: Tensor, where: Tensor) -> Seen:
+    """One picture each, `[B, N, D]`, or several, `[B, F, N, D]`, at patches `where`."""
+    return alone(visual, where) if where.ndim == 2 else in_order(model, visual, where)
+
+
 def decode(model, seen: Seen, packed: Packed) -> Tensor:
     """Hidden states `[B, T, D]` of packed questions behind what they are about."""
-    embed = model.get_input_embeddings()
+    embed, device = model.get_input_embeddings(), packed.ids.device
     b, n = seen.position.shape
-    head = embed(torch.tensor([[ID[BOS], ID[USER]]])).expand(b, -1, -1)
+    head = embed(torch.tensor([[ID[BOS], ID[USER]]], device=device)).expand(b, -1, -1)
     inputs = torch.cat([head, seen.tokens, embed(packed.ids)], 1)
-    before = torch.arange(START).expand(b, -1)
+    before = torch.arange(START, device=device).expand(b, -1)
     positions = torch.cat([before, seen.position, seen.end + packed.place], 1)
-    block = torch.cat([torch.full((b, START + n), -2), packed.block], 1)
+    block = torch.cat([packed.block.new_full((b, START + n), -2), packed.block], 1)
     total = block.shape[1]
-    sees = torch.ones(total, total, dtype=torch.bool).tril()[None]
+    sees = torch.ones(total, total, dtype=torch.bool, device=device).tril()[None]
     sees = sees & ((block[:, None] == -2) | (block[:, None] == block[:, :, None]))
     output = model.model.language_model(
         inputs_embeds=inputs, attention_mask=sees[:, None], position_ids=positions, use_cache=False

@@ -59,9 +59,9 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Question | None:
     return _ASK[kind](scene, rng)
 
 
-def mixture(scene: Scene, n: int, rng: np.random.Generator, weights: np.ndarray) -> list[Question]:
-    """`n` questions of kinds drawn with `weights` `[len(KINDS)]`; unclear ones are redrawn."""
-    asked = []
+def mixture(scene: Scene, n: int, rng: np.random.Generator, shares) -> list[Question]:
+    """`n` questions, of the `KINDS` in proportion to their shares; unclear ones are redrawn."""
+    weights, asked = np.array(shares) / sum(shares), []
     while len(asked) < n:
         for kind in rng.choice(len(KINDS), 2 * n, p=weights):
             question = ask(scene, KINDS[kind], rng)

@@ -71,7 +71,7 @@ class Run:
                 if name.rpartition(".")[0].endswith(".layers"):
                     module.compile()
         if self.path.exists():
-            saved = torch.load(self.path, weights_only=True)
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
             self.step = saved["step"]
             for key, module in modules.items():
                 module.load_state_dict(saved[key])

@@ -227,29 +227,53 @@ def _object(name, width, rng, styles, plain) -> Image.Image:
 
 
 def _augment(layer: Image.Image, rng) -> Image.Image:
-    """Rotation, colour jitter and, now and then, a dark outline or no colour at all."""
-    if rng.random() < 0.5:
-        layer = layer.rotate(float(rng.uniform(-15, 15)), Image.BILINEAR)
+    """Turned and stretched, colours changed, and now and then flat, grey or inked."""
+    if rng.random() < 0.6:
+        layer = _bent(layer, rng)
     alpha, colour = layer.getchannel("A"), layer.convert("RGB")
-    if rng.random() < 0.3:
+    if rng.random() < 0.4:
         hsv = np.asarray(colour.convert("HSV")).copy()
-        hsv[..., 0] += np.uint8(rng.integers(-14, 15) % 256)
+        hsv[..., 0] += np.uint8(rng.integers(-18, 19) % 256)
         colour = Image.fromarray(hsv, "HSV").convert("RGB")
     if rng.random() < 0.6:
-        colour = ImageEnhance.Color(colour).enhance(float(rng.uniform(0.1, 1.6)))
-        colour = ImageEnhance.Brightness(colour).enhance(float(rng.uniform(0.7, 1.25)))
-        colour = ImageEnhance.Contrast(colour).enhance(float(rng.uniform(0.7, 1.4)))
-    if rng.random() < 0.12:
-        colour = colour.quantize(int(rng.integers(4, 10))).convert("RGB")
-    if rng.random() < 0.15:  # some drawing styles ink their contours
-        inner = alpha.filter(ImageFilter.MinFilter(3))
-        edges = colour.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda v: 255 * (v > 70))
-        colour.paste((20, 20, 20), mask=edges)
-        ink = Image.new("RGB", colour.size, (20, 20, 20))
-        ink.paste(colour, mask=inner)
-        colour = ink
+        colour = ImageEnhance.Color(colour).enhance(float(rng.uniform(0.1, 1.7)))
+        colour = ImageEnhance.Brightness(colour).enhance(float(rng.uniform(0.7, 1.3)))
+        colour = ImageEnhance.Contrast(colour).enhance(float(rng.uniform(0.6, 1.5)))
+    if rng.random() < 0.25:  # flat areas of one colour, as in some drawing styles ...
+        smooth = colour.filter(ImageFilter.ModeFilter(5)) if rng.random() < 0.5 else colour
+        colour = smooth.quantize(int(rng.integers(3, 9))).convert("RGB")
+    if rng.random() < 0.25:  # ... of which others ink their contours
+        colour = _inked(colour, alpha, rng)
     colour.putalpha(alpha)
     return colour
+
+
+def _bent(layer: Image.Image, rng) -> Image.Image:
+    """A picture turned by up to 15 degrees, sheared, and stretched along one axis."""
+    turn, shear = rng.uniform(-0.26, 0.26), rng.uniform(-0.15, 0.15)
+    stretch = np.exp(rng.uniform(-0.16, 0.16))
+    back = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    back = back @ np.array([[stretch, shear], [0, 1 / stretch]])
+    middle = np.array(layer.size) / 2
+    shift = middle - back @ middle
+    numbers = (*back[0], shift[0], *back[1], shift[1])
+    return layer.transform(layer.size, Image.AFFINE, [float(x) for x in numbers], Image.BILINEAR)
+
+
+def _inked(colour: Image.Image, alpha: Image.Image, rng) -> Image.Image:
+    """Dark lines around the object and where its colours meet."""
+    ink = Image.new("RGB", colour.size, (int(rng.integers(0, 40)),) * 3)
+    threshold = int(rng.integers(40, 110))
+    edges = (
+        colour.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda v: 255 * (v > threshold))
+    )
+    wide = rng.random() < 0.5
+    if wide:
+        edges = edges.filter(ImageFilter.MaxFilter(3))
+    colour = colour.copy()
+    colour.paste(ink, mask=edges)
+    ink.paste(colour, mask=alpha.filter(ImageFilter.MinFilter(5 if wide else 3)))
+    return ink
 
 
 def _tint(colour: str, rng) -> tuple[int, ...]:

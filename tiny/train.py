@@ -1,6 +1,6 @@
 """Train the embedded model from scratch: `python -m tiny.train` (or `make train`).
 
-Sixteen stages, each quick where learning from pixels alone is slow:
+Seventeen stages, each quick where learning from pixels alone is slow:
   symbols  half the decoder learns to answer from scenes written as patch codes, without pictures
   deeper   the same with the whole decoder: a layer that adds nothing yet after each of the first
   pixels   the tower learns to write those codes, from windows of pictures
@@ -17,10 +17,12 @@ Sixteen stages, each quick where learning from pixels alone is slow:
   hone     tower and projector once more, for longer
   recite   and the decoder on that
   rehearse the decoder alone a last time, on patch codes, from the mean of the last three
-The published weights are the mean of the last three.
+  master   everything together from that mean, with 128 pictures at each step: work for a GPU
+The published weights are those of the last.
 The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
-keeps a checkpoint and a JSONL log in its run folder and resumes from there. From joint on, several
-processes may share one: `torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
+keeps a checkpoint and a JSONL log in its run folder and resumes from there. The stages that answer
+questions about pictures use a GPU if there is one, and on a CPU several processes may share them:
+`torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
 """
 
 import argparse
@@ -34,8 +36,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from tiny import lessons, packing, questions, scenes, sight
 from tiny import model as tiny
-from tiny import packing, questions, scenes, sight
 from tiny.losses import CodeLoss, FactProbe
 from tiny.packing import N_PATCHES, pack
 from tiny.run import Run, Settings, rank
@@ -138,6 +140,19 @@ STAGES["recite"] = STAGES["reread"]
 STAGES["rehearse"] = replace(
     STAGES["retell"], steps=650, decay=0.9, visible=(112, 176, 320), whole=0.08
 )
+STAGES["master"] = Settings(
+    steps=2400,
+    batch=128,
+    rate=8e-4,
+    decay=0.9,
+    visible=(192, 320, 576),
+    whole=0.25,
+    asked=24,
+    mixture=(5, 20, 5, 5, 7, 14, 5, 11, 28),
+    distinct=True,
+    sequences=True,
+    crowds=(2, 22, 2, 2, 6, 24, 2, 10, 30),
+)
 
 
 @contextlib.contextmanager
@@ -153,12 +168,7 @@ def captured(module: nn.Module):
         handle.remove()
 
 
-def weights(mixture: Sequence[float]) -> np.ndarray:
-    """The shares of the question kinds `[len(KINDS)]`; they sum to one."""
-    return np.array(mixture) / sum(mixture)
-
-
-PUBLISHED = ("hone", "recite", "rehearse")  # the stages whose mean is exported
+PUBLISHED = ("master",)  # the stages whose mean is exported
 
 
 def train_symbols(folder: Path, settings: Settings) -> None:
@@ -169,7 +179,7 @@ def train_symbols(folder: Path, settings: Settings) -> None:
 def train_deeper(folder: Path, settings: Settings) -> None:
     """The same with the decoder grown to its full depth."""
     decoder = tiny.build(tiny.LAYERS // 2)
-    decoder.load_state_dict(torch.load(folder / "symbols.pt", weights_only=True)["model"])
+    decoder.load_state_dict(_saved(folder, "symbols")["model"])
     _read_symbols(tiny.grow(decoder), "deeper", folder, settings)
 
 
@@ -180,13 +190,12 @@ def _read_symbols(model, stage: str, folder: Path, settings: Settings) -> None:
     model.model.multi_modal_projector.requires_grad_(False)
     run = Run(folder, stage, settings, {"model": model, "probe": probe})
     rng = np.random.default_rng(run.step)
-    mix = weights(settings.mixture)
     layers = model.model.language_model.layers
     middle = layers[len(layers) // 2 - 1]
     for _ in run.steps():
         batch = [scenes.compose(rng) for _ in range(settings.batch)]
         visual, where = sight.symbolic(code, batch, settings.patches(run.step), rng, 0.025)
-        asked = [questions.mixture(scene, settings.asked, rng, mix) for scene in batch]
+        asked = [questions.mixture(scene, settings.asked, rng, settings.mixture) for scene in batch]
         packed = pack(asked, settings.budget, batch)
         with torch.autocast("cpu", torch.bfloat16), captured(middle) as states:
             hidden = packing.decode(model, packing.alone(visual, where), packed)
@@ -213,7 +222,7 @@ def train_pictures(folder: Path, settings: Settings) -> None:
     """The same on whole pictures, with objects of all sizes."""
     model = tiny.build(2)
     criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
-    saved = torch.load(folder / "pixels.pt", weights_only=True)
+    saved = _saved(folder, "pixels")
     model.load_state_dict(saved["model"])
     criterion.load_state_dict(saved["criterion"])
     rng = np.random.default_rng([3 * 10**6, _done(folder, "pictures")])
@@ -228,8 +237,12 @@ def train_pictures(folder: Path, settings: Settings) -> None:
 
 def _done(folder: Path, stage: str) -> int:
     """Steps of an earlier run of a stage: a resumed one must not draw the same scenes again."""
-    path = folder / f"{stage}.pt"
-    return torch.load(path, weights_only=True)["step"] if path.exists() else 0
+    return _saved(folder, stage)["step"] if (folder / f"{stage}.pt").exists() else 0
+
+
+def _saved(folder: Path, stage: str) -> dict:
+    """What a stage has left, wherever it ran."""
+    return torch.load(folder / f"{stage}.pt", map_location="cpu", weights_only=True)
 
 
 def _write_codes(model, criterion, stage: str, folder: Path, settings: Settings, draw) -> None:
@@ -287,7 +300,7 @@ def train_joint(folder: Path, settings: Settings) -> None:
     """Everything, from whole pictures."""
     model = _assembled(folder)
     criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
-    saved = torch.load(folder / "pictures.pt", weights_only=True)
+    saved = _saved(folder, "pictures")
     criterion.load_state_dict(saved["criterion"])
     _answer_pictures(model, criterion, "joint", folder, settings, 2 * 10**6)
 
@@ -347,6 +360,12 @@ def train_rehearse(folder: Path, settings: Settings) -> None:
     _describe_codes(folder, ("reread", "hone", "recite"), "rehearse", settings, 14 * 10**6)
 
 
+def train_master(folder: Path, settings: Settings) -> None:
+    """Everything together a last time, with many pictures at each step: work for a GPU."""
+    before = ("hone", "recite", "rehearse")
+    _go_on(folder, before, "master", settings, 15 * 10**6)
+
+
 def _describe_codes(
     folder: Path, before: Sequence[str], stage: str, settings: Settings, seed: int
 ) -> None:
@@ -355,9 +374,8 @@ def _describe_codes(
     _only_the_decoder(model)
     run = Run(folder, stage, settings, {"model": model, "criterion": criterion})
     rng = np.random.default_rng([seed, run.rank, run.step])
-    mix = weights(settings.mixture)
     for step in run.steps():
-        shown = sight.told(criterion.code, settings.patches(step), rng, mix, settings.batch)
+        shown = sight.told(criterion.code, settings.patches(step), rng, settings)
         with torch.autocast("cpu", torch.bfloat16):
             loss, logs = _answer(model, *shown)
         run.update(loss, logs | {"loss": float(loss.detach())})
@@ -398,47 +416,56 @@ def _left_by(folder: Path, stages: Sequence[str]):
 
 def _mean(folder: Path, stages: Sequence[str], part: str) -> dict[str, Tensor]:
     """The mean of what several stages have learned: their errors differ."""
-    saved = [torch.load(folder / f"{stage}.pt", weights_only=True)[part] for stage in stages]
+    saved = [_saved(folder, stage)[part] for stage in stages]
     return {name: sum(state[name] for state in saved) / len(saved) for name in saved[0]}
 
 
 def _answer_pictures(model, criterion, stage: str, folder: Path, settings, seed: int) -> None:
     if settings.fixed:
         _only_the_decoder(model)
-    run = Run(folder, stage, settings, {"model": model, "criterion": criterion})
-    rng = np.random.default_rng([seed, run.rank, run.step])
-    mix = weights(settings.mixture)
-    for step in run.steps():
-        batch = [_scene(rng, crowded=bool(settings.crowds)) for _ in range(settings.batch)]
-        pixels, labels, everywhere = _drawn(batch, rng)
-        asked = [questions.mixture(scene, settings.asked, rng, mix) for scene in batch]
-        if settings.distinct:
-            asked = [list(dict.fromkeys(own)) for own in asked]
-        packed = pack(asked, settings.budget)
-        n = settings.patches(step)
-        where = sight.visible(labels, n, rng) if n < N_PATCHES else everywhere
-        with torch.autocast("cpu", torch.bfloat16):
-            features, cls = sight.tower(model, pixels, last=1)
-            projected = model.model.multi_modal_projector(features)
-            loss, logs = _answer(model, packing.alone(sight.at(projected, where), where), packed)
-        dense, seen = criterion(projected, labels, everywhere, cls)
-        logs |= seen | {"loss": float(loss.detach())}
-        loss = loss + 0.5 * dense
-        if settings.sequences:
-            if step % 2:
-                shown = sight.album(model, projected, labels, batch, n // 3, rng)
-            else:
-                shown = sight.film(model, criterion.code, n // 6, rng, drawn=step % 8 == 0)
-            with torch.autocast("cpu", torch.bfloat16):
-                more, seen = _answer(model, *shown)
-            loss, logs = loss + 0.3 * more, logs | seen
-        if settings.crowds:
-            shown = sight.crowds(criterion.code, n, rng, weights(settings.crowds))
-            with torch.autocast("cpu", torch.bfloat16):
-                more, seen = _answer(model, *shown)
-            loss = loss + more
-            logs |= {f"crowd {kind}": right for kind, right in seen.items()}
-        run.update(loss, logs)
+    device = tiny.device()
+    modules = {"model": model.to(device), "criterion": criterion.to(device)}
+    run = Run(folder, stage, settings, modules)
+    supply = lessons.supply(settings, [seed, run.rank], run.step)
+    for _, lesson in zip(run.steps(), supply, strict=True):
+        run.update(*_learn(model, criterion, lesson.to(device)))
+
+
+def _learn(model, criterion, lesson: lessons.Lesson) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a lesson, and the shares of right answer tokens."""
+    own, code = lesson.single, criterion.code
+    n = len(lesson.pixels)
+    everywhere = torch.arange(N_PATCHES, device=lesson.pixels.device).expand(n, -1)
+    mixed = torch.autocast(lesson.pixels.device.type, torch.bfloat16)
+    with mixed:
+        features, cls = sight.tower(model, sight.standardise(lesson.pixels), last=max(1, n // 4))
+        projected = model.model.multi_modal_projector(features)
+    dense, logs = criterion(projected, own.labels, everywhere, cls)
+    parts = [("", 1.0, own, sight.at(projected, own.where))]
+    if album := lesson.album:
+        parts.append(("", 0.3, album, sight.at(projected[lesson.chosen], album.where)))
+    if film := lesson.film:
+        parts.append(("", 0.3, film, _frames(model, code, lesson)))
+    if crowd := lesson.crowd:
+        parts.append(("crowd ", 1.0, crowd, sight.written(code, crowd.labels, crowd.where)))
+    loss = 0.5 * dense
+    for name, share, asked, visual in parts:
+        with mixed:
+            more, right = _answer(model, packing.behind(model, visual, asked.where), asked.packed)
+        loss = loss + share * more
+        logs |= {name + kind: value for kind, value in right.items()}
+    return loss, logs | {"loss": float(loss.detach())}
+
+
+def _frames(model, code, lesson: lessons.Lesson) -> Tensor:
+    """The visual tokens `[G, F, n, D]` of films, as the tower sees them or as patch codes."""
+    film, frames = lesson.film, lesson.frames
+    if frames is None:
+        return sight.written(code, film.labels, film.where)
+    with torch.no_grad(), torch.autocast(frames.device.type, torch.bfloat16):
+        features, _ = sight.tower(model, sight.standardise(frames.flatten(0, 1)))
+        visual = model.model.multi_modal_projector(features)
+    return sight.at(visual.unflatten(0, frames.shape[:2]), film.where)
 
 
 def _answer(model, seen: packing.Seen, packed: packing.Packed) -> tuple[Tensor, dict[str, float]]:
@@ -447,18 +474,11 @@ def _answer(model, seen: packing.Seen, packed: packing.Packed) -> tuple[Tensor, 
     return loss, packing.kind_logs(packed, right)
 
 
-def _scene(rng, crowded: bool) -> scenes.Scene:
-    """A scene to ask about; if `crowded`, every other has four objects or more."""
-    if not crowded:
-        return scenes.compose(rng, most=int(rng.integers(5, 10)))
-    return scenes.compose(rng, 9, 4) if rng.random() < 0.5 else scenes.compose(rng)
-
-
 def _assembled(folder: Path):
     """Tower and projector of the picture stage with the decoder of the deeper stage."""
     model = tiny.build()
-    model.load_state_dict(torch.load(folder / "deeper.pt", weights_only=True)["model"])
-    seeing = torch.load(folder / "pictures.pt", weights_only=True)["model"]
+    model.load_state_dict(_saved(folder, "deeper")["model"])
+    seeing = _saved(folder, "pictures")["model"]
     seeing = {k: v for k, v in seeing.items() if "vision_tower" in k or "projector" in k}
     model.load_state_dict(seeing, strict=False)
     return model
@@ -481,6 +501,7 @@ RUNNERS = {
     "hone": train_hone,
     "recite": train_recite,
     "rehearse": train_rehearse,
+    "master": train_master,
 }
 
 
