@@ -22,6 +22,8 @@ from torch import LongTensor, Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from libra.methods.operations import products
+
 Rows = Callable[[LongTensor], Tensor]  # places of queries [R] in the call -> their rows [H, R, T]
 Tap = Callable[[Rows], None]  # gets a call's rows: each that it asks for is computed then
 TAP = "attention_tap"  # name of the keyword argument that holds a Tap
@@ -47,10 +49,8 @@ def attention_rows(
     _, heads, n_queries, width = query.shape
     key_heads, n_keys = key.shape[1:3]
     queries = queries.to(query.device)
-    dtype = torch.promote_types(query.dtype, torch.float32)
-    wanted = query[0, :, queries].reshape(key_heads, -1, width).to(dtype)  # [Hk, H / Hk * R, d]
-    scores = wanted @ key[0].to(dtype).transpose(-1, -2) * scaling
-    scores = scores.view(heads, len(queries), n_keys)
+    wanted = query[0, :, queries].reshape(key_heads, -1, width)  # [Hk, H / Hk * R, d]
+    scores = products(wanted, key[0]).view(heads, len(queries), n_keys) * scaling
     if mask is not None:
         allowed = mask[0, 0, queries, :n_keys]
         scores = (

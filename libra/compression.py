@@ -62,12 +62,16 @@ class Standing:
         """Some of the tokens."""
         return Standing(self.prepared, self.place[tokens], self.size[tokens])
 
+    def to(self, device: torch.device) -> Standing:
+        """The same on a device, which is not waited for."""
+        place, size = (x.to(device, non_blocking=True) for x in (self.place, self.size))
+        return Standing(self.prepared, place, size)
+
     def after(self, reduction: Reduction) -> Standing:
         """The tokens that a reduction leaves."""
-        r, device = reduction, reduction.slot.device
-        place, size = self.place.to(device), self.size.to(device)
-        size = size.new_zeros(r.n_out).index_add_(0, r.target, size[r.source])
-        return Standing(self.prepared, place[r.slot], size)
+        r, here = reduction, self.to(reduction.slot.device)
+        size = here.size.new_zeros(r.n_out).index_add_(0, r.target, here.size[r.source])
+        return Standing(self.prepared, here.place[r.slot], size)
 
 
 @dataclass

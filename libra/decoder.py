@@ -121,12 +121,15 @@ class DecoderSequence:
 
     def _begin(self, hidden: Tensor) -> None:
         """Look at the prompt [1, S, D] before the first layer."""
-        self.positions = torch.arange(hidden.shape[1], device=hidden.device)
-        self._n_instruction = hidden.shape[1] - self._n_before_text
-        self._text = complement(self.visual, hidden.shape[1]).to(hidden.device)
-        self.visual = self.visual.to(hidden.device)
-        if "text_similarity" in self.compression.method.needs:
-            text = hidden[0, self._instruction(hidden.shape[1], hidden.device)]
+        n, device, request = hidden.shape[1], hidden.device, self.compression
+        self.positions = torch.arange(n, device=device)
+        self._n_instruction = n - self._n_before_text
+        # What comes from the CPU comes now: later it would hold up the layers under way.
+        self.visual = self.visual.to(device, non_blocking=True)
+        self._text = complement(self.visual, n)
+        request.standing = request.standing.to(device)
+        if "text_similarity" in request.method.needs:
+            text = hidden[0, self._instruction(n, device)]
             self._text_similarity = hidden[0, self.visual] @ text.T
 
     def _instruction(self, n: int, device: torch.device | None = None) -> LongTensor:

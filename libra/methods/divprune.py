@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from libra.methods.base import RatioMethod, Tokens
-from libra.methods.operations import unit
+from libra.methods.operations import cosines
 from libra.reduction import Reduction
 
 BLOCK = 64  # candidates that one round looks at
@@ -31,8 +31,7 @@ class DivPrune(RatioMethod):
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
         """Select `n_keep` tokens round by round."""
-        direction = unit(tokens.hidden)
-        distance = 1 - direction @ direction.T
+        distance = 1 - cosines(tokens.hidden, tokens.hidden)
         nearest = distance.clone().fill_diagonal_(torch.inf).amin(1)
         chosen = nearest.argmax()[None]
         gap = torch.full_like(nearest, torch.inf)  # to the closest token chosen so far

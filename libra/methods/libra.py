@@ -6,11 +6,14 @@ from typing import ClassVar
 
 import torch
 from torch import LongTensor, Tensor
+from torch.nn.functional import pad
 
 from libra.methods.base import RatioMethod, Tokens
-from libra.methods.operations import complement, group_share, group_softmax, interval_of, top, unit
+from libra.methods.operations import cosines, group_share, group_softmax, interval_of, top
 from libra.reduction import Reduction
 
+# What is said of an earlier compensation token, which has no target and no interval.
+_OF_EARLIER = {"similarity": torch.nan, "best_target": -1, "interval": -1}
 _RANKED = {"ratio": 4 / 5, "identify": "topk"}  # in Tables 4 and 5
 
 
@@ -102,25 +105,31 @@ class Libra(RatioMethod):
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
         """Identify the targets, group every token, and weigh the members of each group."""
-        n, alpha, body = len(tokens), tokens.scores("importance"), self._body(tokens)
+        n, alpha, earlier = len(tokens), tokens.scores("importance"), self._earlier(tokens)
+        body = slice(earlier[0], n - earlier[1])
         identify = best_of_intervals if self.identify == "interval" else best_of_all
-        targets = body[identify(alpha[body], n_keep)]
-        group, evidence = self._assign(tokens.hidden, body, targets)
-        evidence["importance"] = alpha
+        targets = identify(alpha[body], n_keep)
+        group, evidence = self._assign(tokens.hidden[body], targets)
         if self.identify == "interval":
-            intervals = interval_of(len(body), n_keep, body.device)
-            evidence["interval"] = placed(intervals, body, n, -1)
+            evidence["interval"] = interval_of(len(group), n_keep, group.device)
+        if any(earlier):
+            targets = targets + earlier[0]
+            if "best_target" in evidence:
+                evidence["best_target"] += earlier[0]
+            group = pad(group, earlier, value=self._rest(n_keep))
+            evidence = {k: pad(v, earlier, value=_OF_EARLIER[k]) for k, v in evidence.items()}
+        evidence["importance"] = alpha
 
-        everyone = torch.arange(n, device=body.device)
+        everyone = torch.arange(n, device=group.device)
         source = everyone if self._compensates else everyone[group >= 0]
         target, slot, place = group[source], targets, None
         weight = self._weigh(alpha[source], target, alpha[body].mean(), n_keep + 1)
         # Only an earlier compensation token spares a GPU the question whether there is one now.
-        earlier = self._compensates and tokens.n_previous_compensation > 0
-        if earlier or (target == n_keep).any():
-            slot, place = torch.cat([targets, targets.new_tensor([n - 1])]), n_keep
+        # It comes last: what does not depend on the answer is under way by then.
+        if (self._compensates and any(earlier)) or (target == n_keep).any():
+            slot, place = torch.cat([targets, everyone[-1:]]), n_keep
             if self.compensation == "begin":
-                slot, place = torch.cat([targets.new_tensor([0]), targets]), 0
+                slot, place = torch.cat([everyone[:1], targets]), 0
                 target = (target + 1) % (n_keep + 1)
         return Reduction(n, source, target, weight, slot, place, evidence)
 
@@ -129,34 +138,37 @@ class Libra(RatioMethod):
         """Whether tokens without a target go into the compensation token."""
         return self.compensation != "none" and self.merge != "prune"
 
-    def _body(self, tokens: Tokens) -> LongTensor:
-        """All tokens but the earlier compensation token."""
-        first = tokens.n_previous_compensation if self.compensation == "begin" else 0
-        return torch.arange(first, first + self.counted(tokens), device=tokens.hidden.device)
+    def _rest(self, n_keep: int) -> int:
+        """The group of the tokens without a target."""
+        return n_keep if self._compensates else -1
 
-    def _assign(
-        self, hidden: Tensor, body: LongTensor, targets: LongTensor
-    ) -> tuple[LongTensor, dict[str, Tensor]]:
+    def _earlier(self, tokens: Tokens) -> tuple[int, int]:
+        """How many earlier compensation tokens stand before and behind the others."""
+        n = tokens.n_previous_compensation
+        return (n, 0) if self.compensation == "begin" else (0, n)
+
+    def _assign(self, hidden: Tensor, targets: LongTensor) -> tuple[LongTensor, dict[str, Tensor]]:
         """Group every token (Eq. 5 and the two sets).
+
+        Targets are compared like all others and then put in their places: for a GPU that is less
+        work than to sort them out before.
 
         Returns:
             [N] the target that each token merges into, `len(targets)` for the compensation token,
             -1 for none; and the similarities behind it.
         """
-        n, n_keep = len(hidden), len(targets)
-        group = body.new_full((n,), n_keep if self._compensates else -1)
-        group[targets] = torch.arange(n_keep, device=body.device)
+        own, rest = torch.arange(len(targets), device=targets.device), self._rest(len(targets))
         if self.merge in ("negative", "prune"):
-            return group, {}
-        others = body[complement(targets - body[0], len(body))]
-        similarity, best = (unit(hidden[others]) @ unit(hidden[targets]).T).max(1)
-        positive = similarity > (self.tau if self.merge == "grouped" else -torch.inf)
-        group[others] = torch.where(positive, best, group[others])
-        evidence = {
-            "similarity": placed(similarity, others, n, torch.nan).index_fill_(0, targets, 1.0),
-            "best_target": placed(targets[best], others, n, -1).index_copy_(0, targets, targets),
-        }
-        return group, evidence
+            return targets.new_full((len(hidden),), rest).index_copy_(0, targets, own), {}
+        similarity, best = cosines(hidden, hidden[targets]).max(1)
+        similarity, best = (
+            similarity.index_fill_(0, targets, 1.0),
+            best.index_copy_(0, targets, own),
+        )
+        group = best
+        if self.merge == "grouped":
+            group = torch.where(similarity > self.tau, best, rest).index_copy_(0, targets, own)
+        return group, {"similarity": similarity, "best_target": targets[best]}
 
     def _weigh(self, alpha: Tensor, target: LongTensor, mean: Tensor, n_groups: int) -> Tensor:
         """Softmax of importance / eta within each group (Eq. 6 and 7), or equal weights."""
@@ -165,11 +177,6 @@ class Libra(RatioMethod):
         # The mean is zero only where every importance is: equal weights then, not NaN.
         eta = self.eta or mean.clamp_min(torch.finfo(alpha.dtype).tiny)
         return group_softmax(alpha / eta, target, n_groups)
-
-
-def placed(value: Tensor, index: LongTensor, n: int, missing: float) -> Tensor:
-    """[n] the values at their indices, `missing` elsewhere."""
-    return value.new_full((n,), missing).index_copy_(0, index, value)
 
 
 def best_of_all(score: Tensor, k: int) -> LongTensor:

@@ -17,6 +17,28 @@ def unit(x: Tensor) -> Tensor:
     return normalize(at_least_fp32(x), dim=-1)
 
 
+def products(a: Tensor, b: Tensor) -> Tensor:
+    """Products of the rows of `a` [..., N, D] and `b` [..., M, D], added up in fp32 at least.
+
+    A GPU multiplies halves without making fp32 copies of them: the sums are the same, its matrix
+    units are fast. (`matmul` has no such output type, and a CPU has none at all.)
+    """
+    if a.is_cuda and a.dtype == b.dtype in (torch.float16, torch.bfloat16):
+        multiply = torch.mm if a.ndim == 2 else torch.bmm
+        return multiply(a, b.transpose(-1, -2), out_dtype=torch.float32)
+    return at_least_fp32(a) @ at_least_fp32(b).transpose(-1, -2)
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """[N, M] cosines between the rows of `a` [N, D] and `b` [M, D]; zero where a row is."""
+    return products(a, b).div_(_lengths(a)[:, None]).div_(_lengths(b))
+
+
+def _lengths(x: Tensor) -> Tensor:
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return torch.linalg.vector_norm(x, dim=-1, dtype=dtype).clamp_min_(1e-12)
+
+
 def top(score: Tensor, k: int) -> LongTensor:
     """Indices of the `k` highest scores, best first; of equal scores the first comes first."""
     return score.sort(descending=True, stable=True).indices[:k]

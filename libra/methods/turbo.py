@@ -8,7 +8,7 @@ import torch
 
 from libra.methods.base import RatioMethod, Tokens
 from libra.methods.bipartite import bipartite_merge
-from libra.methods.operations import complement, merge_groups, top, unit
+from libra.methods.operations import complement, cosines, merge_groups, top
 from libra.reduction import Reduction
 
 
@@ -60,8 +60,7 @@ class Turbo(RatioMethod):
             return bipartite_merge(
                 self.title, metric, len(tokens) - n_keep, tokens.sizes(), self.weight * alpha
             )
-        direction = unit(tokens.hidden)
-        similarity = (direction @ direction.T).fill_diagonal_(-torch.inf)
+        similarity = cosines(tokens.hidden, tokens.hidden).fill_diagonal_(-torch.inf)
         redundancy = similarity.amax(1)
         merged = top(redundancy - self.weight * alpha, len(tokens) - n_keep)
         targets = complement(merged, len(tokens))
