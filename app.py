@@ -30,6 +30,7 @@ from page import (
     panels,
     theme,
 )
+from page.blocks import Page
 from page.visit import Visit
 
 LAUNCH = {
@@ -55,9 +56,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
     prepared = examples.load(folder)
     first = examples.first_shown(prepared)
     first.model = model
-    with gr.Blocks(
-        title="Libra · visual tokens", delete_cache=(3600, 86400), fill_width=True
-    ) as page:
+    with Page(title="Libra · visual tokens", delete_cache=(3600, 86400), fill_width=True) as page:
         shown = gr.State(first)
         top = gr.HTML(header(model), js_on_load=theme.SWITCH, elem_id="top")
         with gr.Tabs(elem_id="tabs") as tabs:
