@@ -141,7 +141,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         a.answer.select(visit.pick_word, shown, a.outputs, **QUICK)
         gr.on(
             [several.overlay.input, several.position.input, compare_tab.select],
-            several.draw,
+            visit.draw_compared,
             looks,
             several.outputs,
             **QUICK,

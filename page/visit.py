@@ -109,6 +109,18 @@ class Visit:
         status = panels.note(words.format(len(shown.traces), of))
         return self.several.draw(shown, overlay, position) | {self.several.status: status}
 
+    def draw_compared(self, shown: Shown, overlay: str, position: int) -> dict:
+        """The Compare tab as it stands.
+
+        A comparison that begins or ends meanwhile is drawn too: what is drawn of the one before may
+        reach the browser last.
+        """
+        while True:
+            compared = shown.compared
+            drawn = self.several.draw(shown, overlay, position)
+            if shown.compared is compared:
+                return drawn
+
     def pick_stage(self, shown: Shown, stage: int) -> dict:
         """Another stage was chosen."""
         shown.stage = stage
@@ -128,7 +140,7 @@ class Visit:
     def pick_compared(self, shown: Shown, image: int, overlay: str, position: int) -> dict:
         """Another picture or frame was chosen on the Compare tab."""
         shown.image = max(0, int(image))
-        drawn = self.several.draw(shown, overlay, position)
+        drawn = self.draw_compared(shown, overlay, position)
         return {part: look for part, look in drawn.items() if part is not self.several.frames}
 
     def pick_overlay(self, shown: Shown, event: gr.EventData) -> dict:

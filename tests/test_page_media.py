@@ -11,8 +11,8 @@ from PIL import Image
 
 from libra import video
 from libra.trace import MAX_PICTURES
-from page import comparison, engine, examples, media, scrubber, texts, views
-from page.shown import Added, Shown
+from page import compare, comparison, engine, examples, media, scrubber, texts, views
+from page.shown import Added, Result, Shown
 from page.visit import Visit
 from tests import clips
 from tests.conftest import N_VISUAL, QUESTION, make_image
@@ -284,6 +284,23 @@ def test_the_scrubber_moves_the_cards_of_a_comparison(visit, model, album):
         assert first[card].value != second[card].value
     visit.pick_compared(album, 99, *looks)  # what a browser might send
     album.image = 0
+
+
+def test_what_a_comparison_brings_up_while_the_tab_is_drawn_is_drawn_too(visit, album, monkeypatch):
+    looks, complete, draw = ("groups", comparison.LAST), album.compared, compare.CompareTab.draw
+    shown = replace(album, compared={name: Result(name) for name in complete})  # just begun
+    drawings = []
+
+    def slow(tab, *what):
+        drawings.append(draw(tab, *what))
+        shown.compared = complete
+        return drawings[-1]
+
+    monkeypatch.setattr(compare.CompareTab, "draw", slow)
+    drawn = visit.draw_compared(shown, *looks)
+    begun, last = drawings
+    assert not begun[visit.several.frames].visible
+    assert drawn is last and last[visit.several.frames].visible
 
 
 def test_the_place_says_how_much_of_a_picture_is_kept(album):
