@@ -11,6 +11,7 @@ import torch
 from tiny import films, objects, packing, questions, scenes, sight, train, vocabulary
 from tiny import model as tiny
 from tiny.losses import CodeLoss
+from tiny.muon import Muon
 from tiny.run import Settings
 from tiny.scenes import Scene, Thing
 
@@ -246,6 +247,23 @@ def test_saved_folder_loads_with_transformers(tmp_path):
         vocabulary.ID["cat"]
     ]
     assert len(json.loads((tmp_path / "objects.json").read_text())) == len(objects.NAMES)
+
+
+def test_muon_moves_all_matrices_as_torch_moves_each():
+    torch.manual_seed(0)
+    shapes = [(6, 4), (4, 6), (6, 4), (5, 5)]
+    ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    one = Muon(ours, lr=0.1, weight_decay=0.02)
+    other = torch.optim.Muon(theirs, lr=0.1, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape)
+            b.grad = a.grad.clone()
+        ours[2].grad = theirs[2].grad = None  # what no question needed stays
+        one.step(), other.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0.02)
+    assert (ours[2] == 1).all() and (ours[0] != 1).all()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from tiny.muon import Muon
 from tiny.packing import N_PATCHES
 
 
@@ -61,7 +62,7 @@ class Run:
         others = [p for p in parameters if id(p) not in hidden]
         self.parameters = parameters
         self.optimisers = [
-            torch.optim.Muon(matrices, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+            Muon(matrices, weight_decay=0.02),
             torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
         ]
         self.step, self.sums, self.began = 0, {}, time.time()

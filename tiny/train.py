@@ -17,7 +17,7 @@ Seventeen stages, each quick where learning from pixels alone is slow:
   hone     tower and projector once more, for longer
   recite   and the decoder on that
   rehearse the decoder alone a last time, on patch codes, from the mean of the last three
-  master   everything together from that mean, with 128 pictures at each step: work for a GPU
+  master   everything together from that mean, with 192 pictures at each step: work for a GPU
 The published weights are those of the last.
 The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
 keeps a checkpoint and a JSONL log in its run folder and resumes from there. The stages that answer
@@ -142,11 +142,11 @@ STAGES["rehearse"] = replace(
 )
 STAGES["master"] = Settings(
     steps=2400,
-    batch=128,
+    batch=192,
     rate=8e-4,
     decay=0.9,
-    visible=(192, 320, 576),
-    whole=0.25,
+    visible=(192, 320, N_PATCHES),
+    whole=0,
     asked=24,
     mixture=(5, 20, 5, 5, 7, 14, 5, 11, 28),
     distinct=True,
