@@ -24,7 +24,7 @@ format: $(VENV)/develop  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-train: $(VENV)/develop  ## train the embedded model from scratch and write assets/tiny-llava
+train: $(VENV)/develop  ## train the embedded model from scratch; the last stage wants a GPU
 	for stage in symbols deeper pixels pictures; do \
 		$(BIN)/python -m tiny.train --stage $$stage || exit 1; \
 	done
@@ -32,7 +32,7 @@ train: $(VENV)/develop  ## train the embedded model from scratch and write asset
 		rehearse; do \
 		$(BIN)/torchrun --nproc-per-node 2 -m tiny.train --stage $$stage --threads 1 || exit 1; \
 	done
-	$(BIN)/python -m tiny.train --stage rehearse --export assets/tiny-llava
+	$(BIN)/python -m tiny.train --stage master --export assets/tiny-llava
 
 evaluate: $(VENV)/develop  ## measure the embedded model, about half an hour, and write its card
 	$(BIN)/python -m tiny.evaluate --suite papers --questions 56 --workers 2 --dtype bfloat16 --readme README.md \

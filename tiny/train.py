@@ -141,7 +141,7 @@ STAGES["rehearse"] = replace(
     STAGES["retell"], steps=650, decay=0.9, visible=(112, 176, 320), whole=0.08
 )
 STAGES["master"] = Settings(
-    steps=2400,
+    steps=754,
     batch=192,
     rate=8e-4,
     decay=0.9,
