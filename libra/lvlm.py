@@ -140,7 +140,7 @@ class LVLM:
         """Answer several questions at once, each as if it were alone.
 
         One call of the model computes the next tokens of all, whatever their lengths and methods
-        (`libra.batch`), and the memory has to hold what all of them need. Times in the traces are
+        (`libra.batch`), and the device has to hold what all of them need. Times in the traces are
         those of the batch. Questions of conversations (`memory`), and all questions to a model with
         eager attention, are answered one after the other.
 

@@ -12,6 +12,7 @@ import libra
 from libra import InputError, batch
 from libra.conversation import Memory
 from libra.decoder import CompressedCache
+from libra.media import Media
 from libra.models import ASSETS
 
 METHODS = {
@@ -186,6 +187,23 @@ def test_the_encoder_runs_once_for_all_that_leave_it_be(lvlm):
     with calls_of(lvlm.family.encoder_layers[0]) as outputs:
         lvlm.answer_batch(requests)
     assert [len(output) for output in outputs] == [3, 1]
+
+
+def test_features_of_several_requests_are_those_of_each(lvlm):
+    family = lvlm.family
+    medias = [Media([make_image(i) for i in range(n)]) for n in (1, 3, 2)]
+    prepared = [family.prepare(media) for media in medias]
+    with torch.no_grad():
+        together, each = family.encode_each(prepared), [family.encode(x) for x in prepared]
+    assert len({features.seconds for features in together}) == 1
+    for one, other in zip(together, each, strict=True):
+        for parts, expected in (
+            (one.hidden, other.hidden),
+            (one.special, other.special),
+            *((one.inputs[layer], other.inputs[layer]) for layer in other.inputs),
+        ):
+            for x, y in zip(parts, expected, strict=True):
+                torch.testing.assert_close(x, y, atol=1e-9, rtol=1e-9)
 
 
 def test_times_are_those_of_the_batch(lvlm):
