@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -132,11 +133,11 @@ def _run_together(generations: Sequence[Generation]) -> None:
 
 def _look(generations: Sequence[Generation]) -> list[tuple[Tensor, Tensor | None]]:
     """What each request's decoder gets to see; the encoder runs once for all that leave it be."""
-    plain = [g.request for g in generations if _is_plain(g.request)]
+    plain = [generation for generation in generations if _is_plain(generation.request)]
     if plain:
-        features = generations[0].family.encode_each([request.prepared for request in plain])
-        for request, own in zip(plain, features, strict=True):
-            request.features = own
+        features = plain[0].family.encode_each([g.request.prepared for g in plain])
+        for generation, own in zip(plain, features, strict=True):
+            generation.request = replace(generation.request, features=own)
     seen = [generation.look() for generation in generations]
     encoder = sum({id(g.features): g.features.seconds for g in generations}.values())
     connector = sum(g.timings.connector for g in generations)
