@@ -26,7 +26,8 @@ Known reasons for a share below one:
   of choices, some tens of times; greedy merging for every single pair: it is slow by construction
   and kept as a baseline.
 - Attention rows are computed from keys copied to fp32: 4 bytes for each of T * d_kv numbers.
-- The engine answers one question at a time: decoding reads all weights for one token.
+- Answers come one at a time here: decoding reads all weights for one token. `benchmarks.batch`
+  answers several at once.
 - On a CPU: an event comes after every second or third layer of a shallow model, where published
   depths have several times as many layers for it to pay off.
 """

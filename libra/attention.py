@@ -7,19 +7,22 @@ the query and key it receives (after rotary embedding), every other call goes st
 Eager attention, which is not in the registry, returns its matrix and is read by a forward hook.
 
 The tap travels in the keyword arguments of the layer, so requests share a model without
-sharing state.
+sharing state. So do the parts of a call that packs several requests side by side
+(`libra.batch`): each part attends to itself alone, behind its own cache.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import LongTensor, Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from libra.methods.operations import products
@@ -27,6 +30,16 @@ from libra.methods.operations import products
 Rows = Callable[[LongTensor], Tensor]  # places of queries [R] in the call -> their rows [H, R, T]
 Tap = Callable[[Rows], None]  # gets a call's rows: each that it asks for is computed then
 TAP = "attention_tap"  # name of the keyword argument that holds a Tap
+PARTS = "attention_parts"  # name of the keyword argument that holds the Parts of a packed call
+
+
+@dataclass(frozen=True)
+class Part:
+    """One request's share of a packed call."""
+
+    n: int  # its tokens in the call
+    cache: Cache  # takes in their keys and values
+    tap: Tap | None
 
 
 def attention_rows(
@@ -119,12 +132,36 @@ def _unwrap(name: str) -> None:
 
 
 def _hybrid(plain: Callable) -> Callable:
-    """The attention function `plain`, which also feeds the tap of the call, if it has one."""
+    """The attention function `plain`, part by part, which also feeds the tap of each, if any."""
 
     def hybrid(module, query, key, value, attention_mask, *args, scaling=None, **kwargs):
+        if parts := kwargs.pop(PARTS, None):
+            attend = partial(hybrid, module, scaling=scaling, **kwargs)
+            return _side_by_side(attend, module.layer_idx, (query, key, value), parts, *args), None
         if tap := kwargs.pop(TAP, None):
             factor = scaling if scaling is not None else query.shape[-1] ** -0.5
             tap(partial(attention_rows, query, key, factor, mask=attention_mask))
         return plain(module, query, key, value, attention_mask, *args, scaling=scaling, **kwargs)
 
     return hybrid
+
+
+def _side_by_side(
+    attend: Callable, layer: int, projected: Sequence[Tensor], parts: Sequence[Part], *args: object
+) -> Tensor:
+    """The output [1, S, H, d] of a packed call, in which each part sees what its cache holds.
+
+    Args:
+        attend: the attention function of one request.
+        layer: number of the layer.
+        projected: query [1, H, S, d], key and value [1, Hk, S, d] of the S tokens of all parts.
+        parts: the requests, in the order of their tokens.
+        args: further arguments of `attend`.
+    """
+    lengths, outputs = [part.n for part in parts], []
+    own = zip(parts, *(x.split(lengths, dim=-2) for x in projected), strict=True)
+    for part, query, key, value in own:
+        key, value = part.cache.update(key, value, layer)
+        # No mask: the prompt of a part is causal, and a word sees all that is in its cache.
+        outputs.append(attend(query, key, value, None, *args, **{TAP: part.tap})[0])
+    return torch.cat(outputs, dim=1)

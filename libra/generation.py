@@ -32,6 +32,7 @@ class Generation:
     family: Family
     request: Request
     memory: Memory | None = None  # of the conversation that this belongs to
+    batch: int = 1  # requests that are answered together with this one, itself included
     timings: Timings = field(default_factory=Timings)
     words: list[Word] = field(default_factory=list)
     _generated: list[int] = field(default_factory=list)
@@ -40,32 +41,26 @@ class Generation:
     @torch.no_grad()
     def __iter__(self) -> Iterator[str]:
         """Compute one token after the other; closing the iterator ends the computation."""
-        family, timings = self.family, self.timings
+        family = self.family
         kept = self.memory.take(family, self.request) if self.memory is not None else None
-        seen = None if kept else self._look()
+        seen = None if kept else self.look()
         begin = seconds(family.device)
-        inputs = self._follow(kept) if kept else self._begin(*seen)
-        for step in range(self.request.max_new_tokens):
+        inputs = self._follow(kept) if kept else self.begin(*seen)
+        for _ in range(self.request.max_new_tokens):
             output = family.model(
                 **inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1
             )
             logits = output.logits[0, -1].float()
             token = int(logits.argmax())
-            elapsed = seconds(family.device) - begin - self._recording()
-            if step == 0:
-                timings.prefill = elapsed
-            else:
-                timings.decode.append(elapsed)
-            if token in family.eos:
+            if not self.take(token, logits, seconds(family.device) - begin - self.recording()):
                 break
-            self.words.append(self._word(token, logits))
             yield self.text
             begin = seconds(family.device)
-            inputs = family.next_inputs(token, self.prompt, step + 1)
+            inputs = self.next_inputs()
         if self.memory is not None:
-            self.memory.keep(self._kept(read=step))
+            self.memory.keep(self._kept(read=len(self.timings.decode)))
 
-    def _look(self) -> tuple[Tensor, Tensor | None]:
+    def look(self) -> tuple[Tensor, Tensor | None]:
         """The visual tokens, and the media's other tokens, as the decoder takes them."""
         family, request, timings = self.family, self.request, self.timings
         self.compression = Compression(
@@ -87,7 +82,7 @@ class Generation:
         timings.connector = seconds(family.device) - begin
         return tokens, specials
 
-    def _begin(self, tokens: Tensor, specials: Tensor | None) -> dict:
+    def begin(self, tokens: Tensor, specials: Tensor | None) -> dict:
         """Arguments of the model's first call, for the whole prompt."""
         self.place = self.compression.standing.place.cpu()
         self.prompt = prompt = self.request.prompt.reduced(self.place)
@@ -97,6 +92,32 @@ class Generation:
         )
         self.cache = CompressedCache(self.family.model.config, self.sequence)
         return self.family.inputs(prompt, tokens, specials)
+
+    def take(self, token: int, logits: Tensor, elapsed: float) -> bool:
+        """Take in the outcome of a call of the model; whether it is a word.
+
+        Args:
+            token: the most probable one.
+            logits: [V] of all.
+            elapsed: seconds of the call.
+        """
+        if self.words:
+            self.timings.decode.append(elapsed)
+        else:
+            self.timings.prefill = elapsed
+        if token in self.family.eos:
+            return False
+        self.words.append(self._word(token, logits))
+        return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the answer is as long as it may be."""
+        return len(self.words) == self.request.max_new_tokens
+
+    def next_inputs(self) -> dict:
+        """Arguments of the model's call for the word that was taken in last."""
+        return self.family.next_inputs(self._generated[-1], self.prompt, len(self._generated))
 
     def _follow(self, kept: Kept) -> dict:
         """Arguments of the model's first call, for what the cache does not hold of the prompt."""
@@ -126,7 +147,7 @@ class Generation:
             return None
         return Recorder(spread_layers(self.family.geometry.n_layers))
 
-    def _recording(self) -> float:
+    def recording(self) -> float:
         """Seconds since the last call that full tracing took: they are none of the answer's."""
         return self.recorder.lap() if self.recorder else 0.0
 
@@ -200,8 +221,8 @@ class Generation:
         dtype = str(model.dtype).removeprefix("torch.")
         attention = model.config.get_text_config()._attn_implementation
         n, text = len(prompt.visual), len(prompt.ids) - len(prompt.visual)
-        device = name_of(self.family.device)
-        return f"{device}, {dtype}, {attention}, batch 1, {n} visual and {text} other tokens"
+        where = f"{name_of(self.family.device)}, {dtype}, {attention}, batch {self.batch}"
+        return f"{where}, {n} visual and {text} other tokens"
 
     @torch.no_grad()
     def _detail(self) -> Detail | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from libra import methods as registry
+from libra.batch import run_all
 from libra.conversation import Chat, Memory
 from libra.decoder import Hooks
 from libra.errors import InputError
@@ -134,6 +136,28 @@ class LVLM:
             last = step
         return Answer(last.text, last.trace)
 
+    def answer_batch(self, requests: Iterable[Mapping]) -> list[Answer]:
+        """Answer several questions at once, each as if it were alone.
+
+        One call of the model computes the next tokens of all, whatever their lengths and methods
+        (`libra.batch`), and the device has to hold what all of them need. Times in the traces are
+        those of the batch. Questions of conversations (`memory`), and all questions to a model with
+        eager attention, are answered one after the other.
+
+        Args:
+            requests: arguments of `stream` for each question.
+
+        Raises:
+            InputError: the first of them that cannot be answered, before any computation.
+        """
+        checked = [self._arguments(request) for request in requests]
+        if not checked:
+            return []
+        largest = max((r for _, r in checked), key=lambda r: len(r.prompt.ids))
+        media = largest.prepared.media
+        with bounded(self.name, self.family, media, largest.method, len(checked)):
+            return self._answers(checked)
+
     def stream(
         self,
         images: Sequence[Source] = (),
@@ -189,13 +213,9 @@ class LVLM:
         Raises:
             InputError: anything that cannot be answered, before any computation.
         """
-        if self._hooks is None:
-            raise InputError("This model has been closed: load it again.")
         return self._run(
             memory,
-            check_request(
-                self.name,
-                self.family,
+            self._checked(
                 images=images,
                 question=question,
                 history=history,
@@ -214,6 +234,18 @@ class LVLM:
             ),
         )
 
+    def _checked(self, **arguments: object) -> Request:
+        if self._hooks is None:
+            raise InputError("This model has been closed: load it again.")
+        return check_request(self.name, self.family, **arguments)
+
+    def _arguments(self, request: Mapping) -> tuple[Memory | None, Request]:
+        """The arguments of `stream`, its own defaults among them, as `_run` takes them."""
+        call = signature(self.stream).bind(**request)
+        call.apply_defaults()
+        memory = call.arguments.pop("memory")
+        return memory, self._checked(**call.arguments)
+
     def _run(self, memory: Memory | None, request: Request) -> Iterator[Step]:
         with bounded(self.name, self.family, request.prepared.media, request.method):
             yield from self._steps(memory, request)
@@ -223,6 +255,11 @@ class LVLM:
         for text in generation:
             yield Step(text)
         yield Step(generation.text, generation.trace())
+
+    def _answers(self, checked: Sequence[tuple[Memory | None, Request]]) -> list[Answer]:
+        generations = [Generation(self.name, self.family, r, memory) for memory, r in checked]
+        run_all(generations)
+        return [Answer(generation.text, generation.trace()) for generation in generations]
 
 
 def load(

@@ -24,7 +24,7 @@ def release() -> None:
 
 @contextmanager
 def bounded(
-    name: str, family: Family, media: Media, method: Method | None = None
+    name: str, family: Family, media: Media, method: Method | None = None, batch: int = 1
 ) -> Iterator[None]:
     """Turn a lack of GPU memory into an InputError, once what was computed has been freed.
 
@@ -33,6 +33,7 @@ def bounded(
         family: the model.
         media: what it looks at.
         method: what compresses its tokens, if any does.
+        batch: how many questions it answers at once.
     """
     try:
         yield
@@ -42,13 +43,15 @@ def bounded(
     release()
     raise InputError(
         f"{name} has run out of memory on {family.device}. This needs less: "
-        f"{', or '.join(_ways_out(family, media, method))}."
+        f"{', or '.join(_ways_out(family, media, method, batch))}."
     ) from None
 
 
-def _ways_out(family: Family, media: Media, method: Method | None) -> list[str]:
+def _ways_out(family: Family, media: Media, method: Method | None, batch: int) -> list[str]:
     """What would need less memory than a request did."""
     ways, n = [], len(media.pictures)
+    if batch > 1:
+        ways.append(f"fewer than {batch} questions at once")
     if n > 1:
         ways.append(f"fewer than {n} {'frames' if media.is_video else 'pictures'}")
     if method is not None:

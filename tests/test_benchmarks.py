@@ -9,7 +9,7 @@ import torch
 from conftest import QUESTION, make_image
 
 import viz
-from benchmarks import app, attention, measure, models, prefill, reduction
+from benchmarks import app, attention, batch, measure, models, prefill, reduction
 from libra.architecture import ARCHITECTURES, Architecture, Stack
 from libra.errors import InputError
 from libra.media import Media
@@ -80,7 +80,7 @@ def test_what_is_not_said_depends_on_the_device():
     assert repeats("--device", "cpu", "--repeats", "9") == 9
 
 
-@pytest.mark.parametrize("benchmark", [prefill, attention, reduction])
+@pytest.mark.parametrize("benchmark", [prefill, attention, reduction, batch])
 def test_long_benchmarks_are_shorter_on_a_cpu(benchmark, monkeypatch):
     chosen = []
     monkeypatch.setattr(benchmark, "_measure_all", lambda options: chosen.append(vars(options)))
@@ -170,7 +170,23 @@ def test_what_flops_imply_is_their_ratio(monkeypatch):
 def test_bad_names_are_one_line(capsys):
     assert prefill.main(["--methods", "fastvee"]) == 2
     assert attention.main(["--models", "gpt"]) == 2
-    assert capsys.readouterr().err.count("\n") == 2
+    assert batch.main(["--models", "gpt"]) == 2
+    assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_the_batch_benchmark_compares_with_batch_1(tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    options = ["--models", "micro-llava", "--tokens", "20", "--width", "1", "--depth", "1"]
+    options += ["--batches", "3,2", "--methods", "vanilla,libra,illava", "--repeats", "2"]
+    assert batch.main([*options, "--words", "2", "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    rows = written["rows"]
+    methods = ("vanilla", "libra", "illava")
+    assert [(r["method"], r["batch"]) for r in rows] == [(m, n) for m in methods for n in (1, 2, 3)]
+    assert all(r["faster"] == 1 for r in rows if r["batch"] == 1)
+    assert all(min(r[x] for x in ("answers", "encoder", "prefill", "decode")) > 0 for r in rows)
+    assert written["setup"]["batch"] == [1, 2, 3]
+    assert len(table(capsys.readouterr().out)) == len(rows)
 
 
 def test_the_attention_benchmark_compares_all_ways(tmp_path, capsys):

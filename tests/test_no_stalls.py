@@ -9,6 +9,7 @@ import torch
 from conftest import make_image, make_image_processor, make_model, make_tokenizer
 
 from libra import methods
+from libra.batch import PackedCache, PackedSequence
 from libra.compression import Compression
 from libra.decoder import CompressedCache, DecoderSequence, Hooks
 from libra.layout import TokenLayout
@@ -26,12 +27,16 @@ def model():
     return make_model(dtype=torch.float32).to("meta")
 
 
-def prefill(model, method, tracing):
-    """The decoder over a prompt, and three words more: visual tokens in every layer."""
+def cache_of(model, method, tracing):
+    """The cache of a request about `N` visual tokens."""
     prepared = Prepared.of_pictures(Media([]), TokenLayout.square_crop(1, 1, (4, N // 4)))
     request = Compression(method, prepared, LAYERS, tracing=tracing)
-    sequence = DecoderSequence(request, torch.arange(2, 2 + N))
-    cache = CompressedCache(model.config, sequence)
+    return CompressedCache(model.config, DecoderSequence(request, torch.arange(2, 2 + N)))
+
+
+def prefill(model, method, tracing):
+    """The decoder over a prompt, and three words more: visual tokens in every layer."""
+    cache = cache_of(model, method, tracing)
     embedded = torch.zeros(1, N + WORDS, 64, device="meta")
     word = torch.zeros(1, 1, dtype=torch.long, device="meta")
     hooks = Hooks(model.model.language_model.layers, "sdpa")
@@ -42,7 +47,7 @@ def prefill(model, method, tracing):
                 model(input_ids=word, past_key_values=cache, use_cache=True)
     finally:
         hooks.remove()
-    return sequence.counts
+    return cache.sequence.counts
 
 
 def made(name, **params):
@@ -62,6 +67,23 @@ def test_the_decoder_waits_for_nothing(model, name, tracing):
     counts = prefill(model, made(name), tracing)
     fewer = name == "vanilla" or counts[-1] < counts[0]
     assert len(counts) == 8 and counts[0] == N and fewer
+
+
+@pytest.mark.parametrize("tracing", [False, True])
+def test_a_batch_waits_for_nothing(model, tracing):
+    caches = [cache_of(model, made(name), tracing) for name in ("vanilla", "fastv", "turbo")]
+    hooks = Hooks(model.model.language_model.layers, "sdpa")
+    try:
+        with torch.no_grad():
+            for n in (N + WORDS, 1, 1):
+                sequence = PackedSequence(caches, [n] * len(caches))
+                embedded = torch.zeros(1, n * len(caches), 64, device="meta")
+                cache = PackedCache(model.config, sequence)
+                out = model(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
+                assert out.logits.shape[1] == len(caches)
+    finally:
+        hooks.remove()
+    assert [cache.sequence.counts[-1] for cache in caches] == [N, N // 4, N // 4]
 
 
 AT_ONCE = {"visionzip", "fastervlm", "sequential", "spatial"}

@@ -105,6 +105,19 @@ def test_a_follow_up_on_two_gpus(gpus, family):
     assert answers[1].trace.timings.encoder == 0
 
 
+@pytest.mark.parametrize("cards", [1, 2])
+def test_a_batch_on_gpus(gpus, lvlm, cards):
+    names = ("vanilla", "libra", "prumerge+", "illava", "turbo")
+    requests = [ONE | {"question": QUESTION, "method": name, "tracing": "full"} for name in names]
+    plain = lvlm.answer_batch(requests)
+    with conftest.make_lvlm() as other:
+        spread(other.family) if cards == 2 else put(other.family.model, GPUS[0])
+        with gpus:
+            answers = other.answer_batch(requests)
+    for one, expected in zip(answers, plain, strict=True):
+        alike(one, expected)
+
+
 def spread(family):
     """Put the second half of a decoder on another card, as accelerate does.
 

@@ -171,6 +171,10 @@ class Family(ABC):
         """`encode`, and hand over the inputs of the watched layers, too."""
         return self.encode(prepared, reducers, self.watched_layers)
 
+    def encode_each(self, prepared: Sequence[Prepared]) -> list[Features]:
+        """What `encode` makes of the media of several requests: at once, where it can."""
+        return [self.encode(media) for media in prepared]
+
     @abstractmethod
     def encoder_attention(self, layer: int, hidden: Tensor) -> EncoderAttention:
         """Queries and keys of an encoder layer for its input [F + T, D].
@@ -298,3 +302,12 @@ class Family(ABC):
             last = prompt.positions[..., None, -1:].to(self.device)
             inputs["position_ids"] = last + step
         return inputs
+
+    def joined(self, calls: Sequence[dict]) -> dict:
+        """Arguments of one call for several requests side by side, from those of each."""
+        axes = {"input_ids": -1, "inputs_embeds": -2, "position_ids": -1}
+        return {
+            name: torch.cat([call[name] for call in calls], axis)
+            for name, axis in axes.items()
+            if name in calls[0]
+        }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from torch import Tensor
 
@@ -50,6 +52,18 @@ class Features:
     special: list[Tensor]  # per unit [F, D]: the tokens before them, as CLS
     inputs: dict[int, list[Tensor]]  # by layer, see `Family.encoder_attention`: [F + T, D] each
     seconds: float
+
+    def split(self, counts: Sequence[int]) -> list[Features]:
+        """Those of so many units each, which share the time in equal parts."""
+        return [
+            Features(
+                hidden=self.hidden[begin:end],
+                special=self.special[begin:end],
+                inputs={layer: units[begin:end] for layer, units in self.inputs.items()},
+                seconds=self.seconds / len(counts),
+            )
+            for begin, end in pairwise([0, *accumulate(counts)])
+        ]
 
 
 def _one_head(x: Tensor) -> Tensor:

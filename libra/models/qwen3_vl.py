@@ -91,3 +91,21 @@ class Qwen3VL(QwenVL):
             "position_ids": prompt.positions[:, None].to(self.device),
             "mm_encoder_outputs": {kind: output},
         }
+
+    def joined(self, calls: Sequence[dict]) -> dict:
+        """As for all families; of each kind of media, the outputs follow each other, too."""
+        outputs = [call["mm_encoder_outputs"] for call in calls if "mm_encoder_outputs" in call]
+        kinds = {kind for output in outputs for kind in output}
+        seen = {kind: _joined([x[kind] for x in outputs if kind in x]) for kind in kinds}
+        return super().joined(calls) | ({"mm_encoder_outputs": seen} if seen else {})
+
+
+def _joined(
+    outputs: Sequence[BaseModelOutputWithDeepstackFeatures],
+) -> BaseModelOutputWithDeepstackFeatures:
+    """The outputs of the tower for several requests, as one."""
+    deep = zip(*(output.deepstack_features for output in outputs), strict=True)
+    return BaseModelOutputWithDeepstackFeatures(
+        pooler_output=[x for output in outputs for x in output.pooler_output],
+        deepstack_features=[[x for own in layer for x in own] for layer in deep],
+    )

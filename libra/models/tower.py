@@ -6,7 +6,7 @@ The tower is run layer by layer, so that chosen layers can shrink their tokens.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -102,8 +102,26 @@ class TowerFamily(Family):
     ) -> Features:
         """Features of the configured layers, and the inputs of `layers`, counted from 0."""
         begin = seconds(self.device)
-        tower = self.tower_for(prepared)
-        pixels = self.pixels(prepared).to(self.device, self.model.dtype)
+        tower, pixels = self.tower_for(prepared), self.pixels(prepared)
+        return self._encoded(begin, tower, pixels, reducers, layers)
+
+    def encode_each(self, prepared: Sequence[Prepared]) -> list[Features]:
+        """All units in one run of the tower."""
+        begin = seconds(self.device)
+        pixels = [self.pixels(media) for media in prepared]
+        whole = self._encoded(begin, self.tower, torch.cat(pixels))
+        return whole.split([len(units) for units in pixels])
+
+    def _encoded(
+        self,
+        begin: float,
+        tower: nn.Module,
+        pixels: Tensor,
+        reducers: Mapping[int, EncoderReducer] | None = None,
+        layers: Collection[int] = (),
+    ) -> Features:
+        """Features of units [U, 3, H, W], for which the clock runs since `begin`."""
+        pixels = pixels.to(self.device, self.model.dtype)
         looked_at = {layer: self._layer(layer) for layer in (-1, -2, *layers)}
         wanted = {*self._feature_states, *looked_at.values()}
         if reducers is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -54,6 +55,10 @@ class VideoLlava(TowerFamily):
         features, tower = super().encode(prepared, *how), self.tower_for(prepared)
         seen = {i: [(tower, x) for x in inputs] for i, inputs in features.inputs.items()}
         return replace(features, inputs=seen)
+
+    def encode_each(self, prepared: Sequence[Prepared]) -> list[Features]:
+        """One after the other: pictures and frames have towers of their own."""
+        return [self.encode(media) for media in prepared]
 
     def encoder_attention(self, layer: int, hidden: tuple[nn.Module, Tensor]) -> EncoderAttention:
         """Queries and keys of a layer of the tower that comes with its input."""
