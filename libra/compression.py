@@ -62,6 +62,17 @@ class Standing:
         """Some of the tokens."""
         return Standing(self.prepared, self.place[tokens], self.size[tokens])
 
+    @classmethod
+    def cat(cls, parts: Sequence[Standing]) -> Standing:
+        """Tokens of one request, part after part."""
+        place, size = (torch.cat([getattr(x, name) for x in parts]) for name in ("place", "size"))
+        return cls(parts[0].prepared, place, size)
+
+    def split(self, counts: int | Sequence[int]) -> list[Standing]:
+        """So many of the tokens each."""
+        places, sizes = self.place.split(counts), self.size.split(counts)
+        return [Standing(self.prepared, *x) for x in zip(places, sizes, strict=True)]
+
     def to(self, device: torch.device) -> Standing:
         """The same on a device, which is not waited for."""
         place, size = (x.to(device, non_blocking=True) for x in (self.place, self.size))
@@ -69,9 +80,9 @@ class Standing:
 
     def after(self, reduction: Reduction) -> Standing:
         """The tokens that a reduction leaves."""
-        r, here = reduction, self.to(reduction.slot.device)
-        size = here.size.new_zeros(r.n_out).index_add_(0, r.target, here.size[r.source])
-        return Standing(self.prepared, here.place[r.slot], size)
+        r, now = reduction, self.to(reduction.slot.device)
+        size = now.size.new_zeros(r.n_out).index_add_(0, r.target, now.size[r.source])
+        return Standing(self.prepared, now.place[r.slot], size)
 
 
 @dataclass
@@ -153,10 +164,11 @@ class Compression:
             for name, facts in packed.items()
         }
 
-    def _units(self) -> dict[int, UnitCompression]:
+    def _units(self) -> Units:
         """The parts of this request that concern one unit each."""
         unit = self.prepared.unit[self.standing.place.cpu()]
-        return {u: self._unit((unit == u).nonzero().flatten()) for u in unit.unique().tolist()}
+        parts = {u: self._unit((unit == u).nonzero().flatten()) for u in unit.unique().tolist()}
+        return Units(self, parts)
 
     def _unit(self, tokens: LongTensor) -> UnitCompression:
         """The part of this request that concerns these of the tokens as they stand now."""
@@ -206,11 +218,6 @@ class UnitCompression:
     reductions: list[Reduction] = field(default_factory=list)
 
     @property
-    def encoder_layers(self) -> tuple[int, ...]:
-        """The encoder layers inside which to reduce."""
-        return self.plan.encoder_layers
-
-    @property
     def patches(self) -> LongTensor:
         """[n] the patches of the unit behind its tokens, before any event."""
         return self.plan.prepared.patch[self.tokens]
@@ -228,20 +235,16 @@ class UnitCompression:
         place = self.standing.place
         return self.plan.prepared.patch.to(place.device)[place]
 
-    def reduce_in_encoder(
-        self, layer: int, hidden: Tensor, attention: Callable[[], EncoderAttention]
-    ) -> Tensor:
-        """One event inside the encoder: [F + n, D] -> [F + n', D]; the F tokens in front stay."""
-        n = len(self.standing.place)
-        n_front = len(hidden) - n
-        step = self.plan.method.encoder_step(n, self.n_first, len(self.encoder_layers))
-        if (chunk := self.plan.prepared.chunk) > 1:
-            step = replace(step, keep=-(-step.count(n) // chunk) * chunk)
-        facts = read(step, attention()) if set(_FACTS) & set(step.needs) else {}
-        return torch.cat([hidden[:n_front], self.reduce(step, hidden[n_front:], facts)])
+    def step(self) -> Method:
+        """The method as it acts in the next event inside the encoder."""
+        n, plan = len(self.standing.place), self.plan
+        step = plan.method.encoder_step(n, self.n_first, len(plan.encoder_layers))
+        if (chunk := plan.prepared.chunk) == 1:
+            return step
+        return replace(step, keep=-(-step.count(n) // chunk) * chunk)
 
-    def reduce(self, method: Method, hidden: Tensor, facts: dict[str, Tensor | None]) -> Tensor:
-        """One event: [n, D] -> [n', D]."""
+    def decide(self, method: Method, hidden: Tensor, facts: dict[str, Tensor | None]) -> Reduction:
+        """What becomes of the tokens [n, D] in one event."""
         tokens = Tokens(
             hidden=hidden,
             **facts,
@@ -254,8 +257,52 @@ class UnitCompression:
         else:
             reduction = method.reduce(tokens)
         self.reductions.append(reduction)
+        return reduction
+
+    def reduce(self, method: Method, hidden: Tensor, facts: dict[str, Tensor | None]) -> Tensor:
+        """One event: [n, D] -> [n', D]."""
+        reduction = self.decide(method, hidden, facts)
         self.standing = self.standing.after(reduction)
         return reduction.apply(hidden)
+
+
+class Units(dict[int, UnitCompression]):
+    """The parts of a request that concern one unit each."""
+
+    def __init__(self, plan: Compression, parts: dict[int, UnitCompression]):
+        super().__init__(parts)
+        self.encoder_layers = plan.encoder_layers
+        self._method = plan.method
+
+    def reduce_in_encoder(
+        self, units: Sequence[int], hidden: Tensor, attention: Callable[[], EncoderAttention]
+    ) -> Sequence[Tensor]:
+        """One event of units of one length: [U, F + n, D] -> [F + n', D] of each.
+
+        Each unit's tokens are decided about alone; all else is done to all of them at once.
+        """
+        parts, asks = [self[unit] for unit in units], set(_FACTS) & set(self._method.needs)
+        facts = read(self._method, attention()) if asks else {}
+        facts = {name: fact for name, fact in facts.items() if fact is not None}
+        standing = Standing.cat([part.standing for part in parts]).to(hidden.device)
+        n = len(standing.place) // len(parts)
+        front, tokens = hidden[:, :-n], hidden[:, -n:]
+        _stand(parts, standing.split(n))
+        reductions = [
+            part.decide(part.step(), tokens[i], {name: x[i] for name, x in facts.items()})
+            for i, part in enumerate(parts)
+        ]
+        whole, counts = Reduction.side_by_side(reductions), [r.n_out for r in reductions]
+        _stand(parts, standing.after(whole).split(counts))
+        left = whole.apply(tokens.flatten(0, 1)).split(counts)
+        pieces = [x for unit in zip(front, left, strict=True) for x in unit]
+        return torch.cat(pieces).split([front.shape[1] + count for count in counts])
+
+
+def _stand(parts: Sequence[UnitCompression], standings: Sequence[Standing]) -> None:
+    """Note how the tokens of some units stand now."""
+    for part, standing in zip(parts, standings, strict=True):
+        part.standing = standing
 
 
 def read(method: Method, attention: EncoderAttention) -> dict[str, Tensor | None]:

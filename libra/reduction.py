@@ -80,22 +80,20 @@ class Reduction:
         first_in = [0, *accumulate(r.n_in for r in reductions)]
         first_out = [0, *accumulate(r.n_out for r in reductions)]
         shared = set.intersection(*(set(r.evidence) for r in reductions))
-        return cls(
+        facts = {name: [r.evidence[name] for r in reductions] for name in shared}
+        whole = cls(
             n_in=first_in[-1],
-            source=torch.cat([r.source + i for r, i in zip(reductions, first_in, strict=False)]),
-            target=torch.cat([r.target + i for r, i in zip(reductions, first_out, strict=False)]),
+            source=_raised([r.source for r in reductions], first_in),
+            target=_raised([r.target for r in reductions], first_out),
             weight=torch.cat([r.weight for r in reductions]),
-            slot=torch.cat([r.slot + i for r, i in zip(reductions, first_in, strict=False)]),
+            slot=_raised([r.slot for r in reductions], first_in),
             evidence={
-                name: torch.cat(
-                    [
-                        r.evidence[name] + (i if name in TOKEN_EVIDENCE else 0)
-                        for r, i in zip(reductions, first_in, strict=False)
-                    ]
-                )
-                for name in shared
+                name: _raised(fact, first_in) if name in TOKEN_EVIDENCE else torch.cat(fact)
+                for name, fact in facts.items()
             },
         )
+        vars(whole)["is_selection"] = all(r.is_selection for r in reductions)
+        return whole
 
     @classmethod
     def chunks(cls, n_in: int, n: int) -> "Reduction":
@@ -263,6 +261,13 @@ class Reduction:
             slot=self.slot.to(device),
             evidence={name: fact.to(device) for name, fact in self.evidence.items()},
         )
+
+
+def _raised(parts: Sequence[LongTensor], firsts: Sequence[int]) -> LongTensor:
+    """The parts one after the other, each raised by its first number; in few operations."""
+    counts = torch.tensor([len(part) for part in parts])
+    raised = torch.tensor(firsts[: len(parts)]).repeat_interleave(counts)
+    return torch.cat(list(parts)) + raised.to(parts[0].device)
 
 
 def _within(index: LongTensor, limit: int) -> bool:

@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 
 from libra.methods.base import RATIO, RatioMethod, Tokens
-from libra.methods.operations import complement
 from libra.reduction import Reduction
 
 
@@ -107,7 +106,7 @@ class ILLaVA(RatioMethod):
         merged = ascending[: n - n_keep + 1]
         weight = torch.arange(len(merged), 0, -1, dtype=score.dtype, device=score.device)
         weight = weight / weight.sum()
-        others, survivor = complement(merged, n), merged[-1:]
+        others, survivor = ascending[len(merged) :].sort().values, merged[-1:]
 
         if self.follow == "code":
             slot, order = torch.cat([others, survivor]).sort()
@@ -119,7 +118,7 @@ class ILLaVA(RatioMethod):
             n_in=n,
             source=torch.cat([others, merged]),
             target=torch.cat([place[:-1], place[-1:].expand_as(merged)]),
-            weight=torch.cat([torch.ones_like(score[others]), weight]),
+            weight=torch.cat([weight.new_ones(len(others)), weight]),
             slot=slot,
             compensation=fused,
             evidence={ranking: score},

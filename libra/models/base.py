@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import ClassVar, Protocol
@@ -46,17 +46,26 @@ def seconds(device: torch.device) -> float:
 _CALLED = {"image": "pictures", "video": "videos"}
 
 
-class EncoderReducer(Protocol):
-    """Shrinks the tokens of one unit in chosen encoder layers, between attention and MLP."""
+class UnitReducer(Protocol):
+    """Shrinks the tokens of one unit."""
 
-    encoder_layers: tuple[int, ...]
     patches: LongTensor  # [n] the patches of the unit that become visual tokens, in their order
     left: LongTensor  # [n'] those of them whose places the tokens take that are left
 
+
+class EncoderReducers(Protocol):
+    """By unit, what shrinks its tokens in chosen encoder layers, between attention and MLP."""
+
+    encoder_layers: tuple[int, ...]
+
+    def __contains__(self, unit: object) -> bool: ...
+
+    def __getitem__(self, unit: int) -> UnitReducer: ...
+
     def reduce_in_encoder(
-        self, layer: int, hidden: Tensor, attention: Callable[[], EncoderAttention]
-    ) -> Tensor:
-        """[F + n, D] tokens of one unit -> [F + n', D]; what stands before the patches stays."""
+        self, units: Sequence[int], hidden: Tensor, attention: Callable[[], EncoderAttention]
+    ) -> Sequence[Tensor]:
+        """Tokens [U, F + n, D] of some units -> [F + n', D] of each; the F in front stay."""
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -154,20 +163,18 @@ class Family(ABC):
     def encode(
         self,
         prepared: Prepared,
-        reducers: Mapping[int, EncoderReducer] | None = None,
+        reducers: EncoderReducers | None = None,
         layers: Collection[int] = (),
     ) -> Features:
         """Run the vision encoder.
 
         Args:
             prepared: the media.
-            reducers: by unit, what shrinks its tokens.
+            reducers: what shrinks the tokens of units; units of one length go through together.
             layers: of which the inputs are handed over, too; among `watched_layers`.
         """
 
-    def watch(
-        self, prepared: Prepared, reducers: Mapping[int, EncoderReducer] | None = None
-    ) -> Features:
+    def watch(self, prepared: Prepared, reducers: EncoderReducers | None = None) -> Features:
         """`encode`, and hand over the inputs of the watched layers, too."""
         return self.encode(prepared, reducers, self.watched_layers)
 

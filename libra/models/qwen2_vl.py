@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor, nn
 from transformers import Qwen2VLForConditionalGeneration
 
 from libra.layout import TokenLayout
 from libra.media import Media
-from libra.models.base import EncoderReducer, seconds
-from libra.models.features import Features
+from libra.models.base import EncoderReducers, seconds
+from libra.models.features import EncoderAttention, Features, LayerInput
 from libra.models.prepared import Prepared
-from libra.models.qwen_vl import LayerInput, QwenVL
+from libra.models.qwen_vl import QwenVL
+from libra.models.units import packed, reduce_together
 
 
 class Qwen2VL(QwenVL):
@@ -53,52 +55,59 @@ class Qwen2VL(QwenVL):
     def encode(
         self,
         prepared: Prepared,
-        reducers: Mapping[int, EncoderReducer] | None = None,
+        reducers: EncoderReducers | None = None,
         layers: Collection[int] = (),
     ) -> Features:
-        """The merged tokens of every unit; with reducers, unit by unit."""
+        """The merged tokens of every unit."""
         if reducers is None:
             return super().encode(prepared, layers=layers)
         begin = seconds(self.device)
         pixels = self.pixels(prepared).to(self.device, self.model.dtype)
-        grids = self.grids(prepared).to(self.device)
-        units = zip(pixels.split(grids.prod(-1).tolist()), grids.split(1), strict=True)
-        hidden, states = zip(
-            *(self._reduced(*unit, reducers[i], layers) for i, unit in enumerate(units)),
-            strict=True,
-        )
+        grids = self.grids(prepared)
+        x = self.tower.patch_embed(pixels)
+        seen = LayerInput(x, self.tables(x, grids.to(self.device)))
+        hidden, states = self._reduced(seen, grids.prod(-1).tolist(), reducers, layers)
         return Features(
-            hidden=list(hidden),
-            special=[],
-            inputs={layer: [x[layer] for x in states] for layer in layers},
-            seconds=seconds(self.device) - begin,
+            hidden=list(hidden), special=[], inputs=states, seconds=seconds(self.device) - begin
         )
 
     def _reduced(
-        self, pixels: Tensor, grid: LongTensor, reducer: EncoderReducer, layers: Collection[int]
-    ) -> tuple[Tensor, dict[int, LayerInput]]:
-        """The merged tokens [n, d] of one unit [T, W], and what `layers` have seen of it.
+        self,
+        first: LayerInput,
+        counts: Sequence[int],
+        reducers: EncoderReducers,
+        layers: Collection[int],
+    ) -> tuple[Sequence[Tensor], dict[int, list[LayerInput]]]:
+        """The merged tokens [n, d] of each unit, and what `layers` have seen of it.
 
-        A chosen layer is taken apart, because what is merged between attention and MLP changes the
-        length of the residual too, which no hook reaches. Patches keep their rotary embedding.
+        Units stand one after the other, whatever their lengths, as in the model itself. A chosen
+        layer is taken apart, because what is merged between attention and MLP changes the length
+        of the residual too, which no hook reaches. Patches keep their rotary embedding.
+
+        Args:
+            first: what the first layer sees of all units.
+            counts: of how many patches each.
+            reducers: what shrinks them.
+            layers: whose inputs are wanted.
         """
-        x = self.tower.patch_embed(pixels)
-        whole = self.tables(x, grid)
-        tables, states = whole, {}
+        starts, seen, states = [0, *accumulate(counts)], first, {}
         for i, layer in enumerate(self.encoder_layers):
-            place = {
-                "cu_seqlens": torch.tensor([0, len(x)], dtype=torch.int32, device=x.device),
-                "position_embeddings": tables,
-            }
-            seen = LayerInput(x, tables)
             if i in layers:
-                states[i] = seen
-            if i not in reducer.encoder_layers:
-                x = layer(x, **place)
+                states[i] = seen.split(counts)
+            place = packed(seen, counts, self.tower.config)
+            if i not in reducers.encoder_layers:
+                seen = replace(seen, hidden=layer(seen.hidden, **place))
                 continue
-            attended = x + layer.attn(layer.norm1(x), **place)
-            attention = partial(self.attention, layer, seen)
-            h = reducer.reduce_in_encoder(i, attended, attention)
-            x = h + layer.mlp(layer.norm2(h))
-            tables = tuple(table[reducer.left.to(x.device)] for table in whole)
-        return self.tower.merger(x), states
+            attended = seen.hidden + layer.attn(layer.norm1(seen.hidden), **place)
+            attention = partial(self._attention_of, layer, seen.split(counts))
+            units = reduce_together(reducers, attended.split(counts), [0] * len(counts), attention)
+            counts, h = [len(x) for x in units], torch.cat(units)
+            left = [reducers[i].left.to(h.device) + starts[i] for i in range(len(units))]
+            seen = first.at(torch.cat(left), h + layer.mlp(layer.norm2(h)))
+        return self.tower.merger(seen.hidden).split([n // self.merge**2 for n in counts]), states
+
+    def _attention_of(
+        self, layer: nn.Module, seen: Sequence[LayerInput], units: Sequence[int]
+    ) -> EncoderAttention:
+        """Queries and keys of a layer for some units of one length."""
+        return self.attention(layer, LayerInput.stack([seen[i] for i in units]))

@@ -7,8 +7,8 @@ Patches come in the order of their tokens: the four of the first, the four of th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -23,20 +23,12 @@ from transformers.vision_utils import get_vision_position_ids
 from libra.errors import InputError
 from libra.layout import TokenLayout
 from libra.media import MAX_ASPECT, Media
-from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
-from libra.models.features import EncoderAttention, Features
+from libra.models.base import EncoderReducers, Family, load_tokenizer, seconds
+from libra.models.features import EncoderAttention, Features, LayerInput
 from libra.models.prepared import Prepared
 from libra.models.room import placed, spread
 
 Tables = tuple[Tensor, Tensor]  # [T, d] cosines and sines of the encoder's rotary embedding
-
-
-@dataclass(frozen=True)
-class LayerInput:
-    """What a layer of the encoder sees of one unit."""
-
-    hidden: Tensor  # [T, D]
-    tables: Tables
 
 
 class QwenVL(Family):
@@ -160,7 +152,7 @@ class QwenVL(Family):
     def encode(
         self,
         prepared: Prepared,
-        reducers: Mapping[int, EncoderReducer] | None = None,
+        reducers: EncoderReducers | None = None,
         layers: Collection[int] = (),
     ) -> Features:
         """The merged tokens of every unit."""
@@ -169,11 +161,8 @@ class QwenVL(Family):
         grids = self.grids(prepared).to(self.device)
         tokens, states = self.run_tower(pixels, grids, {*layers, self.attention_layer})
         counts = grids.prod(-1).tolist()
-        tables = list(zip(*(t.split(counts) for t in self.tables(pixels, grids)), strict=True))
-        inputs = {
-            layer: [LayerInput(*unit) for unit in zip(x.split(counts), tables, strict=True)]
-            for layer, x in states.items()
-        }
+        tables = self.tables(pixels, grids)
+        inputs = {layer: LayerInput(x, tables).split(counts) for layer, x in states.items()}
         last = inputs[self.attention_layer]
         return Features(
             hidden=list(tokens.split([n // self.merge**2 for n in counts])),
@@ -202,9 +191,9 @@ class QwenVL(Family):
         """Queries and keys of a layer, after rotary embedding."""
         dtype = torch.promote_types(seen.hidden.dtype, torch.float32)
         mixed = layer.attn.qkv(layer.norm1(seen.hidden))
-        query, key, _ = mixed.unflatten(-1, (3, layer.attn.num_heads, -1)).unbind(1)
+        query, key, _ = mixed.unflatten(-1, (3, layer.attn.num_heads, -1)).unbind(-3)
         query, key = apply_rotary_pos_emb_vision(query, key, *seen.tables)
-        query, key = (x.transpose(0, 1).to(dtype) for x in (query, key))
+        query, key = (x.transpose(-3, -2).to(dtype) for x in (query, key))
         return EncoderAttention(query, key, n_front=0, has_cls=False)
 
     def pack(self, patches: Sequence[Tensor], prepared: Prepared) -> Tensor:

@@ -6,20 +6,20 @@ The tower is run layer by layer, so that chosen layers can shrink their tokens.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel
 
 from libra.errors import InputError
 from libra.methods.operations import complement
-from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
+from libra.models.base import EncoderReducers, Family, load_tokenizer, seconds
 from libra.models.features import EncoderAttention, Features
 from libra.models.prepared import Prepared
 from libra.models.room import placed, spread
+from libra.models.units import reduce_together, together
 
 
 class TowerFamily(Family):
@@ -97,7 +97,7 @@ class TowerFamily(Family):
     def encode(
         self,
         prepared: Prepared,
-        reducers: Mapping[int, EncoderReducer] | None = None,
+        reducers: EncoderReducers | None = None,
         layers: Collection[int] = (),
     ) -> Features:
         """Features of the configured layers, and the inputs of `layers`, counted from 0."""
@@ -117,7 +117,7 @@ class TowerFamily(Family):
         begin: float,
         tower: nn.Module,
         pixels: Tensor,
-        reducers: Mapping[int, EncoderReducer] | None = None,
+        reducers: EncoderReducers | None = None,
         layers: Collection[int] = (),
     ) -> Features:
         """Features of units [U, 3, H, W], for which the clock runs since `begin`."""
@@ -125,21 +125,15 @@ class TowerFamily(Family):
         looked_at = {layer: self._layer(layer) for layer in (-1, -2, *layers)}
         wanted = {*self._feature_states, *looked_at.values()}
         if reducers is None:
-            runs = [(self._states(tower, pixels, wanted), int(self.has_cls))]
-        else:  # units may shrink to different lengths: they go through one by one
-            runs = [
-                self._reduced_states(tower, unit, wanted, reducers.get(i))
-                for i, unit in enumerate(pixels.split(1))
-            ]
-        features = [
-            (x, front)
-            for states, front in runs
-            for x in torch.cat([states[i] for i in self._feature_states], -1)
-        ]
+            states, fronts = self._states(tower, pixels, wanted), [int(self.has_cls)] * len(pixels)
+        else:
+            states, fronts = self._reduced_states(tower, pixels, wanted, reducers)
+        chosen = zip(*(states[i] for i in self._feature_states), fronts, strict=True)
+        features = [(torch.cat(x, -1) if x[1:] else x[0], front) for *x, front in chosen]
         return Features(
             hidden=[x[front:] for x, front in features],
             special=[x[:front] for x, front in features],
-            inputs={i: [x for s, _ in runs for x in s[layer]] for i, layer in looked_at.items()},
+            inputs={i: list(states[layer]) for i, layer in looked_at.items()},
             seconds=seconds(self.device) - begin,
         )
 
@@ -148,12 +142,12 @@ class TowerFamily(Family):
         return self._attention(self.encoder_layers[self._layer(layer)], hidden, int(self.has_cls))
 
     def _attention(self, layer: nn.Module, hidden: Tensor, n_front: int) -> EncoderAttention:
-        """Queries and keys of a layer for its input [F + T, D]."""
+        """Queries and keys of a layer for its input [(U,) F + T, D]."""
         heads = (layer.self_attn.num_heads, layer.self_attn.head_dim)
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         normed = layer.layer_norm1(hidden)
         query, key = (
-            project(normed).unflatten(-1, heads).transpose(0, 1).to(dtype)
+            project(normed).unflatten(-1, heads).transpose(-3, -2).to(dtype)
             for project in (layer.self_attn.q_proj, layer.self_attn.k_proj)
         )
         return EncoderAttention(query, key, n_front, self.has_cls)
@@ -175,32 +169,50 @@ class TowerFamily(Family):
         return states | {max(wanted): x}
 
     def _reduced_states(
-        self,
-        tower: nn.Module,
-        pixels: Tensor,
-        wanted: Collection[int],
-        reducer: EncoderReducer | None,
-    ) -> tuple[dict[int, Tensor], int]:
-        """The wanted states of one unit, and how many tokens stand before its patches.
+        self, tower: nn.Module, pixels: Tensor, wanted: Collection[int], reducers: EncoderReducers
+    ) -> tuple[dict[int, list[Tensor]], list[int]]:
+        """The wanted states [F + n, D] of each unit, and how many tokens stand before its patches.
 
         A chosen layer is taken apart, because what is merged between attention and MLP changes the
         length of the residual too, which no hook reaches. Patches that become no visual token
         (padding) move to the front, where nothing is merged.
         """
-        if reducer is None:
-            return self._states(tower, pixels, wanted), int(self.has_cls)
-        x, states = self._embed(tower, pixels), {}
-        patches = reducer.patches.to(x.device) + int(self.has_cls)
-        front = complement(patches, x.shape[1])
-        x = x[:, torch.cat([front, patches])]
+        whole, states = self._embed(tower, pixels), {}
+        orders, fronts = self._orders(reducers, *whole.shape[:2])
+        x = [*whole.take_along_dim(orders.to(whole.device)[..., None], dim=1)]
         for i, layer in enumerate(tower.encoder.layers[: max(wanted)]):
             if i in wanted:
                 states[i] = x
-            if i in reducer.encoder_layers:
-                attended = x + layer.self_attn(layer.layer_norm1(x), attention_mask=None)[0]
-                attention = partial(self._attention, layer, x[0], len(front))
-                h = reducer.reduce_in_encoder(i, attended[0], attention)[None]
-                x = h + layer.mlp(layer.layer_norm2(h))
+            if i in reducers.encoder_layers:
+                x = self._reduced_layer(layer, x, fronts, reducers)
             else:
-                x = layer(x, None)
-        return states | {max(wanted): x}, len(front)
+                x = together(lambda x, layer=layer: layer(x, None), x)
+        return states | {max(wanted): x}, fronts
+
+    def _orders(
+        self, reducers: EncoderReducers, n_units: int, length: int
+    ) -> tuple[LongTensor, list[int]]:
+        """The order [U, F + T] in which tokens stand while they are reduced, and F of each unit."""
+        orders, fronts = [], []
+        for unit in range(n_units):
+            patches = torch.arange(length)[int(self.has_cls) :]
+            if unit in reducers:
+                patches = reducers[unit].patches + int(self.has_cls)
+            front = complement(patches, length)
+            orders.append(torch.cat([front, patches]))
+            fronts.append(len(front))
+        return torch.stack(orders), fronts
+
+    def _reduced_layer(
+        self, layer: nn.Module, x: list[Tensor], fronts: Sequence[int], reducers: EncoderReducers
+    ) -> list[Tensor]:
+        """The output [F + n', D] of a chosen layer for its input [F + n, D], of each unit."""
+
+        def attend(x: Tensor) -> Tensor:
+            return x + layer.self_attn(layer.layer_norm1(x), attention_mask=None)[0]
+
+        def attention(units: Sequence[int]) -> EncoderAttention:
+            return self._attention(layer, torch.stack([x[i] for i in units]), fronts[units[0]])
+
+        h = reduce_together(reducers, together(attend, x), fronts, attention)
+        return together(lambda h: h + layer.mlp(layer.layer_norm2(h)), h)

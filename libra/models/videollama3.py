@@ -5,9 +5,10 @@ Zhang et al., "VideoLLaMA 3", arXiv 2501.13106.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import LongTensor, Tensor, nn
@@ -23,10 +24,11 @@ from transformers.vision_utils import get_vision_position_ids
 from libra.layout import TokenLayout
 from libra.media import Media
 from libra.methods.operations import complement
-from libra.models.base import EncoderReducer, Family, load_tokenizer, seconds
-from libra.models.features import EncoderAttention, Features
+from libra.models.base import EncoderReducers, Family, load_tokenizer, seconds
+from libra.models.features import EncoderAttention, Features, LayerInput
 from libra.models.prepared import Prepared, Prompt
 from libra.models.room import placed, spread
+from libra.models.units import packed, reduce_together
 
 Tables = tuple[Tensor, Tensor]  # [T, d] cosines and sines of the encoder's rotary embedding
 STILL = 0.1  # mean difference, times 255, up to which a token repeats the frame before
@@ -39,14 +41,6 @@ class Patches(Prepared):
     pixels: Tensor | None = None  # [P, 3 * patch ** 2] of all units
     grids: Tensor | None = None  # [U, 3] per unit: one frame, rows and columns of patches
     merge: int = 1  # patches that one token stands for, along each side
-
-
-@dataclass(frozen=True)
-class LayerInput:
-    """What a layer of the encoder sees of one unit."""
-
-    hidden: Tensor  # [T, D]
-    tables: Tables
 
 
 class VideoLlama3(Family):
@@ -156,7 +150,7 @@ class VideoLlama3(Family):
     def encode(
         self,
         prepared: Patches,
-        reducers: Mapping[int, EncoderReducer] | None = None,
+        reducers: EncoderReducers | None = None,
         layers: Collection[int] = (),
     ) -> Features:
         """The vision transformer's output, pooled where the model does so."""
@@ -179,15 +173,8 @@ class VideoLlama3(Family):
         looked_at |= {-2: self.last_encoder_layer} | {layer: layer for layer in layers}
         states = sorted({*looked_at.values()})
         out = self.tower(pixels, grid_thw=grids, merge_sizes=merges, output_hidden_states=states)
-        tables = zip(*(t.split(counts) for t in self._tables(pixels, grids, merges)), strict=True)
-        tables = list(tables)
-        seen = {
-            layer: [
-                LayerInput(*unit)
-                for unit in zip(out.hidden_states[layer].split(counts), tables, strict=True)
-            ]
-            for layer in states
-        }
+        tables = self._tables(pixels, grids, merges)
+        seen = {i: LayerInput(out.hidden_states[i], tables).split(counts) for i in states}
         hidden = list(out.last_hidden_state.split([n // merge**2 for n in counts]))
         inputs = {i: seen[layer] for i, layer in looked_at.items()}
         return hidden, [x[:0] for x in hidden], inputs
@@ -196,54 +183,59 @@ class VideoLlama3(Family):
         self,
         pixels: Tensor,
         grids: LongTensor,
-        reducers: Mapping[int, EncoderReducer],
+        reducers: EncoderReducers,
         layers: Collection[int],
     ) -> tuple[list, list, dict]:
-        """The fields of `Features`, unit by unit."""
-        units = zip(pixels.split(grids.prod(1).tolist()), grids.split(1), strict=True)
-        hidden, fronts, states = zip(
-            *(self._reduced_unit(*unit, reducers[i], layers) for i, unit in enumerate(units)),
-            strict=True,
-        )
-        return (
-            [x[n:] for x, n in zip(hidden, fronts, strict=True)],
-            [x[:n] for x, n in zip(hidden, fronts, strict=True)],
-            {layer: [x[layer] for x in states] for layer in layers},
-        )
+        """The fields of `Features`. Patches that are no token stand in front of their unit.
 
-    def _reduced_unit(
-        self, pixels: Tensor, grid: LongTensor, reducer: EncoderReducer, layers: Collection[int]
-    ) -> tuple[Tensor, int, dict[int, LayerInput]]:
-        """The output [F + n, D] for one unit, F, and what `layers` have seen of it.
-
-        Patches that are no token stand in front.
-
-        A chosen layer is taken apart, because what is merged between attention and MLP changes the
-        length of the residual too, which no hook reaches. Patches keep their rotary embedding.
+        Units stand one after the other, whatever their lengths, as in the model itself. A chosen
+        layer is taken apart, because what is merged between attention and MLP changes the length
+        of the residual too, which no hook reaches. Patches keep their rotary embedding.
         """
-        x = self.tower.embeddings(pixels)
-        whole = self._tables(x, grid, torch.ones_like(grid[:, 0]))
-        front = complement(reducer.patches.to(x.device), len(x))
-        order = torch.cat([front, reducer.patches.to(x.device)])
-        x, tables, states = x[order], tuple(table[order] for table in whole), {}
+        counts, x = grids.prod(1).tolist(), self.tower.embeddings(pixels)
+        whole = LayerInput(x, self._tables(x, grids, torch.ones_like(grids[:, 0])))
+        fronts = [complement(reducers[i].patches, n).to(x.device) for i, n in enumerate(counts)]
+        lengths, starts = [len(front) for front in fronts], [0, *accumulate(counts)]
+
+        def places(name: str) -> LongTensor:
+            """Where in `whole` the patches of all units stand: their fronts, then those named."""
+            own = [getattr(reducers[i], name) for i in range(len(fronts))]
+            rows = [
+                torch.cat([front, patches.to(x.device)]) + start
+                for front, patches, start in zip(fronts, own, starts, strict=False)
+            ]
+            return torch.cat(rows)
+
+        order, states = places("patches"), {}
+        seen = whole.at(order, x[order])
         for i, layer in enumerate(self.encoder_layers):
-            place = {
-                "cu_seqlens": torch.tensor([0, len(x)], dtype=torch.int32, device=x.device),
-                "position_embeddings": tables,
-            }
-            seen = LayerInput(x, tables)
             if i in layers:
-                states[i] = seen
-            if i not in reducer.encoder_layers:
-                x = layer(x, **place)
+                states[i] = seen.split(counts)
+            place = packed(seen, counts, self.tower.config)
+            if i not in reducers.encoder_layers:
+                seen = replace(seen, hidden=layer(seen.hidden, **place))
                 continue
-            attended = x + layer.self_attn(layer.layer_norm1(x), **place)[0]
-            attention = partial(self._attention, layer, seen, len(front))
-            h = reducer.reduce_in_encoder(i, attended, attention)
-            x = h + layer.mlp(layer.layer_norm2(h))
-            left = torch.cat([front, reducer.left.to(x.device)])
-            tables = tuple(table[left] for table in whole)
-        return self.tower.post_layernorm(x), len(front), states
+            attended = seen.hidden + layer.self_attn(layer.layer_norm1(seen.hidden), **place)[0]
+            attention = partial(self._attention_of, layer, seen.split(counts), lengths)
+            units = reduce_together(reducers, attended.split(counts), lengths, attention)
+            counts, h = [len(x) for x in units], torch.cat(units)
+            seen = whole.at(places("left"), h + layer.mlp(layer.layer_norm2(h)))
+        hidden = self.tower.post_layernorm(seen.hidden).split(counts)
+        return (
+            [x[n:] for x, n in zip(hidden, lengths, strict=True)],
+            [x[:n] for x, n in zip(hidden, lengths, strict=True)],
+            states,
+        )
+
+    def _attention_of(
+        self,
+        layer: nn.Module,
+        seen: Sequence[LayerInput],
+        fronts: Sequence[int],
+        units: Sequence[int],
+    ) -> EncoderAttention:
+        """Queries and keys of a layer for some units of one length, as much of it in front."""
+        return self._attention(layer, LayerInput.stack([seen[i] for i in units]), fronts[units[0]])
 
     def _tables(self, x: Tensor, grids: LongTensor, merges: LongTensor) -> Tables:
         """Cosines and sines [P, d] for the rows and columns of all patches."""
@@ -263,7 +255,7 @@ class VideoLlama3(Family):
             for project in (layer.self_attn.q_proj, layer.self_attn.k_proj)
         )
         query, key = apply_rotary_pos_emb_vision(query, key, *seen.tables)
-        query, key = (x.transpose(0, 1).to(dtype) for x in (query, key))
+        query, key = (x.transpose(-3, -2).to(dtype) for x in (query, key))
         return EncoderAttention(query, key, n_front, has_cls=False)
 
     def pack(self, patches: Sequence[Tensor], prepared: Patches) -> Tensor:
