@@ -120,10 +120,12 @@ class Libra(RatioMethod):
             evidence = {k: pad(v, earlier, value=_OF_EARLIER[k]) for k, v in evidence.items()}
         evidence["importance"] = alpha
 
-        everyone = torch.arange(n, device=group.device)
-        source = everyone if self._compensates else everyone[group >= 0]
-        target, slot, place = group[source], targets, None
-        weight = self._weigh(alpha[source], target, alpha[body].mean(), n_keep + 1)
+        everyone = source = torch.arange(n, device=group.device)
+        target, logit, slot, place = group, alpha, targets, None
+        if not self._compensates:
+            source = everyone[group >= 0]
+            target, logit = group[source], alpha[source]
+        weight = self._weigh(logit, target, alpha[body].mean(), n_keep + 1)
         # Only an earlier compensation token spares a GPU the question whether there is one now.
         # It comes last: what does not depend on the answer is under way by then.
         if (self._compensates and any(earlier)) or (target == n_keep).any():
@@ -187,7 +189,7 @@ def best_of_all(score: Tensor, k: int) -> LongTensor:
 def best_of_intervals(score: Tensor, n_intervals: int) -> LongTensor:
     """[n_intervals] index of the highest score of each interval; of equals the first."""
     n, device = len(score), score.device
-    bounds = torch.arange(n_intervals + 1, device=device) * n // n_intervals
+    bounds = torch.arange(0, n * n_intervals + 1, n, device=device) // n_intervals
     member = bounds[:-1, None] + torch.arange(-(-n // n_intervals), device=device)
     outside = member >= bounds[1:, None]
     window = score[member.clamp_max(n - 1)].masked_fill(outside, -torch.inf)

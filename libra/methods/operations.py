@@ -71,7 +71,7 @@ def group_softmax(logit: Tensor, group: LongTensor, n_groups: int) -> Tensor:
 
 def interval_of(n: int, n_intervals: int, device: torch.device | None = None) -> LongTensor:
     """[n] the interval of each token: b_i <= j < b_{i+1} with b_i = floor(i * n / n_intervals)."""
-    return ((torch.arange(n, device=device) + 1) * n_intervals - 1) // n
+    return torch.arange(n_intervals - 1, n * n_intervals, n_intervals, device=device) // n
 
 
 def spread(n: int, k: int, device: torch.device | None = None) -> LongTensor:
