@@ -19,14 +19,13 @@ median over the rounds:
 Known reasons for a share below one:
 
 - Short prompts do not fill a GPU: weights are read for few tokens, so times fall less than FLOPs.
-- Launching a layer's kernels takes a GPU's host about as long as a small layer takes the GPU: 0.7 ms
-  beside an H100, where a 7B layer of 576 tokens takes as long. `benchmarks.batch` keeps it busy.
-- A decision is work that no FLOPs are counted for. Libra-Merging waits for the device once per
+- Launching a layer's kernels takes a GPU's host about as long as a small layer takes the GPU (0.7 ms
+  beside an H100, as a 7B layer of 576 tokens). `benchmarks.batch` keeps it busy.
+- A decision is work that no FLOPs are counted for. Libra-Merging waits for the device at its first
   event, to learn whether it needs a compensation token; PruMerge once, for how many tokens stay;
-  k-means once per event and unit. DivPrune waits once per round
-  of choices, some tens of times; greedy merging for every single pair: it is slow by construction
-  and kept as a baseline.
-- Attention rows are computed from keys copied to fp32: 4 bytes for each of T * d_kv numbers.
+  k-means once per event and unit. DivPrune waits once per round of choices, some tens of times;
+  greedy merging for every single pair: it is slow by construction and kept as a baseline.
+- Attention rows of fp32 models are computed from the keys of all tokens: T * d_kv numbers.
 - Answers come one at a time here: decoding reads all weights for one token. `benchmarks.batch`
   answers several at once.
 - On a CPU: an event comes after every second or third layer of a shallow model, where published
