@@ -19,8 +19,8 @@ median over the rounds:
 Known reasons for a share below one:
 
 - Short prompts do not fill a GPU: weights are read for few tokens, so times fall less than FLOPs.
-- Launching a layer's kernels takes a GPU's host about as long as a small layer takes the GPU (0.7 ms
-  beside an H100, as a 7B layer of 576 tokens). `benchmarks.batch` keeps it busy.
+- Launching a layer's kernels takes a GPU's host as long as a small layer takes the GPU: beside an
+  H100 0.7 ms, about a 7B layer of 576 tokens. `benchmarks.batch` keeps it busy.
 - A decision is work that no FLOPs are counted for. Libra-Merging waits for the device at its first
   event, to learn whether it needs a compensation token; PruMerge once, for how many tokens stay;
   k-means once per event and unit. DivPrune waits once per round of choices, some tens of times;
