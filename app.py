@@ -31,6 +31,7 @@ from page import (
     theme,
 )
 from page.blocks import Page
+from page.turns import Turns
 from page.visit import Visit
 
 LAUNCH = {
@@ -46,12 +47,14 @@ LAUNCH = {
 PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK = {"queue": False, **PRIVATE}
 CHECKED = {"concurrency_id": "files", "concurrency_limit": 2, **PRIVATE}  # queued: errors show
+DECODED = {"concurrency_id": "videos", "concurrency_limit": 2, **PRIVATE}  # up to a minute each
 DRAWN = {"concurrency_id": "drawing", "concurrency_limit": 2, **PRIVATE}  # what takes seconds
 
 
 def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Blocks:
     """The page with one model loaded, and the first example of a folder already on it."""
-    slot = {"concurrency_id": "model", "concurrency_limit": setting("LIBRA_SLOTS", 1)}
+    slots = setting("LIBRA_SLOTS", 1)
+    slot, turns = {"concurrency_id": "model", "concurrency_limit": slots}, Turns(slots)
     places = setting("LIBRA_QUEUE", 20)
     prepared = examples.load(folder)
     first = examples.first_shown(prepared)
@@ -79,7 +82,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             with gr.Tab("Learn", id="learn"):
                 lessons = learn.build(model, prepared)
         made = files.build()
-        api.build(model, **slot)
+        api.build(model, turns)
         visit = Visit(c, a, several, prepared)
         looks, results = [shown, *several.looks], [several.status, *several.outputs]
 
@@ -91,7 +94,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         gr.on(starts, None, None, buttons, js=panels.SHOW_STOP)
         asking = gr.on(
             asks,
-            visit.ask,
+            turns.wait(visit.ask, a.answer, panels.waiting),
             [shown, *c.inputs],
             a.outputs,
             preprocess=False,
@@ -108,7 +111,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         )
         comparing = [
             start(
-                visit.compare,
+                turns.wait(visit.compare, several.status),
                 [shown, several.chosen, several.ratio, *several.looks, *c.inputs],
                 results,
                 preprocess=False,
@@ -171,7 +174,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         sweeps = [charts.sweep, charts.stop]
         charts.sweep.click(None, None, sweeps, js=efficiency.SHOW_STOP)
         sweeping = charts.sweep.click(
-            charts.run,
+            turns.wait(charts.run, charts.status),
             [shown, charts.ratios, charts.after, *c.inputs],
             charts.sweep_outputs,
             preprocess=False,
@@ -188,7 +191,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         # Asking again without some patches, or with them, in the same slot.
         inspected.view.again(None, None, inspected.stop, js=inspect.SHOW_STOP)
         forcing = inspected.view.again(
-            inspected.ask_again,
+            turns.wait(inspected.ask_again, inspected.again),
             shown,
             inspected.outputs,
             show_progress="minimal",
@@ -221,8 +224,10 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         uploaded.success(c.media.draw_strip, shown, c.media.outputs, **QUICK)
         uploaded.failure(visit.last_picture, shown, c.picture, **QUICK)
         c.picture.clear(c.media.clear, shown, c.media.outputs, **QUICK)
-        c.media.add.upload(c.media.take, [c.media.add, shown], c.media.outputs, **CHECKED)
-        c.media.frames.input(c.media.sample, [shown, c.media.frames], c.media.outputs, **CHECKED)
+        added, box = [c.media.add, shown], c.media.outputs
+        taken = c.media.add.upload(c.media.take, added, box, **CHECKED)
+        taken.success(c.media.watch, added, box, trigger_mode="always_last", **DECODED)
+        c.media.frames.input(c.media.sample, [shown, c.media.frames], box, **DECODED)
         c.media.strip.select(c.media.drop, shown, c.media.outputs, **QUICK)
         c.follow.input(visit.follow, [shown, c.follow], None, **QUICK)
         c.method.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)

@@ -1,5 +1,6 @@
 """The endpoint `/ask`: one question in, answer, numbers and trace out."""
 
+from asyncio import Semaphore
 from collections.abc import Sequence
 
 import gradio as gr
@@ -15,9 +16,12 @@ from page.errors import explained
 from page.plan import parse_layers, request
 from page.readouts import numbers
 from page.shown import Added
+from page.turns import Turns, in_thread
 
 ALSO = ("encoder_layers", "keep", "drop")  # what every method can be told besides its parameters
 FRAMES = "frames"  # of a video, among the parameters
+CALLS = 10  # taken in at once, to decode or to wait for the model
+VIDEOS = 2  # decoded at once
 
 
 class Files(ListFiles):
@@ -30,8 +34,9 @@ class Files(ListFiles):
         return [value] if isinstance(value, dict) else value
 
 
-def build(model: str, **slot) -> None:
+def build(model: str, turns: Turns) -> None:
     """Register the endpoint; its components only describe its arguments."""
+    decoding = Semaphore(VIDEOS)
     with gr.Row(visible=False):
         files = gr.File(label="image", type="filepath", file_count="multiple")
         files.data_model = Files
@@ -46,7 +51,7 @@ def build(model: str, **slot) -> None:
         outputs = [gr.Textbox(label="answer"), gr.JSON(label="readouts"), gr.File(label="trace")]
         call = gr.Button()
 
-    def ask(image, question, method="libra", ratio=None, layers="", parameters=None):
+    async def ask(image, question, method="libra", ratio=None, layers="", parameters=None):
         """Answer a question about pictures or a video with compressed visual tokens.
 
         Args: image file, a list of them, or one video file; question; method (any
@@ -65,15 +70,22 @@ def build(model: str, **slot) -> None:
                         f"{method} has no parameter {name!r}; it has {', '.join(known)}."
                     )
             plan = {"ratio": ratio, "layers": parse_layers(layers)} | (parameters or {})
-            about = _about(model, image or [], plan.pop(FRAMES, None))
+            about = await _about(model, image or [], plan.pop(FRAMES, None), decoding)
             first = request(image[0] if image else None, question or "", method, plan)
-            *_, last = engine.ask(model, about.to(first))
-            return last.text, numbers(last.trace, last.vanilla), views.save_trace(last.trace)
+            last = await turns.last(engine.ask(model, about.to(first)))
+            return await in_thread(_outputs, last)
 
-    call.click(ask, inputs, outputs, api_name="ask", **slot)
+    call.click(ask, inputs, outputs, api_name="ask", concurrency_limit=CALLS)
 
 
-def _about(model: str, files: Sequence[str], frames: int | None) -> Added:
+def _outputs(last: engine.Progress) -> tuple:
+    """What the endpoint returns of a complete answer."""
+    return last.text, numbers(last.trace, last.vanilla), views.save_trace(last.trace)
+
+
+async def _about(
+    model: str, files: Sequence[str], frames: int | None, decoding: Semaphore
+) -> Added:
     """What a question is about besides the first of these files."""
     if not any(map(is_video, files)):
         if frames is not None:
@@ -82,4 +94,6 @@ def _about(model: str, files: Sequence[str], frames: int | None) -> Added:
     if len(files) > 1:
         raise InputError(texts.ONE_VIDEO)
     usual = engine.shape(model).frames
-    return Added(clip=load_video(files[0], usual if frames is None else frames))
+    async with decoding:
+        clip = await in_thread(load_video, files[0], usual if frames is None else frames)
+    return Added(clip=clip)

@@ -50,13 +50,12 @@ class MediaBox:
         }
 
     def take(self, files: Sequence[str], shown: Shown) -> dict:
-        """Add pictures to what is there, or put a video in its place."""
+        """Add pictures to what is there; a video is left to `watch`."""
         with explained():
             if any(map(is_video, files)):
                 if len(files) > 1:
                     raise InputError(texts.ONE_VIDEO)
-                film(shown, files[0], shown.added.frames or usual_frames(shown.model))
-                return self.draw(shown, texts.FIRST_FRAME)
+                return gr.skip()
             there = [] if shown.added.clip else pictures(shown)
             if len(there) + len(files) > MAX_PICTURES:
                 many = len(there) + len(files)
@@ -65,6 +64,14 @@ class MediaBox:
                 load_image(file)
             lay_out(shown, [*there, *files])
             return self.draw(shown)
+
+    def watch(self, files: Sequence[str], shown: Shown) -> dict:
+        """Put a video in the place of what is there; pictures have been taken already."""
+        if not is_video(files[0]):
+            return gr.skip()
+        with explained():
+            film(shown, files[0], shown.added.frames or usual_frames(shown.model))
+            return self.draw(shown, texts.FIRST_FRAME)
 
     def sample(self, shown: Shown, frames: int) -> dict:
         """Take another number of frames from the video."""

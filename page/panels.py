@@ -166,6 +166,11 @@ def bar(done: int, of: int, words: str) -> str:
     )
 
 
+def waiting(status: str) -> str:
+    """A question that waits, in the place of its answer."""
+    return streaming("", "", status)
+
+
 def note(text: str) -> str:
     """A quiet line of text."""
     return f'<p class="note" role="status">{escape(text)}</p>'

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from libra import video
 from libra.lvlm import LVLM
 from libra.models.llava import Llava
 from tiny import objects, scenes, sprites
@@ -152,6 +153,17 @@ def drawn(monkeypatch):
     monkeypatch.setattr(sprites, "load", lambda: styles)
     field = scenes.Image.new("RGB", (512, 512), (90, 120, 80))
     monkeypatch.setattr(sprites, "photos", lambda: [field])
+
+
+@pytest.fixture
+def decoder(tmp_path, monkeypatch):
+    """Put a program in the decoder's place."""
+
+    def replace(program):
+        (tmp_path / "decoder.py").write_text(program)
+        monkeypatch.setattr(video, "DECODER", tmp_path / "decoder.py")
+
+    return replace
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import gradio as gr
+import httpx
 
 import app
 from page import ask, compare, controls, engine, examples
@@ -55,3 +57,15 @@ def serve_page(model: str, folder: Path) -> Iterator[str]:
         yield url
     finally:
         page.close()
+
+
+def said_to(url: str, event: dict, values: list) -> str:
+    """What an event of the served page answers to values as a browser would send them."""
+    join = {"data": values, "fn_index": event["id"], "session_hash": uuid4().hex}
+    api = f"{url}gradio_api/queue"
+    httpx.post(f"{api}/join", json=join).raise_for_status()
+    with httpx.stream("GET", f"{api}/data", params=join, timeout=60) as lines:
+        for line in lines.iter_lines():
+            if "process_completed" in line:
+                return line
+    return ""

@@ -46,6 +46,11 @@ def box(visit):
     return visit.controls.media
 
 
+def take(box, files, shown):
+    """Add files as the page does: pictures at once, a video after those of others."""
+    return box.take(files, shown) | box.watch(files, shown)
+
+
 def event(index):
     return SimpleNamespace(index=index)
 
@@ -103,7 +108,7 @@ def test_the_next_picture_takes_the_place_of_one_that_is_removed(box, files):
 
 def test_a_video_stands_in_the_place_of_pictures(visit, model, box, files, film):
     shown = Shown(picture=files[0], added=Added((files[1],)))
-    drawn = box.take([film], shown)
+    drawn = take(box, [film], shown)
     assert drawn[box.frames].visible and drawn[box.frames].value == 8
     assert "clip.webm · 2.0 s · 8 frames" in drawn[box.strip].value
     assert drawn[box.strip].value.count("<img") == 8 and "1.9 s" in drawn[box.strip].value
@@ -120,13 +125,13 @@ def test_at_first_a_video_has_as_many_frames_as_the_model_is_used_to(
     shape = replace(engine.shape(model), frames=used_to)
     monkeypatch.setattr(engine, "shape", lambda name: shape)
     shown = Shown(model=model)
-    assert box.take([film], shown)[box.frames].value == taken
+    assert take(box, [film], shown)[box.frames].value == taken
     assert len(shown.added.clip.frames) == taken
 
 
 def test_other_numbers_of_frames(box, film):
     shown = Shown()
-    box.take([film], shown)
+    take(box, [film], shown)
     drawn = box.sample(shown, 16)
     assert len(shown.added.clip.frames) == 16 and drawn[box.frames].value == 16
     with pytest.raises(gr.Error, match="cannot be chosen"):
@@ -137,17 +142,17 @@ def test_other_numbers_of_frames(box, film):
 @pytest.mark.parametrize("action", ["drop", "clear"])
 def test_a_video_can_be_removed(box, film, action):
     shown = Shown()
-    box.take([film], shown)
+    take(box, [film], shown)
     box.drop(shown, event(0)) if action == "drop" else box.clear(shown)
     assert (shown.picture, shown.added) == (None, Added())
 
 
 def test_a_picture_takes_the_place_of_a_video(visit, box, files, film):
     shown = Shown()
-    box.take([film], shown)
+    take(box, [film], shown)
     visit.check_picture({"path": files[1]}, shown)
     assert (shown.picture, shown.added) == (files[1], Added())
-    box.take([film], shown)
+    take(box, [film], shown)
     box.take([files[0]], shown)
     assert (shown.picture, shown.added) == (files[0], Added())
 
@@ -157,7 +162,7 @@ def test_a_moving_gif_is_a_video_and_a_still_one_a_picture(box, folder):
     clips.write_gif(moves, [clips.numbered(i) for i in range(3)], [100] * 3)
     make_image().save(still)
     shown = Shown()
-    box.take([str(moves)], shown)
+    take(box, [str(moves)], shown)
     assert len(shown.added.clip.frames) == 3
     box.take([str(still)], shown)
     assert shown.added.clip is None and shown.picture == str(still)
@@ -185,7 +190,7 @@ def test_what_cannot_be_used_changes_nothing(
         monkeypatch.setattr(video, "MAX_SECONDS", 1)
     shown = Shown(picture=files[0])
     with pytest.raises(gr.Error, match=message):
-        box.take([named.get(name, film) for name in wanted], shown)
+        take(box, [named.get(name, film) for name in wanted], shown)
     assert (shown.picture, shown.added) == (files[0], Added())
 
 
@@ -193,7 +198,7 @@ def test_names_of_videos_are_no_markup(box, film, folder):
     evil = folder / "<img src=x onerror=alert(1)>.webm"
     evil.write_bytes(Path(film).read_bytes())
     shown = Shown()
-    strip = box.take([str(evil)], shown)[box.strip].value
+    strip = take(box, [str(evil)], shown)[box.strip].value
     assert "<img src=x" not in strip and "&lt;img" in strip
 
 
@@ -212,7 +217,7 @@ def album(visit, model, files):
 def watched(visit, model, film):
     """A visitor who has asked about a video."""
     shown = Shown()
-    visit.controls.media.take([film], shown)
+    take(visit.controls.media, [film], shown)
     answered(visit, model, shown)
     return shown
 
@@ -230,7 +235,7 @@ def test_an_answer_about_a_video(watched):
 
 def test_too_many_frames_for_the_model_are_a_message(visit, model, film):
     shown = Shown()
-    visit.controls.media.take([film], shown)
+    take(visit.controls.media, [film], shown)
     visit.controls.media.sample(shown, 16)
     with pytest.raises(gr.Error, match=r"The video and .* use at most 13 frames\."):
         answered(visit, model, shown)

@@ -35,7 +35,7 @@ from page.comparison import View
 from page.legends import legend
 from page.shown import Result, Shown, overlays
 from tests.conftest import N_LAYERS, QUESTION, make_image
-from tests.serve_page import prepare_examples, serve_page
+from tests.serve_page import prepare_examples, said_to, serve_page
 
 EVIL = "\"'><script>alert(1)</script>"
 
@@ -284,18 +284,6 @@ def test_what_no_browser_sends_is_refused_in_words(uploads, visit, model, elem):
             request_of(visit, model, **changed)
 
 
-def said_to(client, event, values) -> str:
-    """What an event of the served page answers to values as no browser sends them."""
-    join = {"data": values, "fn_index": event["id"], "session_hash": f"s{event['id']}"}
-    api = f"{client.src.rstrip('/')}/gradio_api/queue"
-    httpx.post(f"{api}/join", json=join).raise_for_status()
-    with httpx.stream("GET", f"{api}/data", params=join, timeout=60) as lines:
-        for line in lines.iter_lines():
-            if "process_completed" in line:
-                return line
-    return ""
-
-
 def test_a_path_without_the_mark_of_a_file_is_refused_everywhere(client, tmp_path):
     make_image().save(tmp_path / "server.png")
     config = httpx.get(f"{client.src}config").json()
@@ -308,7 +296,7 @@ def test_a_path_without_the_mark_of_a_file_is_refused_everywhere(client, tmp_pat
             {"path": str(tmp_path / "server.png")} if i == picture else props[i].get("value")
             for i in event["inputs"]
         ]
-        said = said_to(client, event, values)
+        said = said_to(client.src, event, values)
         assert "not a picture that was uploaded" in said, event
 
 
@@ -411,11 +399,18 @@ def test_encoder_layers_of_a_deeper_model_are_cut_to_this_one(model, traces):
 # Work
 
 
-def test_files_are_checked_two_at_a_time(model, tmp_path):
+def test_files_are_checked_and_videos_decoded_two_at_a_time(model, tmp_path):
     page = app.build(model, tmp_path)
-    files = [fn for fn in page.fns.values() if fn.name in ("open_trace", "check_picture")]
-    assert len(files) == 2 and all(fn.queue for fn in files)
-    assert {(fn.concurrency_id, fn.concurrency_limit) for fn in files} == {("files", 2)}
+    queues = {
+        fn.name: (fn.concurrency_id, fn.concurrency_limit)
+        for fn in page.fns.values()
+        if fn.name in ("open_trace", "check_picture", "take", "watch", "sample") and fn.queue
+    }
+    files, videos = ("files", 2), ("videos", 2)
+    assert queues == {"open_trace": files, "check_picture": files, "take": files} | {
+        "watch": videos,
+        "sample": videos,
+    }
 
 
 @pytest.fixture

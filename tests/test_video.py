@@ -319,17 +319,6 @@ def test_rates_that_make_no_sense(clip, fps):
 # A decoder that misbehaves
 
 
-@pytest.fixture
-def decoder(tmp_path, monkeypatch):
-    """Put a program in the decoder's place."""
-
-    def replace(program):
-        (tmp_path / "decoder.py").write_text(program)
-        monkeypatch.setattr(video, "DECODER", tmp_path / "decoder.py")
-
-    return replace
-
-
 def test_a_decoder_that_crashes(clip, decoder):
     decoder("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     with pytest.raises(InputError, match="cannot be decoded"):
