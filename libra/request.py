@@ -311,8 +311,8 @@ def _check_support(name: str, family: Family, method: Method) -> None:
 def _lack(family: Family, method: Method) -> str:
     """What a method cannot have of a family's encoder; empty if all is there."""
     sites = set(method.sites())
-    if "encoder" in sites and not family.reduces_in_encoder:
-        return "acts inside the encoder, which is not possible in that"
+    if "encoder" in sites and family.keeps_in_encoder:
+        return f"acts inside the encoder, which is not possible ({family.keeps_in_encoder}) in that"
     if "connector" in sites and family.first_layer:
         n = family.first_layer + 1
         return f"acts before the decoder, but all tokens are needed in the first {n} layers"

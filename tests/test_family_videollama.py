@@ -155,7 +155,7 @@ def test_divprune_at_the_connector_equals_recomputation(lvlm, model_name):
 @pytest.mark.parametrize("name", ["tome", "illava"])
 def test_methods_inside_the_encoder(lvlm, name):
     """VideoLLaMA 2's connector needs the whole grid; VideoLLaMA 3's takes what there is."""
-    if lvlm.family.reduces_in_encoder:
+    if not lvlm.family.keeps_in_encoder:
         assert ask(lvlm, method=name).counts[0] < len(ask(lvlm, method=name).layout)
         return
     with pytest.raises(InputError, match=r"acts inside the encoder.*Choose one of: .*libra"):

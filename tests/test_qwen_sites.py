@@ -58,6 +58,16 @@ NEEDS_CLS = {"prumerge", "prumerge+", "fastervlm", "evit"}
 BEFORE = {"visionzip", "divprune", "sequential", "spatial"}  # at the connector, without CLS
 
 
+WHY_NOT = {"qwen2_5_vl": "within windows", "qwen3_vl": "early layers"}
+
+
+@pytest.mark.parametrize("family", WHY_NOT)
+def test_methods_inside_the_encoder_are_refused_for_a_reason(family):
+    reason = rf"not possible \(.*{WHY_NOT[family]}.*\) in that of micro. Choose"
+    with LVLM("micro", make_family(family)) as lvlm, pytest.raises(InputError, match=reason):
+        ask(lvlm, method="illava")
+
+
 @pytest.mark.parametrize("about", MEDIA)
 @pytest.mark.parametrize("name", methods.names())
 def test_every_method_answers_or_says_which_do(lvlm, name, about):

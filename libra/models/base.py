@@ -95,7 +95,7 @@ class Family(ABC):
     name: ClassVar[str]
     takes_video: ClassVar[bool] = False  # otherwise the frames of a video are so many pictures
     has_cls: bool = True  # whether the encoder has a CLS token to rank patches by
-    reduces_in_encoder: bool = True  # whether `encode` takes reducers
+    keeps_in_encoder: str = ""  # why `encode` takes no reducers; empty if it does
     first_layer: int = 0  # the first decoder layer after which tokens can be reduced
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):

@@ -17,6 +17,7 @@ class Qwen25VL(QwenVL):
     """Qwen2.5-VL."""
 
     name = "qwen2_5_vl"
+    keeps_in_encoder = "most of its layers attend within windows"
     model_class = Qwen2_5_VLForConditionalGeneration
 
     @property

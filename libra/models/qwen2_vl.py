@@ -32,7 +32,6 @@ class Qwen2VL(QwenVL):
 
     name = "qwen2_vl"
     model_class = Qwen2VLForConditionalGeneration
-    reduces_in_encoder = True
 
     def prepare(self, media: Media, pooled: bool = True) -> Prepared:
         """As for all families; for methods inside the encoder, its patches instead of tokens."""

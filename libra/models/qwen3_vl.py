@@ -24,6 +24,7 @@ class Qwen3VL(QwenVL):
     """
 
     name = "qwen3_vl"
+    keeps_in_encoder = "what its early layers make of every token goes to the decoder"
     model_class = Qwen3VLForConditionalGeneration
 
     @property

@@ -43,7 +43,6 @@ class QwenVL(Family):
 
     takes_video = True
     has_cls = False
-    reduces_in_encoder = False
     model_class: ClassVar[type[PreTrainedModel]]
 
     def __init__(self, model, tokenizer, image_processor: Qwen2VLImageProcessorPil, video_size):

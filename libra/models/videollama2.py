@@ -60,7 +60,7 @@ class VideoLlama2(TowerFamily):
 
     name = "videollama2"
     takes_video = True
-    reduces_in_encoder = False
+    keeps_in_encoder = "the connector needs the whole grid of patches"
 
     def __init__(self, model, tokenizer, image_processor):
         self.tower_type = model.config.vision_config.model_type
