@@ -23,7 +23,11 @@ ASKED = [
     ("llava-onevision", "two"),
     *((name, "video") for name in VIDEO_FAMILIES),
 ]
-SMALL = [("llava-next", "one"), *((name, "video") for name in VIDEO_FAMILIES)]
+SMALL = [
+    *(("llava-next", kind) for kind in ("one", "two")),
+    *((name, "video") for name in VIDEO_FAMILIES),
+    ("video-llava", "two"),
+]
 
 
 @pytest.fixture(scope="module")
