@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from conftest import make_model
+from conftest import QUESTION, make_image, make_lvlm, make_model
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from libra.attention import TAP, HybridAttention, attention_rows
+from libra.attention import PARTS, TAP, HybridAttention, attention_rows
+from libra.lvlm import LVLM
 
 
 def full_rows(query, key, scaling, mask=None):
@@ -53,6 +54,32 @@ def test_rows_obey_masks():
     for mask in (visible, additive):
         rows = attention_rows(query, key, 0.5, torch.arange(6), mask[None, None])
         torch.testing.assert_close(rows.mean(0), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["libra", "fastv", "prumerge"])
+def test_answers_through_flash_attention_are_those_of_sdpa(monkeypatch, method):
+    """It is called by its own name, without masks and taps; here SDPA computes for it."""
+    calls, sdpa = [], ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def flash(module, query, key, value, mask, *args, **settings):
+        assert mask is None and not {TAP, PARTS} & settings.keys()
+        calls.append(module)
+        return sdpa(module, query, key, value, mask, *args, **settings)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", flash)
+    request = {"images": [make_image()], "question": QUESTION, "method": method}
+    with make_lvlm() as lvlm:
+        expected, family = lvlm.answer(**request, max_new_tokens=4).trace, lvlm.family
+    assert not calls
+    family.model.config._attn_implementation = "flash_attention_2"
+    with LVLM("micro", family) as lvlm:
+        trace = lvlm.answer(**request, max_new_tokens=4).trace
+    assert {layer.self_attn for layer in family.decoder_layers} <= set(calls)
+    assert (trace.answer, trace.counts) == (expected.answer, expected.counts)
+    assert [w.probability for w in trace.words] == [w.probability for w in expected.words]
+    for row, other in zip(trace.importance, expected.importance, strict=True):
+        assert row.equal(other)
+    assert ALL_ATTENTION_FUNCTIONS["flash_attention_2"] is flash
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
