@@ -1,5 +1,6 @@
 """What holds in every family: figures, odd media, follow-up questions, folders without a part."""
 
+import itertools
 import shutil
 
 import conftest
@@ -71,6 +72,15 @@ def test_every_figure_and_the_inspector_of_a_video(lvlm):
         assert viz.FIGURES[name].function(trace), name
     seen = inspector.view({"libra": trace})
     assert len(seen["traces"][0]["pictures"]) == len(trace.images)
+
+
+def test_every_step_of_a_stream_extends_the_answer(lvlm):
+    request = {"question": QUESTION, "video": clip(3), "method": "libra", "max_new_tokens": 4}
+    *steps, last = lvlm.stream(**request)
+    texts = [step.text for step in (*steps, last)]
+    assert all(after.startswith(text) for text, after in itertools.pairwise(texts))
+    assert steps and not any(step.trace for step in steps)
+    assert last.text == last.trace.answer == lvlm.answer(**request).text
 
 
 def test_a_video_of_one_frame(lvlm):
