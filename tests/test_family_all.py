@@ -1,14 +1,12 @@
-"""What holds in every family: figures, odd media, follow-up questions, folders without a part."""
+"""What holds in every family: streams, figures, odd media, follow-up questions."""
 
 import itertools
-import shutil
 
 import conftest
 import micro_llava
 import micro_qwen
 import micro_videollama
 import pytest
-import torch
 from test_conversation import n_read, replay, same, talking
 
 import libra
@@ -27,22 +25,6 @@ BUILD = {
     **{f"videollama2-{k}": lambda k=k: micro_videollama.make_lvlm(k) for k in ("mistral", "qwen2")},
     "videollama3": micro_videollama.make_lvlm_3,
 }
-
-
-def save_llava(folder):
-    """LLaVA-1.5 in half precision and several files."""
-    model = conftest.make_model(dtype=torch.float16)
-    model.save_pretrained(folder, max_shard_size="100KB")
-    conftest.make_tokenizer().save_pretrained(folder)
-    conftest.make_image_processor().save_pretrained(folder)
-
-
-SAVE = {
-    "llava": save_llava,
-    **{name: lambda f, n=name: micro_llava.save(n, f) for name in micro_llava.FAMILIES},
-    **{name: lambda f, n=name: micro_qwen.save(n, f) for name in micro_qwen.FAMILIES},
-    "videollama3": micro_videollama.save_3,
-}  # of VideoLLaMA 2: tests/test_family_videollama2.py
 
 
 @pytest.fixture(scope="module", params=BUILD)
@@ -119,18 +101,3 @@ def test_a_follow_up_about_a_video_goes_behind_its_cache(lvlm, method, monkeypat
     assert counts[n_calls] < counts[0] / 2 and answer.trace.timings.encoder == 0
     replay(monkeypatch, first.trace)
     same(answer.trace, lvlm.answer(**request, **follow).trace)
-
-
-@pytest.mark.parametrize("part", ["preprocessor_config.json", "tokenizer.json"])
-@pytest.mark.parametrize("name", SAVE)
-def test_a_folder_without_a_part_is_one_clear_line(name, part, tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp() / f"whole-{name}"
-    if not folder.exists():
-        SAVE[name](folder)
-        assert len(list(folder.glob("model-*.safetensors"))) > 1
-        libra.load(folder).close()
-    broken = shutil.copytree(folder, tmp_path_factory.mktemp("broken") / name)
-    (broken / part).unlink()
-    with pytest.raises(InputError, match=r"could not be loaded.*download it anew") as error:
-        libra.load(broken)
-    assert "\n" not in str(error.value)

@@ -85,7 +85,7 @@ def test_loading_for_all_gpus_lets_accelerate_spread_the_layers(monkeypatch, mod
         seen.update(options)
         model = make_model()
         model.hf_device_map = {"model.vision_tower": 0, "model.language_model": 1}
-        return model
+        return model, {"missing_keys": set()}
 
     monkeypatch.setattr(models.Llava.model_class, "from_pretrained", spread)
     family = models.Llava.load(str(model_folder), "auto", torch.float16, "sdpa")
@@ -147,7 +147,7 @@ def test_a_gated_model_that_is_open_to_the_token_is_loaded(monkeypatch, model_fo
     monkeypatch.setattr(models.HfApi, "model_info", lambda *a, **k: info)
     monkeypatch.setattr(models.HfApi, "auth_check", lambda *a: None)
     real = models._config
-    monkeypatch.setattr(models, "_config", lambda path: real(str(model_folder)))
+    monkeypatch.setattr(models, "_config", lambda name, path: real(name, str(model_folder)))
     assert models.memory_needed("org/closed") is None
 
 

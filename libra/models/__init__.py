@@ -224,13 +224,8 @@ def _find(name_or_path: str) -> tuple[str, PretrainedConfig, type[Family]]:
     """Where a model is, its configuration and its family."""
     known = entry(name_or_path)
     path = _local(known.source if known else str(name_or_path))
-    config = _config(path)
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise InputError(
-            f"{name_or_path} is a {config.model_type} model; supported are: {', '.join(FAMILIES)}."
-        )
-    return path, config, family
+    config = _config(name_or_path, path)
+    return path, config, FAMILIES[config.model_type]
 
 
 def _checked_need(name_or_path: str, path: str, config: PretrainedConfig) -> float | None:
@@ -293,12 +288,20 @@ def _local(path: str) -> str:
         ) from None
 
 
-def _config(path: str) -> PretrainedConfig:
-    """The configuration of a model."""
+def _config(name: str, path: str) -> PretrainedConfig:
+    """The configuration of a model of a supported family.
+
+    The type is read first: it may be none of transformers', and its code is never run.
+    """
     try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        kind = PretrainedConfig.get_config_dict(path)[0]["model_type"]
+        known = kind in FAMILIES
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False) if known else None
+    except Exception as error:  # no file, no JSON, odd values: each raises what it likes
         names = ", ".join(e.name for e in _CATALOG)
         raise InputError(
-            f"{path} holds no model that can be read. Choose {names}, a hub id or a local folder."
+            f"{name} holds no model that can be read. Choose {names}, a hub id or a local folder."
         ) from error
+    if not known:
+        raise InputError(f"{name} is a {kind} model; supported are: {', '.join(FAMILIES)}.")
+    return config

@@ -11,12 +11,7 @@ from typing import ClassVar, Protocol
 
 import torch
 from torch import LongTensor, Tensor, nn
-from transformers import (
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    ProcessorMixin,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from libra.detail import spread_layers
 from libra.errors import InputError
@@ -66,17 +61,6 @@ class EncoderReducers(Protocol):
         self, units: Sequence[int], hidden: Tensor, attention: Callable[[], EncoderAttention]
     ) -> Sequence[Tensor]:
         """Tokens [U, F + n, D] of some units -> [F + n', D] of each; the F in front stay."""
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, with the chat template of the processor where that has its own.
-
-    A tokenizer's template may be the language model's, which knows of no media.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    processor, _ = ProcessorMixin.get_processor_dict(path)
-    tokenizer.chat_template = processor.get("chat_template") or tokenizer.chat_template
-    return tokenizer
 
 
 class Family(ABC):

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import BoolTensor
 from transformers import CLIPImageProcessorPil
-from transformers.video_processing_utils import BaseVideoProcessor
 
 from libra.layout import TokenLayout
 from libra.media import Media
+from libra.models.folder import video_settings
 from libra.models.prepared import Prepared
 from libra.video import FRAMES
 
@@ -29,7 +29,7 @@ def load_frame_processor(path: str, like: type = CLIPImageProcessorPil) -> CLIPI
         path: folder or hub id.
         like: the processor of pictures that has the same defaults.
     """
-    saved, _ = BaseVideoProcessor.get_video_processor_dict(path)
+    saved = video_settings(path)
     return CLIPImageProcessorPil(
         **{name: saved.get(name, getattr(like, name, None)) for name in _SETTINGS}
     )

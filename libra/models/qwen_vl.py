@@ -17,16 +17,20 @@ from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel, Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
-from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.vision_utils import get_vision_position_ids
 
 from libra.errors import InputError
 from libra.layout import TokenLayout
 from libra.media import MAX_ASPECT, Media
-from libra.models.base import EncoderReducers, Family, load_tokenizer, seconds
+from libra.models.base import EncoderReducers, Family, seconds
 from libra.models.features import EncoderAttention, Features, LayerInput
+from libra.models.folder import (
+    load_image_processor,
+    load_model,
+    load_tokenizer,
+    video_settings,
+)
 from libra.models.prepared import Prepared
-from libra.models.room import placed, spread
 
 Tables = tuple[Tensor, Tensor]  # [T, d] cosines and sines of the encoder's rotary embedding
 
@@ -55,14 +59,11 @@ class QwenVL(Family):
     @classmethod
     def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> QwenVL:
         """Load from a local folder or the hub; needs no torchvision."""
-        model = cls.model_class.from_pretrained(
-            path, dtype=dtype, attn_implementation=attention, **spread(device)
-        )
-        video, _ = BaseVideoProcessor.get_video_processor_dict(path)
+        tokenizer, video = load_tokenizer(path), video_settings(path)
         return cls(
-            placed(model, device),
-            load_tokenizer(path),
-            Qwen2VLImageProcessorPil.from_pretrained(path),
+            load_model(cls.model_class, path, device, dtype, attention),
+            tokenizer,
+            load_image_processor(Qwen2VLImageProcessorPil, path),
             Qwen2VLImageProcessorPil.from_dict(video).size,  # which knows the older spellings too
         )
 

@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 
 from libra.errors import InputError
 from libra.methods.operations import complement
-from libra.models.base import EncoderReducers, Family, load_tokenizer, seconds
+from libra.models.base import EncoderReducers, Family, seconds
 from libra.models.features import EncoderAttention, Features
+from libra.models.folder import load_image_processor, load_model, load_tokenizer
 from libra.models.prepared import Prepared
-from libra.models.room import placed, spread
 from libra.models.units import reduce_together, together
 
 
@@ -48,15 +48,13 @@ class TowerFamily(Family):
     def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> TowerFamily:
         """Load from a local folder or the hub; needs no torchvision."""
         tokenizer, processors = load_tokenizer(path), cls.load_processors(path)
-        model = cls.model_class.from_pretrained(
-            path, dtype=dtype, attn_implementation=attention, **spread(device)
-        )
-        return cls(placed(model, device), tokenizer, *processors)
+        model = load_model(cls.model_class, path, device, dtype, attention)
+        return cls(model, tokenizer, *processors)
 
     @classmethod
     def load_processors(cls, path: str) -> tuple:
         """What turns media into pixels: the arguments of the constructor after the tokenizer."""
-        return (cls.processor_class.from_pretrained(path),)
+        return (load_image_processor(cls.processor_class, path),)
 
     @property
     def tower(self) -> nn.Module:

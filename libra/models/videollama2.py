@@ -18,10 +18,9 @@ from transformers import (
 from libra.errors import InputError
 from libra.layout import TokenLayout
 from libra.media import Media
-from libra.models.base import load_tokenizer
 from libra.models.features import Features
+from libra.models.folder import load_image_processor, load_model, load_tokenizer
 from libra.models.prepared import Prepared, Prompt
-from libra.models.room import placed, spread
 from libra.models.tower import TowerFamily
 from libra.models.videollama2_model import (
     KEY_MAPPING,
@@ -74,7 +73,7 @@ class VideoLlama2(TowerFamily):
         The weights are all there; configuration and image processor of the tower are where
         `mm_vision_tower` says, a hub id or another folder.
         """
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         connector, tower = config.mm_projector_type, config.mm_vision_tower
         if connector not in PADDING:
             raise InputError(
@@ -82,22 +81,12 @@ class VideoLlama2(TowerFamily):
                 f"{', '.join(PADDING)}."
             )
         config.vision_config = _vision_config(tower)
-        model, report = MODELS[config.model_type].from_pretrained(
-            path,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attention,
-            key_mapping=KEY_MAPPING,
-            output_loading_info=True,
-            **spread(device),
-        )
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
-            raise InputError(
-                f"{path} lacks {len(missing)} weights, for example {missing[0]}: download it anew."
-            )
-        processor = PROCESSORS[config.vision_config.model_type].from_pretrained(tower)
-        return cls(placed(model, device), load_tokenizer(path), processor)
+        model_class = MODELS[config.model_type]
+        processor_class = PROCESSORS[config.vision_config.model_type]
+        processor = load_image_processor(processor_class, tower, "its vision tower")
+        tokenizer, own = load_tokenizer(path), {"config": config, "key_mapping": KEY_MAPPING}
+        model = load_model(model_class, path, device, dtype, attention, **own)
+        return cls(model, tokenizer, processor)
 
     @property
     def frames(self) -> int:
@@ -219,8 +208,10 @@ def _clips(media: Media) -> list[list]:
 def _vision_config(tower: str) -> PreTrainedConfig:
     """The configuration of the vision tower."""
     try:
-        config = AutoConfig.from_pretrained(tower)
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(tower, trust_remote_code=False)
+    except ValueError as error:  # a type that transformers does not know, or code
+        raise InputError(f"A VideoLLaMA 2 over {tower} is not supported.") from error
+    except OSError as error:
         raise InputError(
             f"The vision tower {tower} is not stored here and cannot be fetched: download it, or "
             f"set `mm_vision_tower` in the model's config.json to its folder."

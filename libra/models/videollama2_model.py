@@ -145,7 +145,7 @@ def _add_vision(model: nn.Module, config: PreTrainedConfig) -> None:
     """Give the language model its tower and connector, under the checkpoints' names."""
     vision = config.vision_config
     model.vision_tower = AutoModel.from_config(
-        vision, attn_implementation=config._attn_implementation
+        vision, attn_implementation=config._attn_implementation, trust_remote_code=False
     )
     padding = PADDING[config.mm_projector_type]
     model.mm_projector = STCConnector(vision.hidden_size, config.hidden_size, padding)

@@ -18,16 +18,20 @@ from transformers import (
     VideoLlama3ImageProcessorPil,
 )
 from transformers.models.video_llama_3.modeling_video_llama_3 import apply_rotary_pos_emb_vision
-from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.vision_utils import get_vision_position_ids
 
 from libra.layout import TokenLayout
 from libra.media import Media
 from libra.methods.operations import complement
-from libra.models.base import EncoderReducers, Family, load_tokenizer, seconds
+from libra.models.base import EncoderReducers, Family, seconds
 from libra.models.features import EncoderAttention, Features, LayerInput
+from libra.models.folder import (
+    load_image_processor,
+    load_model,
+    load_tokenizer,
+    video_settings,
+)
 from libra.models.prepared import Prepared, Prompt
-from libra.models.room import placed, spread
 from libra.models.units import packed, reduce_together
 
 Tables = tuple[Tensor, Tensor]  # [T, d] cosines and sines of the encoder's rotary embedding
@@ -78,14 +82,11 @@ class VideoLlama3(Family):
     @classmethod
     def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> VideoLlama3:
         """Load from a local folder or the hub; needs no torchvision."""
-        model = VideoLlama3ForConditionalGeneration.from_pretrained(
-            path, dtype=dtype, attn_implementation=attention, **spread(device)
-        )
-        video, _ = BaseVideoProcessor.get_video_processor_dict(path)
+        tokenizer, video = load_tokenizer(path), video_settings(path)
         return cls(
-            placed(model, device),
-            load_tokenizer(path),
-            VideoLlama3ImageProcessorPil.from_pretrained(path),
+            load_model(VideoLlama3ForConditionalGeneration, path, device, dtype, attention),
+            tokenizer,
+            load_image_processor(VideoLlama3ImageProcessorPil, path),
             VideoLlama3ImageProcessorPil.from_dict({"merge_size": 2} | video),
             video.get("use_token_compression", True),
         )
