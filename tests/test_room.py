@@ -9,16 +9,20 @@ from conftest import make_model
 import libra
 from libra import InputError, models
 from libra.models import room
+from page.shelf import Shelf
 
 
 def gpus(monkeypatch, *sizes, accelerate=True):
-    """Pretend that there are GPUs of these sizes in bytes."""
+    """Pretend that there are GPUs of these sizes in bytes; returns what is free of each."""
+    free = list(sizes)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(sizes))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda i: SimpleNamespace(total_memory=sizes[i])
     )
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda i: (free[i], sizes[i]))
     monkeypatch.setattr(room, "is_accelerate_available", lambda: accelerate)
+    return free
 
 
 @pytest.mark.parametrize(
@@ -27,7 +31,8 @@ def gpus(monkeypatch, *sizes, accelerate=True):
         ((), 1e9, "cpu"),
         ((24e9,), 17e9, "cuda"),
         ((24e9,), None, "cuda"),
-        ((24e9, 24e9), 17e9, "cuda"),
+        ((24e9, 24e9), 17e9, "cuda:0"),
+        ((12e9, 24e9), 17e9, "cuda:1"),
         ((24e9, 24e9), 32e9, "auto"),
         ((24e9, 24e9), None, "auto"),
     ],
@@ -39,9 +44,32 @@ def test_a_model_goes_to_one_gpu_or_to_all_if_one_may_be_too_small(
     assert room.best_device(needed) == device
 
 
+def test_models_that_fit_one_gpu_each_do_not_share_one(monkeypatch, model_folder, tmp_path):
+    free, weights = gpus(monkeypatch, 24e9, 24e9), 14e9
+
+    def load(path, device, *how):
+        free[int(device.removeprefix("cuda:"))] -= weights
+
+    monkeypatch.setattr(models, "_device", lambda name: name)
+    monkeypatch.setattr(room, "on_disk", lambda folder: weights)
+    monkeypatch.setattr(models.Llava, "load", load)
+    shelf = Shelf(models.open_model, models.memory_needed, lambda: room.capacity()[0])
+    for name in ("a", "b"):
+        (tmp_path / name).symlink_to(model_folder)
+        with shelf.use(str(tmp_path / name)):
+            pass
+    assert free == [10e9, 10e9] and str(tmp_path / "a") in shelf
+
+
+def test_what_fits_no_gpu_any_more_is_spread_over_what_is_left(monkeypatch):
+    free = gpus(monkeypatch, 24e9, 24e9)
+    free[:] = 10e9, 10e9
+    assert room.best_device(12e9) == "auto"
+
+
 def test_without_accelerate_one_gpu_is_all_there_is(monkeypatch):
-    gpus(monkeypatch, 24e9, 24e9, accelerate=False)
-    assert room.best_device(32e9) == "cuda"
+    gpus(monkeypatch, 12e9, 24e9, accelerate=False)
+    assert room.best_device(32e9) == "cuda:1"
     assert room.lack(32e9) == (
         "needs 32 GB of memory on one GPU (`make gpu` adds what spreads a model over several), "
         "this machine has 24 GB"

@@ -19,7 +19,7 @@ def capacity() -> tuple[float, str]:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), "memory"
     gpus = _gpus()
     if len(gpus) > 1 and not is_accelerate_available():
-        return gpus[0], "memory on one GPU (`make gpu` adds what spreads a model over several)"
+        return max(gpus), "memory on one GPU (`make gpu` adds what spreads a model over several)"
     return sum(gpus), "GPU memory"
 
 
@@ -32,17 +32,20 @@ def lack(needed: float) -> str:
 
 
 def best_device(needed: float | None) -> str:
-    """A GPU if there is one, all of them if one may be too small; the CPU otherwise.
+    """The GPU with the most room, all of them if that may be too little; the CPU without any.
+
+    Other models may lie on a GPU already, so that what is free counts.
 
     Args:
         needed: bytes of memory; None where that is not known.
     """
     if not torch.cuda.is_available():
         return "cpu"
-    gpus = _gpus()
-    several = len(gpus) > 1 and is_accelerate_available()
-    fits_one = needed is not None and needed <= gpus[0]
-    return AUTO if several and not fits_one else "cuda"
+    if torch.cuda.device_count() == 1:
+        return "cuda"
+    free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
+    fits_one = needed is not None and needed <= max(free)
+    return f"cuda:{free.index(max(free))}" if fits_one or not is_accelerate_available() else AUTO
 
 
 def on_disk(folder: str) -> float | None:
