@@ -171,12 +171,51 @@ def test_a_gated_model_says_how_to_get_it(monkeypatch):
 
 
 def test_a_gated_model_that_is_open_to_the_token_is_loaded(monkeypatch, model_folder):
-    info = SimpleNamespace(gated="auto")
+    info = SimpleNamespace(gated="auto", siblings=None)
     monkeypatch.setattr(models.HfApi, "model_info", lambda *a, **k: info)
     monkeypatch.setattr(models.HfApi, "auth_check", lambda *a: None)
-    real = models._config
-    monkeypatch.setattr(models, "_config", lambda name, path: real(name, str(model_folder)))
+    read_instead(monkeypatch, model_folder)
     assert models.memory_needed("org/closed") is None
+
+
+def read_instead(monkeypatch, folder):
+    """Read every configuration from a folder, as if it came from the hub."""
+    real = models._config
+    monkeypatch.setattr(models, "_config", lambda name, path: real(name, str(folder)))
+
+
+def test_a_model_on_the_hub_is_weighed_before_it_is_fetched(monkeypatch, model_folder):
+    sizes = {
+        "model-00001-of-00002.safetensors": 80e9,
+        "model-00002-of-00002.safetensors": 64e9,
+        "consolidated.safetensors": 144e9,
+        "original/model.safetensors": 144e9,
+        "pytorch_model.bin": 288e9,
+        "README.md": None,
+    }
+    siblings = [SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()]
+    info, asked = SimpleNamespace(gated=False, siblings=siblings), []
+    monkeypatch.setattr(models.HfApi, "model_info", lambda *a, **k: asked.append(k) or info)
+    read_instead(monkeypatch, model_folder)
+    monkeypatch.setattr(models.Llava, "load", None)  # a call would fail
+    monkeypatch.setattr(room, "capacity", lambda: (64e9, "memory"))
+    with pytest.raises(InputError, match="needs 346 GB of memory, this machine has 64 GB"):
+        libra.load("org/large")  # 72e9 parameters in half, to be run in full, and headroom
+    assert asked == [{"timeout": models.PATIENCE, "files_metadata": True}]
+
+
+def test_without_safetensors_the_older_files_are_weighed():
+    assert room.stored({"pytorch_model.bin": 3, "training_args.bin": 5, "config.json": 7}) == 3
+    assert room.stored({"config.json": 7}) is None
+
+
+@pytest.mark.parametrize("limit", ["1000000", "max", "9223372036854771712"])
+def test_a_container_has_as_much_memory_as_it_may_use(monkeypatch, tmp_path, limit):
+    file = tmp_path / "memory.max"
+    monkeypatch.setattr(room, "CGROUP", [file])
+    machine = room.capacity()
+    file.write_text(limit + "\n")
+    assert room.capacity() == ((1e6, "memory") if limit == "1000000" else machine)
 
 
 def test_a_private_model_is_missing_and_the_token_is_mentioned(monkeypatch):

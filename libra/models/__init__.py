@@ -178,15 +178,15 @@ def open_model(
     """
     if attention not in (None, *ATTENTIONS):
         raise InputError(f"attention must be one of {', '.join(ATTENTIONS)}, not {attention!r}.")
-    path, config, family = _find(name_or_path)
+    path, stored, config = _find(name_or_path)
     if device is None:
-        device = room.best_device(_checked_need(name_or_path, path, config))
+        device = room.best_device(_checked_need(name_or_path, stored, config))
     device = _device(device)
     if dtype is None:
         dtype = torch.float32 if device.startswith("cpu") else config.dtype or torch.float16
     attention = _attention(attention, device, dtype)
     try:
-        return family.load(path, device, dtype, attention)
+        return FAMILIES[config.model_type].load(path, device, dtype, attention)
     except InputError:
         raise
     except torch.OutOfMemoryError:
@@ -216,24 +216,25 @@ def memory_needed(name_or_path: str) -> float | None:
     Raises:
         InputError: whatever can be said against the model before its weights are fetched.
     """
-    path, config, _ = _find(name_or_path)
-    return _checked_need(name_or_path, path, config)
+    _, stored, config = _find(name_or_path)
+    return _checked_need(name_or_path, stored, config)
 
 
-def _find(name_or_path: str) -> tuple[str, PretrainedConfig, type[Family]]:
-    """Where a model is, its configuration and its family."""
+def _find(name_or_path: str) -> tuple[str, float | None, PretrainedConfig]:
+    """Where a model is, the bytes of its stored weights if known, and its configuration."""
     known = entry(name_or_path)
-    path = _local(known.source if known else str(name_or_path))
-    config = _config(name_or_path, path)
-    return path, config, FAMILIES[config.model_type]
+    path, stored = _located(known.source if known else str(name_or_path))
+    return path, stored, _config(name_or_path, path)
 
 
-def _checked_need(name_or_path: str, path: str, config: PretrainedConfig) -> float | None:
+def _checked_need(
+    name_or_path: str, stored: float | None, config: PretrainedConfig
+) -> float | None:
     """Bytes of memory that a model needs where `open_model` would put it; None if not known."""
     if known := entry(name_or_path):
         needed = known.memory
     else:
-        stored, dtype = room.on_disk(path), config.dtype or torch.float32
+        dtype = config.dtype or torch.float32
         itemsize = dtype.itemsize if torch.cuda.is_available() else torch.float32.itemsize
         needed = stored and room.HEADROOM * stored / dtype.itemsize * itemsize
     if needed and (reason := room.lack(needed)):
@@ -251,14 +252,14 @@ def _device(name: str) -> str:
     return name
 
 
-def _local(path: str) -> str:
-    """Where to load from: a folder or hub id as it is, or what is stored here of an id.
+def _located(path: str) -> tuple[str, float | None]:
+    """Where to load from, and bytes of the weights there if known.
 
-    The hub is asked once, without the retries of its library, so that a machine without a
-    connection says so at once.
+    That is a folder or hub id as it is, or what is stored here of an id. The hub is asked once,
+    without the retries of its library, so that a machine without a connection says so at once.
     """
     if Path(path).is_dir():
-        return path
+        return path, room.on_disk(path)
     choices = f"{', '.join(e.name for e in _CATALOG)}, a hub id or a local folder"
     missing = InputError(
         f"There is no model {path!r} here or on the model hub. Choose {choices}; for a private "
@@ -267,9 +268,10 @@ def _local(path: str) -> str:
     if path.count("/") != 1:  # not a hub id either: do not ask
         raise missing
     try:
-        if HfApi().model_info(path, timeout=PATIENCE).gated:
+        info = HfApi().model_info(path, timeout=PATIENCE, files_metadata=True)
+        if info.gated:
             HfApi().auth_check(path)
-        return path
+        return path, room.stored({file.rfilename: file.size or 0 for file in info.siblings or []})
     except GatedRepoError:
         raise InputError(
             f"{path} is a gated model: accept its terms on https://huggingface.co/{path}, and set "
@@ -280,7 +282,8 @@ def _local(path: str) -> str:
     except Exception:  # no connection, no answer, offline mode
         pass
     try:
-        return snapshot_download(path, local_files_only=True)
+        folder = snapshot_download(path, local_files_only=True)
+        return folder, room.on_disk(folder)
     except LocalEntryNotFoundError:
         raise InputError(
             f"The model hub cannot be reached, and {path!r} is not stored here. Connect to the "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -11,12 +13,17 @@ from transformers.utils import is_accelerate_available
 
 HEADROOM = 1.2  # what is held beside the weights, as a factor
 AUTO = "auto"  # a device's name that means all GPUs together
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # the files that are read, best first
+CGROUP = [  # where a container's limit stands: of version 2, of version 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+]
 
 
 def capacity() -> tuple[float, str]:
     """Bytes of memory that `open_model` would use on its own, and what to call it."""
     if not torch.cuda.is_available():
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), "memory"
+        return _ram(), "memory"
     gpus = _gpus()
     if len(gpus) > 1 and not is_accelerate_available():
         return max(gpus), "memory on one GPU (`make gpu` adds what spreads a model over several)"
@@ -49,9 +56,15 @@ def best_device(needed: float | None) -> str:
 
 
 def on_disk(folder: str) -> float | None:
-    """Bytes of the weights in a folder; None where there are none, or for a hub id."""
-    files = [*Path(folder).glob("*.safetensors")] or [*Path(folder).glob("*.bin")]
-    return float(sum(file.stat().st_size for file in files)) or None
+    """Bytes of the weights in a folder; None where there are none."""
+    files = [file for file in Path(folder).iterdir() if file.is_file()]
+    return stored({file.name: file.stat().st_size for file in files})
+
+
+def stored(sizes: Mapping[str, int]) -> float | None:
+    """Bytes of the weights among files of these names and sizes; None where there are none."""
+    kinds = ([size for name, size in sizes.items() if fnmatch(name, kind)] for kind in WEIGHTS)
+    return next((float(sum(kind)) for kind in kinds if kind), None)
 
 
 def spread(device: str) -> dict[str, str]:
@@ -70,6 +83,13 @@ def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
     if {"cpu", "disk"} & set(model.hf_device_map.values()):
         raise torch.OutOfMemoryError("The GPUs together are too small.")
     return model
+
+
+def _ram() -> float:
+    """Bytes of memory of this machine, or of the container that this is."""
+    limits = [file.read_text().strip() for file in CGROUP if file.is_file()]
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return float(min([machine, *(int(limit) for limit in limits if limit.isdigit())]))
 
 
 def _gpus() -> list[float]:
