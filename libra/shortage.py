@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,13 +11,9 @@ from libra.errors import InputError
 from libra.media import Media
 from libra.methods import Method
 from libra.models import Family, catalog
+from libra.models.room import abandon, release
 
-
-def release() -> None:
-    """Give back what is no longer referenced, so that others find the GPU's memory free."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+__all__ = ["bounded", "release"]
 
 
 @contextmanager
@@ -39,8 +33,7 @@ def bounded(
         yield
         return
     except torch.OutOfMemoryError as error:
-        traceback.clear_frames(error.__traceback__)  # they hold what fills the memory
-    release()
+        abandon(error)
     raise InputError(
         f"{name} has run out of memory on {family.device}. This needs less: "
         f"{', or '.join(_ways_out(family, media, method, batch))}."

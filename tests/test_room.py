@@ -1,5 +1,6 @@
 """Whether a model fits, where it goes, and what is said when it cannot be had."""
 
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -216,6 +217,19 @@ def test_a_container_has_as_much_memory_as_it_may_use(monkeypatch, tmp_path, lim
     machine = room.capacity()
     file.write_text(limit + "\n")
     assert room.capacity() == ((1e6, "memory") if limit == "1000000" else machine)
+
+
+def test_memory_that_runs_out_while_loading_is_free_again(monkeypatch, model_folder):
+    loaded = []
+
+    def full(self, device):
+        loaded.append(weakref.ref(self))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(models.Llava.model_class, "to", full)
+    with pytest.raises(InputError, match="does not fit into the memory of cpu") as error:
+        libra.load(str(model_folder))
+    assert loaded[0]() is None, error  # which is still there, with all its frames
 
 
 def test_a_private_model_is_missing_and_the_token_is_mentioned(monkeypatch):

@@ -189,7 +189,8 @@ def open_model(
         return FAMILIES[config.model_type].load(path, device, dtype, attention)
     except InputError:
         raise
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
+        room.abandon(error)
         raise InputError(
             f"{name_or_path} does not fit into the memory of {device}. Choose a smaller model, or "
             f"cpu as its device."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import traceback
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -83,6 +85,19 @@ def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
     if {"cpu", "disk"} & set(model.hf_device_map.values()):
         raise torch.OutOfMemoryError("The GPUs together are too small.")
     return model
+
+
+def release() -> None:
+    """Give back what is no longer referenced, so that others find the GPU's memory free."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def abandon(error: BaseException) -> None:
+    """Give back what an attempt held that has failed: its frames keep all they had computed."""
+    traceback.clear_frames(error.__traceback__)
+    release()
 
 
 def _ram() -> float:
