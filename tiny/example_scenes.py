@@ -85,10 +85,14 @@ COMPOSED = {
     ),
 }
 PHOTOS = {
-    "cat": ("chelsea.png", "Is there a cat in the image?", "A photo of a tabby cat's face.",
-            "Stefan van der Walt, CC0 1.0"),
-    "coffee": ("coffee.png", "Is there a cup in the image?",
-               "A photo of a cup of coffee with a spoon on a saucer.", "Rachel Michetti, CC0 1.0"),
+    "cat": (("chelsea.png",), "Is there a cat in the image?", "A photo of a tabby cat's face.",
+            "Photo: Stefan van der Walt, CC0 1.0"),
+    "coffee": (("coffee.png",), "Is there a cup in the image?",
+               "A photo of a cup of coffee with a spoon on a saucer.",
+               "Photo: Rachel Michetti, CC0 1.0"),
+    "breakfast": (("coffee.png", "chelsea.png"), "Which image has the cat?",
+                  "Two photos: a cup of coffee with a spoon, and a tabby cat's face.",
+                  "Photos: Rachel Michetti and Stefan van der Walt, CC0 1.0"),
 }  # fmt: skip
 
 
@@ -118,12 +122,12 @@ FILMS = {
         "fluent-3d",
         ((222, 240, 252), (186, 220, 178)),
         lambda share: (
-            _row("dog", [(0.17 + 0.66 * share, 0.7)], 0.28)
-            + _row("house", [(0.26, 0.26)], 0.28)
-            + _row("sun", [(0.78, 0.22)], 0.22)
+            _row("helicopter", [(0.17 + 0.66 * share, 0.25)], 0.26)
+            + _row("house", [(0.3, 0.74)], 0.3)
+            + _row("tree", [(0.76, 0.72)], 0.28)
         ),
-        "Which way does the dog move?",
-        "A film of a dog that walks to the right, below a house and the sun.",
+        "Which way does the helicopter move?",
+        "A film of a helicopter that flies to the right, above a house and a tree.",
     ),
     "arrivals": (
         "noto",

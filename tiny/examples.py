@@ -75,8 +75,8 @@ def examples() -> dict[str, Example]:
         film = [_draw(name, style, colours, things(share)) for share in shares]
         _write(film, FOLDER / f"{name}.webm")
         ready[name] = _filmed(name, *words, CREDITS[style])
-    for name, (member, question, alt, credit) in PHOTOS.items():
-        ready[name] = Example([_photo(member)], question, alt, f"Photo: {credit}", "jpg", note=REAL)
+    for name, (members, *words) in PHOTOS.items():
+        ready[name] = Example([_photo(member) for member in members], *words, "jpg", note=REAL)
     for name, (member, question, alt, credit) in CLIPS.items():
         _write(_clip(member), FOLDER / f"{name}.webm", CLIP_RATE)
         ready[name] = replace(_filmed(name, question, alt, credit, "jpg"), note=REAL)
