@@ -1,4 +1,4 @@
-"""The one error that a user can cause and can mend."""
+"""The errors that a user can cause and can mend."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The page shows the message as it is, the command line prints it in one line and exits with 2.
     """
+
+
+class ShortageError(InputError):
+    """A model has run out of memory at work; the message says what needs less."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from libra.errors import InputError
+from libra.errors import ShortageError
 from libra.media import Media
 from libra.methods import Method
 from libra.models import Family, catalog
@@ -20,7 +20,7 @@ __all__ = ["bounded", "release"]
 def bounded(
     name: str, family: Family, media: Media, method: Method | None = None, batch: int = 1
 ) -> Iterator[None]:
-    """Turn a lack of GPU memory into an InputError, once what was computed has been freed.
+    """Turn a lack of GPU memory into a ShortageError, once what was computed has been freed.
 
     Args:
         name: of the model.
@@ -34,7 +34,7 @@ def bounded(
         return
     except torch.OutOfMemoryError as error:
         abandon(error)
-    raise InputError(
+    raise ShortageError(
         f"{name} has run out of memory on {family.device}. This needs less: "
         f"{', or '.join(_ways_out(family, media, method, batch))}."
     ) from None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Condition
 
+from libra.errors import InputError, ShortageError
 from libra.lvlm import LVLM
 from libra.shortage import release
 
@@ -42,7 +43,7 @@ class Shelf:
         """The model of that name, which stays while this is open.
 
         Raises:
-            InputError: a model that cannot be loaded.
+            InputError: a model that cannot be loaded, or that has run out of memory at work.
         """
         with self._changed:  # two who want the same one at once wait for one loading
             if name not in self._models:
@@ -51,6 +52,8 @@ class Shelf:
             self._users[name] += 1
         try:
             yield lvlm
+        except ShortageError as error:
+            raise InputError(f"{error}{self._yield_room(name)}") from None
         finally:
             with self._changed:
                 self._users[name] -= 1
@@ -76,9 +79,20 @@ class Shelf:
             if idle is None:
                 self._changed.wait()
                 continue
-            self._models.pop(idle).close()
-            del self._sizes[idle]
-            release()
+            self._free(idle)
+
+    def _yield_room(self, name: str) -> str:
+        """Free what nobody uses beside a model that has run out of memory, and say so."""
+        with self._changed:
+            idle = [other for other in self._models if not self._users[other] and other != name]
+            for other in idle:
+                self._free(other)
+        return f" {', '.join(idle)} made room meanwhile: asking again may do, too." if idle else ""
+
+    def _free(self, name: str) -> None:
+        self._models.pop(name).close()
+        del self._sizes[name]
+        release()
 
     def _fits(self, needed: float | None) -> bool:
         return needed is not None and sum(self._sizes.values()) + needed <= self._capacity()

@@ -13,6 +13,7 @@ from conftest import QUESTION, make_image, make_lvlm
 
 import app
 from libra import InputError, models
+from libra.errors import ShortageError
 from libra.models import room
 from page import engine, plan
 from page.shelf import Shelf
@@ -153,6 +154,22 @@ def test_a_model_that_gives_way_leaves_nothing_behind():
     taken(shelf, "b")
     assert all(reference() is None for reference in references + weights)
     assert trace.words  # the answer stays
+
+
+def test_a_model_that_runs_out_of_memory_gets_the_room_of_those_that_nobody_uses():
+    shelf = shelf_of([], capacity=3.0)
+    idle = taken(shelf, "idle")
+
+    def run_out():
+        with pytest.raises(InputError) as error, shelf.use("large"):
+            raise ShortageError("Use less.")
+        return str(error.value)
+
+    with shelf.use("busy") as busy:
+        assert run_out() == "Use less. idle made room meanwhile: asking again may do, too."
+        assert idle.closed and not busy.closed
+        assert run_out() == "Use less."
+    assert ["idle" in shelf, "busy" in shelf, "large" in shelf] == [False, True, True]
 
 
 # What is offered
