@@ -4,6 +4,7 @@ import io
 import zipfile
 
 import pytest
+from gradio_client import Client, handle_file
 from PIL import Image
 
 from libra.trace import Trace
@@ -386,6 +387,40 @@ def test_stop_frees_the_slot_and_the_next_in_the_queue_sees_its_place(open_page,
         assert closed.is_set() and len(asked) == 2
     finally:
         go.set()
+
+
+def test_a_question_over_the_api_and_one_of_the_page_take_turns(
+    open_page, url, tmp_path, monkeypatch
+):
+    from threading import Event
+
+    begun, go, real = Event(), Event(), engine.ask
+
+    def slow(model, request):
+        begun.set()
+        while not go.wait(0.1):
+            yield engine.Progress("slowly")
+        yield from real(model, request)
+
+    monkeypatch.setattr(engine, "ask", slow)
+    make_image().save(tmp_path / "picture.png")
+    image = handle_file(str(tmp_path / "picture.png"))
+    page, status = open_page(), texts.IN_LINE.format(1)
+    call = Client(url, verbose=False).submit(image=image, question=QUESTION, api_name="/ask")
+    try:
+        assert begun.wait(60)
+        page.locator("#ask-button").click()
+        expect(page.locator("#answer .status")).to_have_text(status)
+        page.locator("#stop-button").click()
+        expect(page.locator("#answer .status")).to_have_text(texts.UNFINISHED)
+        expect(page.locator("#answer .asked")).to_have_text(QUESTION)
+        page.locator("#ask-button").click()
+        expect(page.locator("#answer .status")).to_have_text(status)
+        assert not call.done()
+    finally:
+        go.set()
+    answered(page)
+    assert call.result(timeout=60)[1]["method"] == "libra"
 
 
 def test_figures_and_efficiency_draw_from_the_trace(open_page):
