@@ -46,6 +46,7 @@ LAUNCH = {
 }
 PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK = {"queue": False, **PRIVATE}
+LAST = {"trigger_mode": "always_last", **QUICK}  # what is chosen meanwhile is drawn next
 CHECKED = {"concurrency_id": "files", "concurrency_limit": 2, **PRIVATE}  # queued: errors show
 DECODED = {"concurrency_id": "videos", "concurrency_limit": 2, **PRIVATE}  # up to a minute each
 DRAWN = {"concurrency_id": "drawing", "concurrency_limit": 2, **PRIVATE}  # what takes seconds
@@ -132,13 +133,13 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         gr.on([c.stop.click, several.stop.click], None, cancels=[asking, *comparing])
 
         # Looking: stage, overlay and word move every picture of their tab.
-        a.stage.input(visit.pick_stage, [shown, a.stage], a.outputs, **QUICK)
-        a.frames.input(visit.pick_image, [shown, a.frames], a.outputs, **QUICK)
+        a.stage.input(visit.pick_stage, [shown, a.stage], a.outputs, **LAST)
+        a.frames.input(visit.pick_image, [shown, a.frames], a.outputs, **LAST)
         several.frames.input(
             visit.pick_compared,
             [shown, several.frames, *several.looks],
             several.outputs,
-            **QUICK,
+            **LAST,
         )
         a.overlays.select(visit.pick_overlay, shown, a.outputs, **QUICK)
         a.answer.select(visit.pick_word, shown, a.outputs, **QUICK)

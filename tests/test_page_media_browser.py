@@ -1,14 +1,32 @@
 """Several pictures and a video in headless Chromium, on the micro model."""
 
+from threading import Event
+
 import pytest
 
+import app
 import viz
+from page import engine
+from page.ask import AskTab
+from page.compare import CompareTab
 from tests import clips
-from tests.conftest import N_VISUAL, expect, make_image
+from tests.conftest import N_VISUAL, PATIENCE, QUESTION, expect, make_image
+from tests.serve_page import prepare_examples, serve_page
 
 pytestmark = pytest.mark.browser
 TIMES = ["0.0 s", "0.4 s", "0.7 s", "1.1 s"]  # of the sampled frames
 FILES = "#left-column input[type=file][multiple]"
+MAX_BYTES = 2**20  # of a file
+
+
+@pytest.fixture(scope="module")
+def url(model, tmp_path_factory):
+    """The page with a low limit for files."""
+    folder = prepare_examples(tmp_path_factory.mktemp("examples"), model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(app.LAUNCH, "max_file_size", MAX_BYTES)
+        with serve_page(model, folder) as address:
+            yield address
 
 
 def ask(page):
@@ -89,3 +107,61 @@ def figure(page, name):
     """The picture of one figure of the gallery."""
     heading = page.get_by_role("heading", name=viz.FIGURES[name].title)
     return page.locator("#gallery .figure").filter(has=heading).locator("img")
+
+
+def test_a_film_beyond_the_limit_is_refused_in_words(open_page, tmp_path):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"\0\0\0\x18ftypisom" + bytes(MAX_BYTES))
+    page = open_page()
+    page.locator(FILES).set_input_files(film)
+    expect(page.get_by_test_id("toast-body")).to_contain_text(
+        'exceed the maximum allowed size of 1.0 Mb: "film.mp4"'
+    )
+    expect(page.locator("#media")).to_be_hidden()
+    ask(page)
+
+
+@pytest.mark.parametrize(
+    ("scrubber", "tab", "drawing"),
+    [("#frames", AskTab, "draw_picture"), ("#compare-frames", CompareTab, "draw")],
+)
+def test_what_is_picked_while_a_picture_is_drawn_is_drawn_next(
+    open_page, model, tmp_path, monkeypatch, scrubber, tab, drawing
+):
+    pictures = [make_image(seed) for seed in range(3)]
+    request = {"images": pictures, "question": QUESTION, "max_new_tokens": 1}
+    engine.load(model).answer(**request).trace.save(tmp_path / "three.zip")
+    page = open_page()
+    page.locator("#open-trace").locator("..").locator("input[type=file]").first.set_input_files(
+        tmp_path / "three.zip"
+    )
+    expect(page.locator("#frames input")).to_have_count(3)
+    if tab is CompareTab:
+        page.get_by_role("tab", name="Compare").click()
+        expect(page.locator(f"{scrubber} input")).to_have_count(3)
+
+    drawn, draw, go = [], getattr(tab, drawing), Event()
+
+    def slow(self, shown, *how):
+        drawn.append(shown.image)
+        go.wait(PATIENCE / 1000)
+        return draw(self, shown, *how)
+
+    monkeypatch.setattr(tab, drawing, slow)
+    try:
+        for i in (1, 2):
+            page.locator(f"{scrubber} label").nth(i).click()
+            until(page, lambda: drawn)
+    finally:
+        go.set()
+    until(page, lambda: drawn == [1, 2])
+    expect(page.locator(f"{scrubber} input").nth(2)).to_be_checked()
+
+
+def until(page, done):
+    """Wait for what happens on the server."""
+    for _ in range(PATIENCE // 50):
+        if done():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError
