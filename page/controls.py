@@ -106,7 +106,7 @@ class Controls:
             self.ratio: gr.Slider(
                 value=settings["ratio"] or 0,
                 interactive=plan.slides(method),
-                info=texts.RATIO_HELP if plan.slides(method) else texts.RATIO_ELSEWHERE,
+                info=_ratio_help(method),
             ),
             self.layers: gr.CheckboxGroup(
                 layer_choices(shape.n_layers - 1),
@@ -214,6 +214,13 @@ def build_settings(model: str, method: str) -> dict:
             for p in plan.own_parameters(name):
                 parameters[name, p.name] = control(p)
     return parts | {"folds": folds, "parameters": parameters}
+
+
+def _ratio_help(method: str) -> str:
+    """What the ratio means to a method."""
+    if plan.slides(method):
+        return texts.RATIO_HELP
+    return texts.NO_RATIO if methods.get(method).kind == "none" else texts.RATIO_ELSEWHERE
 
 
 def _in_order(layers: list[int]) -> list[int]:

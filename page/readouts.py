@@ -159,6 +159,8 @@ def _against(ours: float, vanillas: float, unit) -> tuple[str, str]:
 def _prefill(trace: Trace, vanilla: Trace | None) -> tuple[str, str]:
     """The measured prefill time; its bar waits, without moving anything, for vanilla's."""
     ours = trace.timings.prefill
+    if trace.method == "vanilla":
+        return seconds(ours), _bar(1.0, "this is vanilla")
     if vanilla is None:
         return seconds(ours), _bar(None, "vanilla not measured yet")
     theirs = vanilla.timings.prefill

@@ -27,6 +27,7 @@ from viz.canvas import PATCH
 
 SMALL = {"legend": False, "patch": 5}  # of a small picture: pixels per patch
 FILM = 120  # pixels of a side of a small picture without patches
+FAINT = 0.01  # of a layer's attention: with less, a heat map of the picture says little
 
 
 def stage_choices(trace: Trace | None) -> list[tuple[str, int]]:
@@ -120,7 +121,16 @@ def caption(trace: Trace, overlay: str, stage: int, word: int = 0) -> str:
         here[overlay] = f"{kept(event)} tokens{extra} stand for {n} patches."
     elif overlay not in here:
         here[overlay] = f"Before compression: one token for each of {n} patches."
-    return f"{here[overlay]} {texts.OVERLAYS[overlay][1]}"
+    meaning = texts.OVERLAYS[overlay][1]
+    if overlay in texts.HEAT and (share := _attended(trace, overlay, layer, word)) < FAINT:
+        meaning = texts.FAINT.format(percent(share))
+    return f"{here[overlay]} {meaning}"
+
+
+def _attended(trace: Trace, overlay: str, layer: int, word: int) -> float:
+    """The share of a layer's attention that is on the visual tokens."""
+    rows = trace.importance if overlay == "importance" else trace.attention[word]
+    return float(rows[layer].sum())
 
 
 def cropped(trace: Trace, index: int = 0) -> str:

@@ -163,14 +163,14 @@ class Visit:
         if trace is None:
             return filled
         shown.show(trace, example.vanilla())
-        return filled | self._stored(shown, model, f"{texts.FROM_EXAMPLE} {example.note}")
+        return filled | self._stored(shown, model, _status_of_stored(shown, example.note))
 
     def open_lesson(self, shown: Shown, model: str, event: gr.EventData) -> dict:
         """Show the stored answer of a lesson."""
         method, example = learn.lessons(self.examples)[event.index]
         filled = self._fill_example(shown, example)
         shown.show(example.trace(method), example.vanilla())
-        return filled | self._stored(shown, model, texts.FROM_EXAMPLE)
+        return filled | self._stored(shown, model, _status_of_stored(shown, ""))
 
     def open_trace(self, file: str, shown: Shown, model: str) -> dict:
         """Show a trace file; its picture, question and settings go into the controls.
@@ -264,3 +264,11 @@ class Visit:
         """The answer so far."""
         history = request.get("history", ())
         return {self.tab.answer: panels.streaming(request["question"], text, status, history)}
+
+
+def _status_of_stored(shown: Shown, note: str) -> str:
+    """What is to be known of a stored answer."""
+    ours, vanilla = shown.trace.answer, shown.vanilla
+    unlike = vanilla is not None and vanilla.answer != ours
+    also = [texts.UNLIKE_VANILLA.format(vanilla.answer)] if unlike else []
+    return " ".join(filter(None, (texts.FROM_EXAMPLE, *also, note)))

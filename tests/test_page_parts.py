@@ -1,6 +1,7 @@
 """The parts of the page that need no browser: settings, numbers, knowledge, diagrams, errors."""
 
 import json
+from dataclasses import replace
 
 import gradio as gr
 import pytest
@@ -10,9 +11,10 @@ from libra import methods
 from libra.errors import InputError
 from libra.trace import Trace
 from page import diagrams, examples, knowledge, panels, plan, readouts, texts, views
-from page.controls import control
+from page.controls import _ratio_help, control
 from page.errors import explained
 from page.shown import Result, Shown
+from page.visit import _status_of_stored
 from tests.conftest import N_VISUAL, QUESTION, make_image
 
 
@@ -82,6 +84,35 @@ def test_every_overlay_draws_every_stage(trace, overlay):
     assert len({picture.size for picture in pictures}) == 1
     assert pictures[1].tobytes() != pictures[2].tobytes()
     assert all(views.caption(trace, overlay, stage) for stage in range(3))
+
+
+@pytest.mark.parametrize("overlay", ["importance", "word"])
+def test_a_heat_map_of_next_to_nothing_says_so(trace, overlay):
+    faint = replace(
+        trace,
+        importance=[row * 1e-4 for row in trace.importance],
+        attention=[[row * 1e-4 for row in rows] for rows in trace.attention],
+    )
+    assert "of the attention in this layer" in views.caption(faint, overlay, 1)
+    assert "of the attention in this layer" not in views.caption(trace, overlay, 1)
+
+
+def test_vanilla_is_its_own_measure_and_removes_nothing(lvlm, trace):
+    plain = replace(trace, method="vanilla")
+    assert "this is vanilla" in readouts.readouts(plain)
+    assert "not measured yet" in readouts.readouts(trace)
+    assert _ratio_help("vanilla") == texts.NO_RATIO
+    assert _ratio_help("prumerge") == texts.RATIO_ELSEWHERE
+    assert _ratio_help("libra") == texts.RATIO_HELP
+
+
+def test_a_stored_answer_says_what_the_model_says_without_compression(trace):
+    shown = Shown()
+    shown.show(trace, replace(trace, method="vanilla"))
+    assert _status_of_stored(shown, "Note.") == f"{texts.FROM_EXAMPLE} Note."
+    shown.show(trace, replace(trace, method="vanilla", answer="otherwise"))
+    said = texts.UNLIKE_VANILLA.format("otherwise")
+    assert _status_of_stored(shown, "") == f"{texts.FROM_EXAMPLE} {said}"
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,6 @@ class Example:
     video: Path | None = None
     note: str = ""
 
-    @property
-    def media(self) -> dict:
-        """Arguments of `LVLM.stream`."""
-        return {"video": self.video} if self.video else {"images": self.pictures}
-
     def save(self, name: str) -> dict:
         """Store the pictures; what the index says of them."""
         names = [name, *(f"{name}-{i}" for i in range(2, len(self.pictures) + 1))]
@@ -135,12 +130,19 @@ def _filmed(name: str, *about: str) -> Example:
     return Example(load_video(path, 1).frames, *about, video=path)
 
 
-def _answer_lessons(lvlm: libra.LVLM, name: str, example: Example) -> None:
+def _as_stored(example: Example, entry: dict) -> dict:
+    """Arguments of `LVLM.stream` for what has been stored: a JPEG is not quite what was drawn."""
+    if example.video:
+        return {"video": example.video}
+    return {"images": [FOLDER / file for file in (entry["image"], *entry.get("more", ()))]}
+
+
+def _answer_lessons(lvlm: libra.LVLM, name: str, question: str, about: dict) -> None:
     """Store the answers of the methods that are not stored for every example."""
     for method in methods.names():
         if method not in ("vanilla", METHOD["method"]):
             settings = {"method": method} | LESSON_SETTINGS.get(method, {})
-            answer = lvlm.answer(**example.media, question=example.question, **settings)
+            answer = lvlm.answer(**about, question=question, **settings)
             answer.trace.save(FOLDER / f"{name}.{method}.trace.zip")
 
 
@@ -152,20 +154,23 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     lvlm, index = libra.load(options.model), []
     drawn = examples()
-    lvlm.answer(**drawn[LESSON].media, question="warm up", **METHOD)  # or the first looks slow
+    lvlm.answer(
+        images=drawn[LESSON].pictures, question="warm up", **METHOD
+    )  # or the first looks slow
     for name, example in tqdm(drawn.items(), desc="examples"):
         index.append(example.save(name))
+        about = _as_stored(example, index[-1])
         plain, compressed = libra.compare(
             lvlm,
             [{"method": "vanilla", "tracing": True}, METHOD],
-            **example.media,
+            **about,
             question=example.question,
             tracing="full",
         )
         compressed.trace.save(FOLDER / f"{name}.trace.zip")
         plain.trace.save(FOLDER / f"{name}.vanilla.trace.zip")
         if name == LESSON:
-            _answer_lessons(lvlm, name, example)
+            _answer_lessons(lvlm, name, example.question, about)
         said = f"vanilla: {plain.text!r}, libra: {compressed.text!r}"
         tqdm.write(f"{name}: {example.question} {said}")
     text = json.dumps(index, indent=1, ensure_ascii=False)

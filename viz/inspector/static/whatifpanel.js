@@ -107,6 +107,6 @@ function difference(stored, situation) {
     const more = by ? ` (${by > 0 ? "+" : "−"}${Math.abs(by)})` : "";
     if (count || by) counts.push(`${FATES[fate]} ${count}${more}`);
   }
-  const what = changed ? `${plural(changed, "patch")} change` : "Only weights change";
+  const what = changed ? `${plural(changed, "patch")} change${changed === 1 ? "s" : ""}` : "Only weights change";
   return `${what}: ${counts.join(", ")}.`;
 }

@@ -69,6 +69,15 @@ def tour(trace: Trace) -> list[dict]:
                 patch=lost,
             )
         )
+    else:
+        steps.append(
+            step(
+                f"Every patch here resembles a target by more than τ = {tau:g}. One that did not "
+                "would join the compensation token, one extra token for all of its kind.",
+                overlay="fate",
+                stage=1,
+            )
+        )
     return [
         *steps,
         step(
@@ -79,8 +88,8 @@ def tour(trace: Trace) -> list[dict]:
             patch=survivor,
         ),
         step(
-            "Drag τ in the similarity histogram: a low τ merges nearly everything, a high one "
-            "sends nearly everything to the compensation token. No model run is needed for that.",
+            "Drag τ in the similarity histogram: a low τ merges nearly everything, the closer it "
+            "comes to 1 the more goes to the compensation token. No model run is needed for that.",
             overlay="fate",
             stage=1,
         ),

@@ -69,7 +69,8 @@ def _change(stage: str, reduction: Reduction) -> dict:
         )
         if counts[fate]
     ]
-    text = f"{stage.capitalize()}, {counts[Fate.KEPT]} of {reduction.n_in} tokens stay in their"
+    where = f"Inside {stage}" if stage.startswith("encoder") else stage.capitalize()
+    text = f"{where}, {counts[Fate.KEPT]} of {reduction.n_in} tokens stay in their"
     return step(f"{text} places; {' and '.join(parts)}.", overlay="fate", stage=1)
 
 

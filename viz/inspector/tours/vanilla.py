@@ -7,7 +7,7 @@ from viz.inspector.tours.steps import enter, step
 def tour(trace: Trace) -> list[dict]:
     """Steps through an answer without compression."""
     n, last = len(trace.layout), len(trace.counts) - 1
-    best = int(trace.importance[last].argmax())
+    best, share = int(trace.importance[last].argmax()), float(trace.importance[last].sum())
     return [
         enter(n),
         step(
@@ -17,18 +17,20 @@ def tour(trace: Trace) -> list[dict]:
             overlay="fate",
         ),
         step(
-            f"This is where the token that starts the answer looks in layer {last}. Most patches "
-            "get next to nothing: they are what a method can hope to remove.",
+            f"This is where the token that starts the answer looks in layer {last}. {share:.1%} of "
+            "its attention is left on the picture there, and most patches get next to nothing: "
+            "they are what a method can hope to remove.",
             overlay="importance",
         ),
         step(
-            "This patch gets the most attention there. Its place in the histogram is marked.",
+            "This patch gets the most of what is left. Its place in the histogram is marked.",
             overlay="importance",
             patch=best,
         ),
         step(
-            "Move the layer: early layers look everywhere, late ones at little. That is why most "
-            "methods wait for some layers before they choose.",
+            "Move the layer: the early ones look everywhere, the middle ones at what the question "
+            "is about, the last at little. That is why most methods wait for some layers before "
+            "they choose.",
             overlay="attention",
         ),
     ]
