@@ -428,6 +428,8 @@ def test_figures_and_efficiency_draw_from_the_trace(open_page):
     page.get_by_role("tab", name="Figures").click()
     images = page.locator("#gallery img")
     expect(images.and_(page.get_by_alt_text("CLS attention."))).to_be_attached()  # the last one
+    # What comes in one update is attached one by one.
+    page.wait_for_function("document.querySelectorAll('#gallery img').length > 5")
     images.evaluate_all("all => all.forEach(i => { i.loading = 'eager' })")  # below the fold, too
     assert images.count() > 5
     for image in images.all():
