@@ -31,8 +31,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import count, median, parser, report, rounds, setup, spread
-from libra.errors import InputError
+from benchmarks.measure import count, exit_code, median, parser, report, rounds, setup, spread
 from libra.lvlm import LVLM, load
 from libra.trace import Trace
 
@@ -191,11 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--question", help="default: that of the example")
     options.add_argument("--words", type=count, default=8, help="words of the answer, at most")
     options.add_argument("--no-page", action="store_true", help="do not load the page")
-    try:
-        return _measure_all(options.parse_args(arguments))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return exit_code(lambda: _measure_all(options.parse_args(arguments)))
 
 
 def _measure_all(options: argparse.Namespace) -> int:

@@ -28,9 +28,9 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
 
 from benchmarks.measure import (
-    count,
     counts,
     dtype,
+    exit_code,
     median,
     milliseconds,
     parsed,
@@ -38,6 +38,7 @@ from benchmarks.measure import (
     peak_memory,
     report,
     rounds,
+    scalable,
     setup,
     spread,
     words,
@@ -45,7 +46,6 @@ from benchmarks.measure import (
 from benchmarks.models import POSITIONS, Scale, scaled
 from libra.architecture import Architecture
 from libra.attention import TAP, HybridAttention, Rows
-from libra.errors import InputError
 from libra.request import scale_layers
 
 TEXT = 40
@@ -185,13 +185,8 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--models", type=words, default=MODELS, help=f"default: {MODELS}")
     options.add_argument("--tokens", type=counts, default="576,2304", help="visual tokens")
     options.add_argument("--fused", default="sdpa", help="sdpa or flash_attention_2")
-    for name in ("width", "depth"):
-        options.add_argument(f"--{name}", type=count, default=1, help=f"divisor of the {name}")
-    try:
-        return _measure_all(parsed(options, arguments, ON_CPU))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    scalable(options)
+    return exit_code(lambda: _measure_all(parsed(options, arguments, ON_CPU)))
 
 
 def _measure_all(options: argparse.Namespace) -> int:

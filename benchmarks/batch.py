@@ -32,6 +32,7 @@ from benchmarks.measure import (
     count,
     counts,
     dtype,
+    exit_code,
     median,
     milliseconds,
     parsed,
@@ -39,13 +40,13 @@ from benchmarks.measure import (
     peak_memory,
     report,
     rounds,
+    scalable,
     setup,
     spread,
     words,
 )
 from benchmarks.models import QUESTION, Model, Scale, scaled
 from libra import methods
-from libra.errors import InputError
 from libra.trace import Timings
 
 METHODS = "vanilla,libra,fastv,illava"
@@ -93,12 +94,9 @@ def answer(model: Model, device: torch.device, n: int, **request: object) -> Run
 def settings(names: Sequence[str], ratio: float) -> dict[str, dict]:
     """Arguments of `LVLM.stream` by method."""
     return {
-        name: {"method": name} | ({"ratio": ratio} if _has_ratio(name) else {}) for name in names
+        name: {"method": name} | ({"ratio": ratio} if methods.takes(name, "ratio") else {})
+        for name in names
     }
-
-
-def _has_ratio(name: str) -> bool:
-    return any(parameter.name == "ratio" for parameter in methods.parameters(name))
 
 
 @torch.inference_mode()
@@ -165,13 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--ratio", type=float, default=0.5, help="share to remove (%(default)s)")
     options.add_argument("--words", type=count, default=16, help="words after the first one")
     options.add_argument("--attention", default="sdpa", help="sdpa or flash_attention_2")
-    for name in ("width", "depth"):
-        options.add_argument(f"--{name}", type=count, default=1, help=f"divisor of the {name}")
-    try:
-        return _measure_all(parsed(options, arguments, ON_CPU))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    scalable(options)
+    return exit_code(lambda: _measure_all(parsed(options, arguments, ON_CPU)))
 
 
 def _measure_all(options: argparse.Namespace) -> int:

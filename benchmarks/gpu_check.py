@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 import libra
-from benchmarks.measure import dtype, median, parser, report, setup, words
+from benchmarks.measure import dtype, exit_code, median, parser, report, setup, words
 from benchmarks.models import QUESTION, Model, Scale, scaled
 from libra import methods
 from libra.architecture import Architecture
@@ -169,11 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
     if device.type != "cuda":
         print("There is no GPU here: gpu-check needs one that CUDA can use.", file=sys.stderr)
         return 2
-    try:
-        return _check_all(chosen, device)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return exit_code(lambda: _check_all(chosen, device))
 
 
 def _check_all(options: argparse.Namespace, device: torch.device) -> int:

@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 
 from libra.devices import name_of
+from libra.errors import InputError
 from libra.report import aligned
 
 Key = TypeVar("Key", bound=Hashable)
@@ -111,6 +112,21 @@ def parser(about: str) -> argparse.ArgumentParser:
     )
     options.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
     return options
+
+
+def scalable(options: argparse.ArgumentParser) -> None:
+    """Let models be chosen smaller than published."""
+    for name in ("width", "depth"):
+        options.add_argument(f"--{name}", type=count, default=1, help=f"divisor of the {name}")
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """What a benchmark returns; 2, and one line, where it cannot do what was asked."""
+    try:
+        return run()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def parsed(

@@ -47,12 +47,14 @@ from benchmarks.measure import (
     count,
     counts,
     dtype,
+    exit_code,
     median,
     parsed,
     parser,
     peak_memory,
     report,
     rounds,
+    scalable,
     setup,
     spread,
     words,
@@ -174,8 +176,7 @@ def settings(names: Sequence[str], ratios: Sequence[float]) -> dict[tuple, dict]
     found = {("vanilla", None): {"method": "vanilla"}}
     for name in names:
         if name != "vanilla":
-            known = any(p.name == "ratio" for p in methods.parameters(name))
-            for ratio in ratios if known else [None]:
+            for ratio in ratios if methods.takes(name, "ratio") else [None]:
                 own = {} if ratio is None else {"ratio": ratio}
                 found[name, ratio] = {"method": name, **own}
     return found
@@ -271,14 +272,9 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--methods", type=words, default="all", help="names, or all")
     options.add_argument("--words", type=count, default=8, help="words of each answer")
     options.add_argument("--attention", default="sdpa", help="sdpa, eager or flash_attention_2")
-    for name in ("width", "depth"):
-        options.add_argument(f"--{name}", type=count, default=1, help=f"divisor of the {name}")
+    scalable(options)
     chosen = parsed(options, arguments, ON_CPU)
-    try:
-        return _measure_all(chosen)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return exit_code(lambda: _measure_all(chosen))
 
 
 def _measure_all(options: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from benchmarks.measure import (
     counts,
     dtype,
+    exit_code,
     median,
     milliseconds,
     parsed,
@@ -107,8 +108,8 @@ def measure(
         tokens = random_tokens(n, device, dtype)
         runs, left = {"layer": partial(layer, tokens.hidden)}, {}
         for name in names:
-            takes_ratio = any(p.name == "ratio" for p in methods.parameters(name))
-            method = methods.create(name, **({"ratio": ratio} if takes_ratio else {}))
+            own = {"ratio": ratio} if methods.takes(name, "ratio") else {}
+            method = methods.create(name, **own)
             try:
                 reduction = method.reduce(tokens)
             except InputError as error:  # this method cannot remove that much
@@ -144,11 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--methods", type=words, default="all", help="names, or all")
     options.add_argument("--sizes", type=counts, default="576,2880", help="numbers of tokens")
     options.add_argument("--ratio", type=float, default=0.5, help="share of the tokens to remove")
-    try:
-        return _measure_all(parsed(options, arguments, ON_CPU))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return exit_code(lambda: _measure_all(parsed(options, arguments, ON_CPU)))
 
 
 def _measure_all(options: argparse.Namespace) -> int:

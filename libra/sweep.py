@@ -85,7 +85,7 @@ def settings(
     Raises:
         InputError: a method without a ratio, no ratio, or too many settings.
     """
-    if not any(p.name == "ratio" for p in methods.parameters(method)):
+    if not methods.takes(method, "ratio"):
         raise InputError(f"{method} has no ratio to sweep over: choose another method.")
     if not ratios:
         raise InputError("There is no ratio to sweep over: give at least one, for example 0.5.")

@@ -36,6 +36,7 @@ __all__ = [
     "get",
     "names",
     "parameters",
+    "takes",
 ]
 
 METHODS: dict[str, type[Method]] = {
@@ -110,6 +111,11 @@ def parameters(name: str) -> list[Parameter]:
         Parameter(name=f.name, type=_plain(f.type), default=f.default, **f.metadata)
         for f in fields(get(name))
     ]
+
+
+def takes(name: str, parameter: str) -> bool:
+    """Whether a method has a parameter of that name."""
+    return any(p.name == parameter for p in parameters(name))
 
 
 def _plain(annotation: object) -> type:
