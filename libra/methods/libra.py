@@ -163,11 +163,8 @@ class Libra(RatioMethod):
         if self.merge in ("negative", "prune"):
             return targets.new_full((len(hidden),), rest).index_copy_(0, targets, own), {}
         similarity, best = cosines(hidden, hidden[targets]).max(1)
-        similarity, best = (
-            similarity.index_fill_(0, targets, 1.0),
-            best.index_copy_(0, targets, own),
-        )
-        group = best
+        similarity.index_fill_(0, targets, 1.0)
+        group = best.index_copy_(0, targets, own)
         if self.merge == "grouped":
             group = torch.where(similarity > self.tau, best, rest).index_copy_(0, targets, own)
         return group, {"similarity": similarity, "best_target": targets[best]}
