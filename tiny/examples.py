@@ -154,9 +154,8 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     lvlm, index = libra.load(options.model), []
     drawn = examples()
-    lvlm.answer(
-        images=drawn[LESSON].pictures, question="warm up", **METHOD
-    )  # or the first looks slow
+    # Without a warm-up the first would look slow.
+    lvlm.answer(images=drawn[LESSON].pictures, question="warm up", **METHOD)
     for name, example in tqdm(drawn.items(), desc="examples"):
         index.append(example.save(name))
         about = _as_stored(example, index[-1])

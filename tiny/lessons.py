@@ -29,7 +29,7 @@ AHEAD = {"prefetch_factor": 4} if WORKERS else {}  # lessons that each of them h
 class Asked:
     """Questions about scenes, or series of them, of which the decoder sees some patches."""
 
-    labels: dict[str, Tensor]  # [B, 576] or [B, F, 576] each
+    labels: dict[str, Tensor]  # [B, 576] or [B, F, 576] each; none in an album
     where: Tensor  # [B, n] or [B, F, n] the patches that it sees
     packed: Packed
 
@@ -71,8 +71,7 @@ def compose(settings: Settings, step: int, rng: np.random.Generator) -> Lesson:
     if settings.sequences and step % FILM_EVERY:
         lesson.album, lesson.chosen = _album(batch, labels, n // 3, rng)
     elif settings.sequences:
-        drawn = step % DRAWN_EVERY == 0
-        lesson.film, lesson.frames = _film(settings.batch, n // 6, rng, drawn)
+        lesson.film, lesson.frames = _film(settings.batch, n // 6, rng, step % DRAWN_EVERY == 0)
     if settings.crowds:
         lesson.crowd = _crowd(settings, n, rng)
     return lesson
@@ -100,8 +99,7 @@ def _album(batch, labels, n: int, rng) -> tuple[Asked, Tensor]:
         [q for _ in range(12) if (q := questions.ask_images([batch[i] for i in group], rng))]
         for group in chosen
     ]
-    own = {name: label.unflatten(0, chosen.shape) for name, label in own.items()}
-    return Asked(own, where, pack(asked, 128)), torch.from_numpy(chosen)
+    return Asked({}, where, pack(asked, 128)), torch.from_numpy(chosen)
 
 
 def _film(batch: int, n: int, rng, drawn: bool) -> tuple[Asked, Tensor | None]:

@@ -36,7 +36,8 @@ class Muon(Optimizer):
     def _updates(self, matrices: list[Tensor], momentum: float) -> list[Tensor]:
         """The gradients with Nesterov's momentum."""
         for matrix in matrices:
-            self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
+            if "momentum_buffer" not in self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
         mean = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
         gradients = [matrix.grad for matrix in matrices]
         torch._foreach_lerp_(mean, gradients, 1 - momentum)
