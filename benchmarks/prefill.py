@@ -21,10 +21,9 @@ Known reasons for a share below one:
 - Short prompts do not fill a GPU: weights are read for few tokens, so times fall less than FLOPs.
 - Launching a layer's kernels takes a GPU's host as long as a small layer takes the GPU: beside an
   H100 0.7 ms, about a 7B layer of 576 tokens. `benchmarks.batch` keeps it busy.
-- A decision is work that no FLOPs are counted for. Libra-Merging waits for the device at its first
-  event, to learn whether it needs a compensation token; PruMerge once, for how many tokens stay;
-  k-means once per event and unit. DivPrune waits once per round of choices, some tens of times;
-  greedy merging for every single pair: it is slow by construction and kept as a baseline.
+- A decision is work that no FLOPs are counted for. PruMerge waits for the device once, for how many
+  tokens stay; k-means once per event and unit; DivPrune once per round of choices, some tens of
+  times; greedy merging for every single pair: it is slow by construction and kept as a baseline.
 - Attention rows of fp32 models are computed from the keys of all tokens: T * d_kv numbers.
 - Answers come one at a time here: decoding reads all weights for one token. `benchmarks.batch`
   answers several at once.
@@ -124,21 +123,24 @@ class Row:
 
 
 class ForwardCalls:
-    """Times every forward call of a model, and weighs the KV cache after the first."""
+    """Times every forward call of a model, and weighs the KV cache that the second one finds."""
 
     def __init__(self, model: torch.nn.Module, device: torch.device):
         self.spent, self.kv_bytes = [], None
         self._watch = Stopwatch(device)
         self._handles = [
-            model.register_forward_pre_hook(lambda module, args: self._watch.start()),
-            model.register_forward_hook(self._stop, with_kwargs=True),
+            model.register_forward_pre_hook(self._start, with_kwargs=True),
+            model.register_forward_hook(self._stop),
         ]
 
-    def _stop(self, module, args, kwargs, output) -> None:
-        self.spent.append(self._watch.stop())
-        if self.kv_bytes is None:
+    def _start(self, module, args, kwargs) -> None:
+        if len(self.spent) == 1:
             layers = kwargs["past_key_values"].layers
             self.kv_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+        self._watch.start()
+
+    def _stop(self, module, args, output) -> None:
+        self.spent.append(self._watch.stop())
 
     def __enter__(self) -> ForwardCalls:
         return self

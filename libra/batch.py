@@ -123,6 +123,8 @@ def _run_together(generations: Sequence[Generation]) -> None:
     while going:
         logits = _call(family, [generation.cache for generation in going], calls)
         tokens = logits.argmax(-1).tolist()
+        for generation in going:
+            generation.sequence.settle(generation.cache)
         recording = sum(generation.recording() for generation in going)
         elapsed = seconds(family.device) - begin - recording
         said = zip(going, tokens, logits, strict=True)

@@ -90,7 +90,7 @@ def _subset(tokens: Tokens, indices: LongTensor) -> Tokens:
     values = {f.name: getattr(tokens, f.name) for f in fields(tokens)}
     chosen = {name: v[indices] for name, v in values.items() if isinstance(v, Tensor)}
     layout = tokens.layout.select(indices.cpu()) if tokens.layout is not None else None
-    return replace(tokens, **chosen, layout=layout)
+    return replace(tokens, **chosen, layout=layout, may_wait=True)
 
 
 def _ascending(slot: LongTensor, compensation: int | None, n_kept: int) -> LongTensor:

@@ -18,15 +18,16 @@ from functools import partial
 
 import torch
 from torch import LongTensor, Tensor, nn
-from transformers import DynamicCache, PretrainedConfig
+from transformers import Cache, DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 from libra.attention import TAP, HybridAttention, Rows
 from libra.cache import RoomyLayer
 from libra.compression import Compression
 from libra.methods import Tokens
-from libra.methods.operations import complement
+from libra.methods.operations import complement, inverse
 from libra.recorder import Recorder
+from libra.vacancy import behind_all, settle, stays_open
 
 # How the rows [R, n] of the queries that a fact is about become the fact.
 _FACTS = {
@@ -67,6 +68,8 @@ class DecoderSequence:
         self._prefill = True
         self._tables: tuple[Tensor, ...] | None = None  # rotary embeddings of `positions`
         self._rearranged = False
+        self._open = False  # whether a compensation token may turn out to be vacant
+        self._vacant: Tensor | None = None  # whether it is one that stands behind the prompt now
         self._visual_of: list[LongTensor] = []  # per layer, as its cache holds it
         self._facts: dict[str, Tensor] = {}  # of the layer that was tapped last
         self._text_similarity: Tensor | None = None  # [n, T]
@@ -75,6 +78,17 @@ class DecoderSequence:
     def counts(self) -> list[int]:
         """Visual tokens that each decoder layer processed in the prefill."""
         return [len(visual) for visual in self._visual_of]
+
+    def settle(self, cache: Cache) -> None:
+        """After the prefill: forget compensation tokens that turned out to be vacant."""
+        self._vacant = None
+        events = [event for event in self.compression.events if event.site == "decoder"]
+        for token, layers in settle(events, len(self._visual_of)):
+            for layer in layers:
+                cache.layers[layer].crop(-1)  # it stands last
+                self._visual_of[layer] = _without(self._visual_of[layer], token)
+                if self.rows:
+                    self.rows[0][layer] = _without(self.rows[0][layer], token)
 
     def follow_up(self) -> None:
         """Another question will go behind what the caches hold; its rows are counted anew."""
@@ -95,7 +109,7 @@ class DecoderSequence:
         self._prefill = prefill = cached == 0
         if prefill:
             if layer == 0:
-                self._begin(hidden)
+                self._begin(hidden, kwargs["past_key_values"])
             if layer - 1 in self.compression.layers:
                 hidden = self._reduce(layer - 1, hidden)
             self._visual_of.append(self.visual)
@@ -116,10 +130,12 @@ class DecoderSequence:
     def leave(self, layer: int, hidden: Tensor) -> Tensor:
         """What the last layer hands on: its output [1, S, D], reduced if that is planned there."""
         if self._prefill and layer in self.compression.layers:
-            return self._reduce(layer, hidden)
+            hidden = self._reduce(layer, hidden)
+        if self._prefill and self._vacant is not None:
+            hidden = hidden[:, self._last(hidden)]
         return hidden
 
-    def _begin(self, hidden: Tensor) -> None:
+    def _begin(self, hidden: Tensor, cache: Cache) -> None:
         """Look at the prompt [1, S, D] before the first layer."""
         n, device, request = hidden.shape[1], hidden.device, self.compression
         self.positions = torch.arange(n, device=device)
@@ -128,6 +144,7 @@ class DecoderSequence:
         self.visual = self.visual.to(device, non_blocking=True)
         self._text = complement(self.visual, n)
         request.standing = request.standing.to(device)
+        self._open = self._recorder is None and stays_open(device, cache)
         if "text_similarity" in request.method.needs:
             text = hidden[0, self._instruction(n, device)]
             self._text_similarity = hidden[0, self.visual] @ text.T
@@ -146,12 +163,18 @@ class DecoderSequence:
         needs = self.compression.method.needs if reducing else ()
         queries = {}
         if self.compression.tracing or "importance" in needs:
-            queries["importance"] = torch.arange(n - 1, n, device=device)
+            queries["importance"] = self._last(hidden)
         if "received" in needs:
             queries["received"] = self.visual.to(device)
         if "text_attention" in needs:
             queries["text_attention"] = self._instruction(n, device)
         return queries
+
+    def _last(self, hidden: Tensor) -> LongTensor:
+        """[1] place of the output token in a call [1, S, D]."""
+        n, device = hidden.shape[1], hidden.device
+        last = torch.arange(n - 1, n, device=device)
+        return last if self._vacant is None else last - self._vacant.to(device, torch.long)
 
     def _take_rows(self, layer: int, n: int, queries: dict[str, LongTensor], rows: Rows) -> None:
         """Keep the visual part of attention rows, mean over heads, not renormalised."""
@@ -182,6 +205,8 @@ class DecoderSequence:
             size=request.standing.size.to(hidden.device),
             layout=request.standing.layout if "layout" in request.method.needs else None,
             n_previous_compensation=int(earlier is not None),
+            vacant=None if self._vacant is None else self._vacant.to(hidden.device),
+            may_wait=not self._open,
             generator=request.generator,
         )
         reduction = request.decide(tokens)
@@ -194,10 +219,13 @@ class DecoderSequence:
         # Outputs take the positions of their slots. Sorting is stable, so an output that shares a
         # position with another (a compensation token) stays on the side where the method put it.
         text, now = self._text.to(hidden.device), self.positions.to(hidden.device)
-        self.positions, order = torch.cat([now[text], now[visual[reduction.slot]]]).sort(
-            stable=True
-        )
-        self._text, self.visual = order.argsort().tensor_split([len(text)])
+        line = key = torch.cat([now[text], now[visual[reduction.slot]]])
+        self._vacant = reduction.vacant
+        if self._vacant is not None:
+            key = behind_all(line, len(text) + reduction.compensation, self._vacant)
+        order = key.argsort(stable=True)
+        self.positions = line[order]
+        self._text, self.visual = inverse(order).tensor_split([len(text)])
         self._tables, self._rearranged = None, True
         out = hidden.new_empty(1, len(order), hidden.shape[-1])
         out[:, self._text], out[:, self.visual] = hidden[:, text], reduction.apply(seen)
@@ -213,6 +241,11 @@ class DecoderSequence:
         kwargs["position_embeddings"] = self._tables
         # Flash attention would take the gaps for borders between packed sequences.
         kwargs["position_ids"] = None
+
+
+def _without(x: Tensor, place: int) -> Tensor:
+    """[n] -> [n - 1], all but one."""
+    return torch.cat([x[:place], x[place + 1 :]])
 
 
 class CompressedCache(DynamicCache):

@@ -1,4 +1,4 @@
-"""What a device calls itself: every measured figure has to say."""
+"""What is to be known of a device, such as its name: every measured figure has to say it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+
+
+def runs_ahead(device: torch.device) -> bool:
+    """Whether work is queued there, so that to ask for a number is to wait until all is done."""
+    return device.type != "cpu"
 
 
 @lru_cache

@@ -52,6 +52,7 @@ class Generation:
             )
             logits = output.logits[0, -1].float()
             token = int(logits.argmax())
+            self.sequence.settle(self.cache)
             if not self.take(token, logits, seconds(family.device) - begin - self.recording()):
                 break
             yield self.text

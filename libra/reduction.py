@@ -44,6 +44,7 @@ class Reduction:
     weight: Tensor  # [E]
     slot: LongTensor  # [n_out] input token whose place and position id each output takes
     compensation: int | None = None  # output index of a compensation or fused token
+    vacant: Tensor | None = None  # bool []: it gathers nothing and will go, see `libra.vacancy`
     evidence: dict[str, Tensor] = field(default_factory=dict)  # [n_in] facts behind the decision
 
     @classmethod
@@ -124,6 +125,8 @@ class Reduction:
         if not _within(self.target, self.n_out):
             raise InputError(f"Reduction: targets must lie in 0..{self.n_out - 1}.")
         fed = torch.zeros(self.n_out, dtype=torch.bool, device=self.target.device)
+        if self.vacant is not None:
+            fed[self.compensation] = True
         if not fed.index_fill_(0, self.target, True).all():
             raise InputError("Reduction: every output token must be fed by at least one edge.")
 
@@ -251,6 +254,28 @@ class Reduction:
             compensation=None if self.compensation is None else int(place[self.compensation]),
         )
 
+    def without(self, source: int | None = None, target: int | None = None) -> "Reduction":
+        """The same map where one of the inputs, one of the outputs or both never were."""
+        inputs, outputs = _all_but(source, self.n_in), _all_but(target, self.n_out)
+        inputs, outputs = inputs.to(self.source.device), outputs.to(self.target.device)
+        number_in, number_out = inputs.cumsum(0) - 1, outputs.cumsum(0) - 1
+        edges = inputs[self.source] & outputs[self.target]
+        facts = {name: fact[inputs] for name, fact in self.evidence.items()}
+        for name in facts.keys() & TOKEN_EVIDENCE:
+            facts[name] = torch.where(facts[name] < 0, -1, number_in[facts[name].clamp(min=0)])
+        there = self.compensation is not None and target != self.compensation
+        return replace(
+            self,
+            n_in=int(number_in[-1]) + 1,
+            source=number_in[self.source[edges]],
+            target=number_out[self.target[edges]],
+            weight=self.weight[edges],
+            slot=number_in[self.slot[outputs]],
+            compensation=int(number_out[self.compensation]) if there else None,
+            vacant=self.vacant if there else None,
+            evidence=facts,
+        )
+
     def to(self, device: torch.device | str) -> "Reduction":
         """The same map on another device."""
         return replace(
@@ -268,6 +293,12 @@ def _raised(parts: Sequence[LongTensor], firsts: Sequence[int]) -> LongTensor:
     counts = torch.tensor([len(part) for part in parts])
     raised = torch.tensor(firsts[: len(parts)]).repeat_interleave(counts)
     return torch.cat(list(parts)) + raised.to(parts[0].device)
+
+
+def _all_but(one: int | None, n: int) -> Tensor:
+    """[n] which of the numbers from 0 to n-1 are another one."""
+    numbers = torch.arange(n)
+    return numbers >= 0 if one is None else numbers != one
 
 
 def _within(index: LongTensor, limit: int) -> bool:

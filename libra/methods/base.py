@@ -28,6 +28,8 @@ class Tokens:
     size: Tensor | None = None  # [N] how many original tokens each stands for; None = one each
     layout: "TokenLayout | None" = None
     n_previous_compensation: int = 0  # how many of the tokens are earlier compensation tokens
+    vacant: Tensor | None = None  # bool []: that token may be none, see `libra.vacancy`
+    may_wait: bool = True  # False: leave open what a GPU would have to be asked, where that goes
     generator: torch.Generator | None = None
 
     def __len__(self) -> int:

@@ -101,6 +101,7 @@ class Libra(RatioMethod):
         return replace(
             super().unchanged(tokens),
             compensation=place if tokens.n_previous_compensation else None,
+            vacant=tokens.vacant,
         )
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
@@ -112,6 +113,7 @@ class Libra(RatioMethod):
         group, evidence = self._assign(tokens.hidden[body], targets)
         if self.identify == "interval":
             evidence["interval"] = interval_of(len(group), n_keep, group.device)
+        there, vacant = self._compensation_of(tokens, group, n_keep)
         if any(earlier):
             targets = targets + earlier[0]
             if "best_target" in evidence:
@@ -125,20 +127,49 @@ class Libra(RatioMethod):
         if not self._compensates:
             source = everyone[group >= 0]
             target, logit = group[source], alpha[source]
+        if tokens.vacant is not None:  # then it weighs nothing, also where it is alone
+            logit = self._but_earlier(logit.clone(), tokens.vacant, -torch.inf)
         weight = self._weigh(logit, target, alpha[body].mean(), n_keep + 1)
-        # Only an earlier compensation token spares a GPU the question whether there is one now.
-        # It comes last: what does not depend on the answer is under way by then.
-        if (self._compensates and any(earlier)) or (target == n_keep).any():
-            slot, place = torch.cat([targets, everyone[-1:]]), n_keep
+        if tokens.vacant is not None:
+            weight = self._but_earlier(weight, tokens.vacant, 0)
+        if there:
+            # Its place is that of the last (first) token, of the last (first) that there is.
+            inwards = 0 if tokens.vacant is None else tokens.vacant.long()
+            slot, place = torch.cat([targets, everyone[-1:] - inwards]), n_keep
             if self.compensation == "begin":
-                slot, place = torch.cat([everyone[:1], targets]), 0
+                slot, place = torch.cat([everyone[:1] + inwards, targets]), 0
                 target = (target + 1) % (n_keep + 1)
-        return Reduction(n, source, target, weight, slot, place, evidence)
+        return Reduction(n, source, target, weight, slot, place, vacant, evidence)
 
     @property
     def _compensates(self) -> bool:
         """Whether tokens without a target go into the compensation token."""
         return self.compensation != "none" and self.merge != "prune"
+
+    def _compensation_of(
+        self, tokens: Tokens, group: LongTensor, n_keep: int
+    ) -> tuple[bool, Tensor | None]:
+        """Whether there is a compensation token, and whether it is vacant where that is open.
+
+        Args:
+            tokens: those of the event.
+            group: [N] of all that are no earlier compensation token, as `_assign` says.
+            n_keep: number of targets.
+        """
+        if not self._compensates or self.merge in ("positive", "average"):
+            return bool(tokens.n_previous_compensation) and self._compensates, tokens.vacant
+        if self.merge == "negative" or (tokens.n_previous_compensation and tokens.vacant is None):
+            return True, None
+        gathers = (group == n_keep).any()
+        if tokens.may_wait:
+            return bool(gathers), None
+        return True, ~gathers if tokens.vacant is None else ~gathers & tokens.vacant
+
+    def _but_earlier(self, value: Tensor, vacant: Tensor, other: float) -> Tensor:
+        """Values [N], changed in place: another one for an earlier compensation token if vacant."""
+        own = slice(1) if self.compensation == "begin" else slice(-1, None)
+        value[own].masked_fill_(vacant, other)
+        return value
 
     def _rest(self, n_keep: int) -> int:
         """The group of the tokens without a target."""

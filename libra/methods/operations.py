@@ -53,6 +53,11 @@ def complement(indices: LongTensor, n: int) -> LongTensor:
     return taken.argsort(stable=True)[: n - len(indices)]
 
 
+def inverse(order: LongTensor) -> LongTensor:
+    """The permutation that undoes `order`; cheaper than to sort it."""
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+
 def group_sum(value: Tensor, group: LongTensor, n_groups: int) -> Tensor:
     """[n_groups] sum of the values of each group."""
     return value.new_zeros(n_groups).index_add_(0, group, value)
