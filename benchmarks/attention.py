@@ -45,7 +45,7 @@ from benchmarks.measure import (
 )
 from benchmarks.models import POSITIONS, Scale, scaled
 from libra.architecture import Architecture
-from libra.attention import TAP, HybridAttention, Rows
+from libra.attention import LAST, TAP, HybridAttention, Rows
 from libra.request import scale_layers
 
 TEXT = 40
@@ -76,12 +76,10 @@ class Taps:
         self.rows: list[torch.Tensor] = []
 
     def _tap(self, module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        n, device = args[0].shape[1], args[0].device
-        last = torch.arange(n - 1, n, device=device)
-        return args, kwargs | {TAP: lambda rows: self._take(rows, last)}
+        return args, kwargs | {TAP: self._take}
 
-    def _take(self, rows: Rows, last: torch.LongTensor) -> None:
-        self.rows.append(rows(last).mean(0).float())
+    def _take(self, rows: Rows) -> None:
+        self.rows.append(rows(LAST).mean(0).float())
 
     def __enter__(self) -> Taps:
         return self

@@ -1,7 +1,8 @@
 """What the benchmarks share: clocks, interleaved rounds, and all that a figure has to be read with.
 
 Every figure is a median over rounds. In each round every variant runs once, one after the other, so
-that ratios are between neighbours in time; the first rounds are not counted.
+that ratios are between neighbours in time; the first rounds are not counted. Each round begins with
+the next variant: what one leaves behind, as a hot device, does not always meet the same one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shlex
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -70,12 +72,13 @@ def rounds(
     variants: Mapping[Key, Callable[[], Result]], repeats: int, warmup: int = 1
 ) -> dict[Key, list[Result]]:
     """What every variant returned in each round that counts."""
-    found = {key: [] for key in variants}
+    found, order = {key: [] for key in variants}, deque(variants)
     for i in range(warmup + repeats):
-        for key, run in variants.items():
-            result = run()
+        for key in order:
+            result = variants[key]()
             if i >= warmup:
                 found[key].append(result)
+        order.rotate(-1)
     return found
 
 

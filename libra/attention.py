@@ -27,9 +27,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from libra.methods.operations import products
 
-Rows = Callable[[LongTensor], Tensor]  # places of queries [R] in the call -> their rows [H, R, T]
+Queries = LongTensor | slice  # places [R] in a call, or `LAST`
+Rows = Callable[[Queries], Tensor]  # queries of the call -> their rows [H, R, T]
 Tap = Callable[[Rows], None]  # gets a call's rows: each that it asks for is computed then
 TAP = "attention_tap"  # name of the keyword argument that holds a Tap
+LAST = slice(-1, None)  # the last query of a call, which sees all: no mask and no number is needed
 PARTS = "attention_parts"  # name of the keyword argument that holds the Parts of a packed call
 
 
@@ -43,7 +45,7 @@ class Part:
 
 
 def attention_rows(
-    query: Tensor, key: Tensor, scaling: float, queries: LongTensor, mask: Tensor | None = None
+    query: Tensor, key: Tensor, scaling: float, queries: Queries, mask: Tensor | None = None
 ) -> Tensor:
     """Causal attention of some queries over all keys, head by head, fp32 at least.
 
@@ -53,7 +55,7 @@ def attention_rows(
         query: [1, H, S, d] after rotary embedding.
         key: [1, Hk, T, d]; the S queries belong to the last of these tokens.
         scaling: factor on the scores.
-        queries: [R] out of 0..S-1.
+        queries: [R] out of 0..S-1, or `LAST`.
         mask: None, bool or additive [1, 1, S, T], on top of causality.
 
     Returns:
@@ -61,9 +63,10 @@ def attention_rows(
     """
     _, heads, n_queries, width = query.shape
     key_heads, n_keys = key.shape[1:3]
-    queries = queries.to(query.device)
+    if queries is not LAST:
+        queries = queries.to(query.device)
     wanted = query[0, :, queries].reshape(key_heads, -1, width)  # [Hk, H / Hk * R, d]
-    scores = products(wanted, key[0]).view(heads, len(queries), n_keys) * scaling
+    scores = products(wanted, key[0]).view(heads, -1, n_keys) * scaling
     if mask is not None:
         allowed = mask[0, 0, queries, :n_keys]
         scores = (
@@ -71,7 +74,7 @@ def attention_rows(
             if mask.dtype == torch.bool
             else scores + allowed
         )
-    if n_queries > 1:  # a single query is that of the last token, which sees all
+    if n_queries > 1 and queries is not LAST:  # a single query is that of the last token, too
         places = torch.arange(n_keys, device=query.device)
         later = places > queries[:, None] + (n_keys - n_queries)
         scores = scores.masked_fill(later, -torch.inf)

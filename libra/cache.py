@@ -17,6 +17,11 @@ class RoomyLayer(DynamicLayer):
 
     _room: list[Tensor] | None = None  # keys and values, [1, Hk, n + room, d]
 
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Hold nothing of what comes in; without making a tensor for that."""
+        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
+        self.keys, self.values = key_states[..., :0, :], value_states[..., :0, :]
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:

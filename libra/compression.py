@@ -98,11 +98,23 @@ class Compression:
     tracing: bool | str = False  # collect an attention row per decoder layer and step; or "full"
     generator: torch.Generator | None = None
     events: list[Event] = field(default_factory=list)
-    standing: Standing = field(init=False)
     encoder_units: dict[int, UnitCompression] = field(default_factory=dict)  # reduced in there
 
     def __post_init__(self):
-        self.standing = Standing.start(self.prepared)
+        self._standing, self._n_stood = Standing.start(self.prepared), 0
+
+    @property
+    def standing(self) -> Standing:
+        """The visual tokens after all events so far; found out when somebody asks."""
+        for event in self.events[self._n_stood :]:
+            self._standing = self._standing.after(event.reduction)
+        self._n_stood = len(self.events)
+        return self._standing
+
+    def move(self, device: torch.device) -> None:
+        """Bring along to a device what the method will want to know there of the tokens."""
+        if self.method.weighs:
+            self._standing = self.standing.to(device)
 
     def encode(self, family: Family) -> Features:
         """Encode the media, reduced inside the encoder if that is planned."""
@@ -146,7 +158,6 @@ class Compression:
 
     def record(self, site: str, layer: int, reduction: Reduction) -> None:
         """Note an event of all tokens."""
-        self.standing = self.standing.after(reduction)
         self.events.append(Event(site, layer, reduction))
 
     def _facts(self, family: Family, features: Features) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from torch import LongTensor, Tensor, nn
 from transformers import Cache, DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-from libra.attention import TAP, HybridAttention, Rows
+from libra.attention import LAST, TAP, HybridAttention, Queries, Rows
 from libra.cache import RoomyLayer
 from libra.compression import Compression
 from libra.methods import Tokens
@@ -143,7 +143,7 @@ class DecoderSequence:
         # What comes from the CPU comes now: later it would hold up the layers under way.
         self.visual = self.visual.to(device, non_blocking=True)
         self._text = complement(self.visual, n)
-        request.standing = request.standing.to(device)
+        request.move(device)
         self._open = self._recorder is None and stays_open(device, cache)
         if "text_similarity" in request.method.needs:
             text = hidden[0, self._instruction(n, device)]
@@ -153,7 +153,7 @@ class DecoderSequence:
         """[T] places of the text after the media, in a prompt that now has `n` tokens."""
         return torch.arange(n - self._n_instruction, n, device=device)
 
-    def _queries(self, layer: int, hidden: Tensor, prefill: bool) -> dict[str, LongTensor]:
+    def _queries(self, layer: int, hidden: Tensor, prefill: bool) -> dict[str, Queries]:
         """The queries whose attention rows are needed of a call [1, S, D], by the fact they give.
 
         They are made where the call runs: numbers from elsewhere would have to wait for it.
@@ -162,12 +162,13 @@ class DecoderSequence:
         reducing = prefill and layer in self.compression.layers
         needs = self.compression.method.needs if reducing else ()
         queries = {}
-        if self.compression.tracing or "importance" in needs:
-            queries["importance"] = self._last(hidden)
         if "received" in needs:
             queries["received"] = self.visual.to(device)
         if "text_attention" in needs:
             queries["text_attention"] = self._instruction(n, device)
+        if self.compression.tracing or "importance" in needs:
+            alone = not queries and self._vacant is None
+            queries["importance"] = LAST if alone else self._last(hidden)
         return queries
 
     def _last(self, hidden: Tensor) -> LongTensor:
@@ -176,11 +177,14 @@ class DecoderSequence:
         last = torch.arange(n - 1, n, device=device)
         return last if self._vacant is None else last - self._vacant.to(device, torch.long)
 
-    def _take_rows(self, layer: int, n: int, queries: dict[str, LongTensor], rows: Rows) -> None:
+    def _take_rows(self, layer: int, n: int, queries: dict[str, Queries], rows: Rows) -> None:
         """Keep the visual part of attention rows, mean over heads, not renormalised."""
-        whole = rows(torch.cat(list(queries.values()))).mean(0).float()
+        places, *more = queries.values()
+        whole = rows(torch.cat([places, *more]) if more else places).mean(0).float()
         visual = self._visual_of[layer].to(whole.device)
-        parts = whole[:, visual].split([len(places) for places in queries.values()])
+        parts = [whole[:, visual]]
+        if more:
+            parts = parts[0].split([len(places) for places in queries.values()])
         self._facts = {name: _FACTS[name](part) for name, part in zip(queries, parts, strict=True)}
         if self.compression.tracing:
             self.rows[-1].append(self._facts["importance"])
@@ -202,7 +206,7 @@ class DecoderSequence:
             hidden=seen[0],
             **facts,
             text_similarity=self._text_similarity,
-            size=request.standing.size.to(hidden.device),
+            size=request.standing.size.to(hidden.device) if request.method.weighs else None,
             layout=request.standing.layout if "layout" in request.method.needs else None,
             n_previous_compensation=int(earlier is not None),
             vacant=None if self._vacant is None else self._vacant.to(hidden.device),

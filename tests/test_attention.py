@@ -5,7 +5,7 @@ import torch
 from conftest import QUESTION, make_image, make_lvlm, make_model
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from libra.attention import PARTS, TAP, HybridAttention, attention_rows
+from libra.attention import LAST, PARTS, TAP, HybridAttention, attention_rows
 from libra.lvlm import LVLM
 
 
@@ -42,6 +42,16 @@ def test_rows_are_those_of_each_head():
     for head in range(4):
         alone = full_rows(query[:, [head]], key[:, [head // 2]], 0.3)[[2, 6]].float()
         torch.testing.assert_close(rows[head], alone, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_keys", [7, 9])
+def test_the_last_row_can_be_had_without_its_number(n_keys):
+    query, key = torch.randn(1, 4, 7, 8), torch.randn(1, 2, n_keys, 8)
+    hidden = torch.zeros(1, 1, 7, n_keys).index_fill(3, torch.tensor([1, 4]), -torch.inf)
+    for mask in (None, hidden, hidden == 0):
+        rows = attention_rows(query, key, 0.3, LAST, mask)
+        torch.testing.assert_close(rows, attention_rows(query, key, 0.3, torch.tensor([6]), mask))
+    assert rows.shape == (4, 1, n_keys) and (rows[..., [1, 4]] == 0).all()
 
 
 def test_rows_obey_masks():

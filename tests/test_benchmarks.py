@@ -31,10 +31,10 @@ def table(printed):
 
 def test_rounds_are_interleaved_and_the_first_ones_do_not_count():
     order = []
-    runs = {name: partial(lambda name: order.append(name) or len(order), name) for name in "ab"}
+    runs = {name: partial(lambda name: order.append(name) or len(order), name) for name in "abc"}
     found = measure.rounds(runs, repeats=2, warmup=1)
-    assert "".join(order) == "ababab"
-    assert found == {"a": [3, 5], "b": [4, 6]}
+    assert "".join(order) == "abcbcacab", "every round begins with the next one"
+    assert found == {"a": [6, 8], "b": [4, 9], "c": [5, 7]}
 
 
 def test_median_and_spread():

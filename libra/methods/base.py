@@ -70,6 +70,7 @@ class Method(ABC):
     kind: ClassVar[str]  # "none", "prune", "merge"
     site: ClassVar[str] = "decoder"  # where it acts: "encoder", "connector" or "decoder"
     needs: ClassVar[tuple[str, ...]] = ()  # fields of Tokens it cannot do without
+    weighs: ClassVar[bool] = False  # whether it looks at how many patches a token stands for
     presets: ClassVar[dict[str, dict]] = {}  # settings "as in the paper"
 
     # What it reads of an encoder's attention, where it acts before the decoder.

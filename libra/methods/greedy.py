@@ -22,6 +22,7 @@ class Greedy(Baseline):
     summary = "Merges the most similar pair of tokens over and over: accurate, but slow."
     paper = "baseline in iLLaVA, section 3.2 and Tables 4 and 7"
     kind = "merge"
+    weighs = True
     presets: ClassVar[dict[str, dict]] = {
         "iLLaVA, Table 7": {"ratio": 0.3, "layers": (1,)},
         "iLLaVA, Table 4": {"ratio": 0.16, "site": "encoder", "encoder_layers": (3, 4, 5, 6)},

@@ -25,6 +25,7 @@ class KMeans(Baseline):
     summary = "Clusters the visual tokens by k-means and keeps the mean of each cluster."
     paper = "baseline in iLLaVA, Tables 4 and 7 (5 iterations)"
     kind = "merge"
+    weighs = True
     presets: ClassVar[dict[str, dict]] = {
         "iLLaVA, Table 7": {"ratio": 0.3, "layers": (1,)},
         "iLLaVA, Table 4": {"ratio": 0.16, "site": "encoder", "encoder_layers": (3, 4, 5, 6)},

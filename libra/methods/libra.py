@@ -9,7 +9,7 @@ from torch import LongTensor, Tensor
 from torch.nn.functional import pad
 
 from libra.methods.base import RatioMethod, Tokens
-from libra.methods.operations import cosines, group_share, group_softmax, interval_of, top
+from libra.methods.operations import group_share, group_softmax, interval_of, nearest, top
 from libra.reduction import Reduction
 
 # What is said of an earlier compensation token, which has no target and no interval.
@@ -133,11 +133,9 @@ class Libra(RatioMethod):
         if tokens.vacant is not None:
             weight = self._but_earlier(weight, tokens.vacant, 0)
         if there:
-            # Its place is that of the last (first) token, of the last (first) that there is.
-            inwards = 0 if tokens.vacant is None else tokens.vacant.long()
-            slot, place = torch.cat([targets, everyone[-1:] - inwards]), n_keep
+            slot, place = torch.cat([targets, self._outermost(everyone, tokens.vacant)]), n_keep
             if self.compensation == "begin":
-                slot, place = torch.cat([everyone[:1] + inwards, targets]), 0
+                slot, place = slot.roll(1), 0
                 target = (target + 1) % (n_keep + 1)
         return Reduction(n, source, target, weight, slot, place, vacant, evidence)
 
@@ -164,6 +162,13 @@ class Libra(RatioMethod):
         if tokens.may_wait:
             return bool(gathers), None
         return True, ~gathers if tokens.vacant is None else ~gathers & tokens.vacant
+
+    def _outermost(self, everyone: LongTensor, vacant: Tensor | None) -> LongTensor:
+        """[1] the last (first) of the tokens [N], but for an earlier one that is vacant."""
+        outer, inner = (0, 1) if self.compensation == "begin" else (-1, -2)
+        if vacant is None:
+            return everyone[outer][None]
+        return torch.where(vacant, everyone[inner], everyone[outer])[None]
 
     def _but_earlier(self, value: Tensor, vacant: Tensor, other: float) -> Tensor:
         """Values [N], changed in place: another one for an earlier compensation token if vacant."""
@@ -193,11 +198,11 @@ class Libra(RatioMethod):
         own, rest = torch.arange(len(targets), device=targets.device), self._rest(len(targets))
         if self.merge in ("negative", "prune"):
             return targets.new_full((len(hidden),), rest).index_copy_(0, targets, own), {}
-        similarity, best = cosines(hidden, hidden[targets]).max(1)
+        similarity, best = nearest(hidden, targets)
         similarity.index_fill_(0, targets, 1.0)
         group = best.index_copy_(0, targets, own)
         if self.merge == "grouped":
-            group = torch.where(similarity > self.tau, best, rest).index_copy_(0, targets, own)
+            group = best.masked_fill(similarity <= self.tau, rest).index_copy_(0, targets, own)
         return group, {"similarity": similarity, "best_target": targets[best]}
 
     def _weigh(self, alpha: Tensor, target: LongTensor, mean: Tensor, n_groups: int) -> Tensor:

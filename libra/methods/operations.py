@@ -34,6 +34,14 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
     return products(a, b).div_(_lengths(a)[:, None]).div_(_lengths(b))
 
 
+def nearest(x: Tensor, chosen: LongTensor) -> tuple[Tensor, LongTensor]:
+    """[N] the cosine of each row of `x` [N, D] and the most similar of the `chosen` ones, and [N]
+    which of them that is; of equals the first."""
+    length = _lengths(x)
+    value, best = products(x, x[chosen]).div_(length[chosen]).max(1)
+    return value / length, best
+
+
 def _lengths(x: Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
     return torch.linalg.vector_norm(x, dim=-1, dtype=dtype).clamp_min_(1e-12)

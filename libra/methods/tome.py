@@ -17,6 +17,7 @@ class ToMe(RatioMethod):
     summary = "Merges the most similar pairs between every other token and its neighbours."
     paper = "Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, section 3"
     kind = "merge"
+    weighs = True
     site = "encoder"
     needs = ("keys",)
     presets: ClassVar[dict[str, dict]] = {

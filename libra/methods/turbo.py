@@ -28,6 +28,7 @@ class Turbo(RatioMethod):
     )
     paper = "Ju et al., Turbo, ECCV 2024; Libra-Merging, supplement C"
     kind = "merge"
+    weighs = True
     needs = ("importance",)
     presets: ClassVar[dict[str, dict]] = {
         "Libra-Merging's tables": {"ratio": 0.5, "layers": (3,)},
