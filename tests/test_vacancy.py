@@ -17,6 +17,7 @@ from libra.methods import Tokens, create
 from libra.reduction import Reduction
 
 LAYERS = (1, 3, 5)
+GATHERING = ("grouped", "negative")  # ways of merging, where no two tokens are alike
 REQUEST = {
     "images": [make_image(1)],
     "question": QUESTION,
@@ -158,14 +159,17 @@ def test_nothing_is_left_open_where_it_costs_nothing_or_a_window_forgets(lvlm):
     assert not vacancy.stays_open(cpu, plain) and not vacancy.stays_open(gpu, sliding)
 
 
-def test_only_grouped_merging_has_a_question(left_open):
+@pytest.mark.parametrize("merge", ["grouped", "positive", "average", "negative", "prune"])
+def test_what_a_single_event_leaves_open(merge):
     hidden, alpha = torch.eye(6), torch.rand(6)
-    tokens = Tokens(hidden, alpha, may_wait=False)
-    assert create("libra").reduce(tokens).vacant is not None
-    for merge in ("positive", "average", "negative", "prune"):
-        reduction = create("libra", merge=merge).reduce(tokens)
-        assert reduction.vacant is None
-        assert (reduction.compensation is not None) == (merge == "negative")
+    libra = create("libra", merge=merge)
+    asked, opened = (libra.reduce(Tokens(hidden, alpha, may_wait=wait)) for wait in (True, False))
+    assert asked.vacant is None and (opened.vacant is None) == (merge == "prune")
+    if opened.vacant is not None:
+        assert bool(opened.vacant) == (asked.compensation is None) == (merge not in GATHERING)
+        opened = opened.without(target=opened.compensation if opened.vacant else None)
+    close(opened.dense(), asked.dense())
+    assert opened.slot.equal(asked.slot)
 
 
 @pytest.mark.parametrize("compensation", ["end", "begin"])

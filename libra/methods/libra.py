@@ -154,14 +154,14 @@ class Libra(RatioMethod):
             group: [N] of all that are no earlier compensation token, as `_assign` says.
             n_keep: number of targets.
         """
-        if not self._compensates or self.merge in ("positive", "average"):
-            return bool(tokens.n_previous_compensation) and self._compensates, tokens.vacant
-        if self.merge == "negative" or (tokens.n_previous_compensation and tokens.vacant is None):
+        if not self._compensates:
+            return False, None
+        if tokens.n_previous_compensation and tokens.vacant is None:
             return True, None
-        gathers = (group == n_keep).any()
+        nothing = (group != n_keep).all()
         if tokens.may_wait:
-            return bool(gathers), None
-        return True, ~gathers if tokens.vacant is None else ~gathers & tokens.vacant
+            return not nothing, None
+        return True, nothing if tokens.vacant is None else nothing & tokens.vacant
 
     def _outermost(self, everyone: LongTensor, vacant: Tensor | None) -> LongTensor:
         """[1] the last (first) of the tokens [N], but for an earlier one that is vacant."""
