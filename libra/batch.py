@@ -113,7 +113,7 @@ def _packs(generation: Generation) -> bool:
     return plain and generation.memory is None
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _run_together(generations: Sequence[Generation]) -> None:
     """Answer requests in lockstep; times are those of all of them together."""
     family, going = generations[0].family, list(generations)

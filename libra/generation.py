@@ -38,7 +38,7 @@ class Generation:
     _generated: list[int] = field(default_factory=list)
     _said: str = ""  # what they say
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __iter__(self) -> Iterator[str]:
         """Compute one token after the other; closing the iterator ends the computation."""
         family = self.family
@@ -225,7 +225,7 @@ class Generation:
         where = f"{name_of(self.family.device)}, {dtype}, {attention}, batch {self.batch}"
         return f"{where}, {n} visual and {text} other tokens"
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _detail(self) -> Detail | None:
         """What full tracing adds."""
         if self.recorder is None:
@@ -237,7 +237,7 @@ class Generation:
             similarity=self.recorder.similarity,
         )
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _cls_attention(self, features: Features) -> Tensor | None:
         """[N] CLS row of the last encoder layer, if tracing and if all patches are there."""
         if not self.request.tracing or self.request.encoder_layers:

@@ -5,6 +5,8 @@ contents to NumPy without a copy to the CPU. So whether everything is where it m
 on any machine; speed and numerics cannot.
 """
 
+from unittest.mock import patch
+
 import torch
 from torch import Tensor, nn
 from torch.utils import backend_registration
@@ -78,16 +80,38 @@ def where(func, args: tuple, tensors: list[Tensor]) -> torch.device:
     return devices.pop() if devices else CPU
 
 
-class Gpus(TorchDispatchMode):
-    """While it is entered, tensors can be made on `pretend:0` and `pretend:1`."""
+class WithoutGradients:
+    """How `torch.inference_mode` is entered and left in the presence of pretended tensors."""
 
     def __enter__(self):
+        self.mode = torch.no_grad()
+        self.mode.__enter__()
+
+    def __exit__(self, *error):
+        self.mode.__exit__(*error)
+
+
+class Gpus(TorchDispatchMode):
+    """While it is entered, tensors can be made on `pretend:0` and `pretend:1`.
+
+    They cannot be inference tensors: to `torch.inference_mode`, `torch.no_grad` is close enough.
+    """
+
+    def __enter__(self):
+        self._patches = [
+            patch.object(torch.inference_mode, name, getattr(WithoutGradients, name))
+            for name in ("__enter__", "__exit__")
+        ]
+        for change in self._patches:
+            change.start()
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) asks this mode too
         return super().__enter__()
 
     def __exit__(self, *error):
         super().__exit__(*error)
         torch._C._set_only_lift_cpu_tensors(False)
+        for change in self._patches:
+            change.stop()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return compute(func, args, kwargs or {})
