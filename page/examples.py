@@ -32,8 +32,13 @@ class Example:
 
     def file(self, method: str = METHOD) -> Path:
         """Where the trace of its answer under a method is stored, if it is."""
-        middle = "" if method == METHOD else f".{method}"
-        return self.image.with_suffix(f"{middle}.trace.zip")
+        if method == METHOD:
+            return self.image.with_suffix(".trace.zip")
+        return self.lesson(method)
+
+    def lesson(self, method: str) -> Path:
+        """Where the trace that teaches a method is stored, if it is: under the method's name."""
+        return self.image.with_suffix(f".{method}.trace.zip")
 
     def trace(self, method: str = METHOD) -> Trace | None:
         """The stored trace of its answer under a method, if there is one."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 import gradio as gr
@@ -16,12 +17,20 @@ class Lesson(NamedTuple):
 
     method: str
     example: Example
+    file: Path  # of the trace
 
 
 def lessons(examples: Sequence[Example]) -> list[Lesson]:
-    """A lesson per method, in the order of the page, on the first example that has its answer."""
-    ready = {m: [e for e in examples if e.file(m).exists()] for m in _order()}
-    return [Lesson(method, stored[0]) for method, stored in ready.items() if stored]
+    """A lesson per method, in the order of the page, on the first example that has its answer.
+
+    An answer that was stored to teach the method comes before those that examples open with.
+    """
+    found = []
+    for method in _order():
+        ready = [Lesson(method, e, e.lesson(method)) for e in examples]
+        ready += [Lesson(method, e, e.file(method)) for e in examples]
+        found += [lesson for lesson in ready if lesson.file.exists()][:1]
+    return found
 
 
 def build(model: str, examples: Sequence[Example]) -> gr.HTML:
@@ -83,7 +92,7 @@ def _lessons(prepared: Sequence[Lesson]) -> str:
         f'<button type="button" data-pick="{i}"><img src="{pictures[example.image]}" alt="" '
         f'width="44" height="44"><span><b>{escape(methods.get(method).title)}</b>'
         f"{texts.GROUPS[plan.group(method)]}</span></button>"
-        for i, (method, example) in enumerate(prepared)
+        for i, (method, example, _) in enumerate(prepared)
     )
     return f'<p>{texts.LESSONS}</p><div class="lessons">{buttons}</div>'
 

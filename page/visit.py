@@ -167,9 +167,9 @@ class Visit:
 
     def open_lesson(self, shown: Shown, model: str, event: gr.EventData) -> dict:
         """Show the stored answer of a lesson."""
-        method, example = learn.lessons(self.examples)[event.index]
+        _, example, file = learn.lessons(self.examples)[event.index]
         filled = self._fill_example(shown, example)
-        shown.show(example.trace(method), example.vanilla())
+        shown.show(Trace.load(file), example.vanilla())
         return filled | self._stored(shown, model, _status_of_stored(shown, ""))
 
     def open_trace(self, file: str, shown: Shown, model: str) -> dict:

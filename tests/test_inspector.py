@@ -307,6 +307,21 @@ def test_every_method_has_a_tour_that_can_be_shown(method):
     assert method not in STORIES or STORIES[method].lesson in told
 
 
+def test_a_tour_ends_with_what_became_of_the_answer():
+    trace, vanilla = make_trace("fastv", **SMALL), make_trace("vanilla", **SMALL)
+    same, other = replace(vanilla, answer=trace.answer), replace(vanilla, answer="three")
+    alone, kept, lost = tour(trace), tour(trace, same), tour(trace, other)
+    assert alone[:-1] == kept[:-1] == lost[:-1]
+    assert kept[-1]["text"].startswith(f"The answer is “{trace.answer}”, as it is without")
+    assert lost[-1]["text"].startswith(f"The answer has become “{trace.answer}”; without")
+    assert "“three”" in lost[-1]["text"] and alone[-1]["text"] in lost[-1]["text"]
+    assert tour(vanilla, other) == tour(vanilla)
+    shown = inspector.view({"FastV": trace, "Vanilla": other})["traces"]
+    assert shown[0]["tour"] == lost
+    asked_otherwise = replace(other, question="What else?")
+    assert inspector.view({"FastV": trace, "V": asked_otherwise})["traces"][0]["tour"] == alone
+
+
 def test_the_tours_have_a_story_for_every_method():
     assert set(STORIES) | set(WRITTEN) | {"vanilla"} == set(methods.names())
 

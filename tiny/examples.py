@@ -25,6 +25,8 @@ LESSON = "orchard"  # the example that all other methods answer as well
 LESSON_SETTINGS = {
     "prumerge+": {"ratio": 0.5}
 }  # left to itself, it keeps all of so plain a picture
+COMPENSATED = "night"  # the example of the lesson on Libra-Merging, with a compensation token
+COMPENSATING = METHOD | {"tau": 0.97}  # at the paper's 0.7 every token is like another one here
 N_FRAMES, RATE = 22, 5.5  # of a composed film, and in a second: every third is looked at
 REAL = "The model was trained on composed scenes: in a real picture it guesses."
 CLIP_SIZE, CLIP_RATE = (448, 252), 6.25  # of a quarter of the frames of a film at 25 a second
@@ -170,6 +172,9 @@ def main() -> None:
         plain.trace.save(FOLDER / f"{name}.vanilla.trace.zip")
         if name == LESSON:
             _answer_lessons(lvlm, name, example.question, about)
+        if name == COMPENSATED:
+            answer = lvlm.answer(**about, question=example.question, **COMPENSATING, tracing="full")
+            answer.trace.save(FOLDER / f"{name}.libra.trace.zip")
         said = f"vanilla: {plain.text!r}, libra: {compressed.text!r}"
         tqdm.write(f"{name}: {example.question} {said}")
     text = json.dumps(index, indent=1, ensure_ascii=False)

@@ -51,7 +51,11 @@ def view(
     if not traces:
         raise InputError("The inspector needs at least one trace.")
     pictures: dict[tuple, int] = {}  # equal pictures are stored once
-    shown = [_trace(name, trace, pictures, len(traces)) for name, trace in traces.items()]
+    plain = {trace.question: trace for trace in traces.values() if trace.method == "vanilla"}
+    shown = [
+        _trace(name, trace, plain.get(trace.question), pictures, len(traces))
+        for name, trace in traces.items()
+    ]
     sources = {pixels: image for t in traces.values() for pixels, image in _keyed(t)}
     return {
         "looks": looks(),
@@ -108,7 +112,9 @@ def _smallest(array: np.ndarray) -> np.dtype:
     return np.min_scalar_type(high if low >= 0 else min(low, -1 - high))
 
 
-def _trace(name: str, trace: Trace, pictures: dict[tuple, int], n_traces: int) -> dict:
+def _trace(
+    name: str, trace: Trace, vanilla: Trace | None, pictures: dict[tuple, int], n_traces: int
+) -> dict:
     """One answer; it takes its share of the room that a file of `n_traces` has."""
     layout, pairs = trace.layout, _pairs(trace, MAX_PAIRS // n_traces)
     lineages = list(
@@ -147,7 +153,7 @@ def _trace(name: str, trace: Trace, pictures: dict[tuple, int], n_traces: int) -
         "counts": list(trace.counts),
         "stageAt": [stage_at(trace, layer) for layer in range(len(trace.counts))],
         "attention": _attention(trace, MAX_ATTENTION // n_traces),
-        "tour": tour(trace),
+        "tour": tour(trace, vanilla),
     }
 
 

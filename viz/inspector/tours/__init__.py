@@ -10,8 +10,33 @@ from viz.inspector.tours import fastv, libra, told, vanilla
 WRITTEN = {"fastv": fastv, "libra": libra}  # the others are told by their story
 
 
-def tour(trace: Trace) -> list[dict]:
-    """Five to eight steps through an answer; none where it has no attention or nothing happened."""
+def tour(trace: Trace, vanilla: Trace | None = None) -> list[dict]:
+    """Five to eight steps through an answer; none where it has no attention or nothing happened.
+
+    Args:
+        trace: the answer.
+        vanilla: the answer to the same question without compression, to end with; if it is known.
+    """
+    *steps, last = _steps(trace) or [None]
+    if last is None:
+        return []
+    if vanilla is not None and trace.events:
+        last = last | {"text": f"{_outcome(trace.answer, vanilla.answer)} {last['text']}"}
+    return [*steps, last]
+
+
+def _outcome(answer: str, plain: str) -> str:
+    """What compression did to the answer."""
+    if answer == plain:
+        return f"The answer is “{answer}”, as it is without compression."
+    return (
+        f"The answer has become “{answer}”; without compression it is “{plain}”. Something that it "
+        "needed is gone, or has been blurred."
+    )
+
+
+def _steps(trace: Trace) -> list[dict]:
+    """The steps through an answer alone."""
     if not trace.importance:
         return []
     if not trace.events:

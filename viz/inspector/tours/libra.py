@@ -7,6 +7,7 @@ from libra.trace import Trace
 from viz.inspector.tours.steps import step
 
 NEEDS = "interval"  # the evidence that the tour speaks of
+PUBLISHED = 0.7  # the paper's tau
 
 
 def tour(trace: Trace) -> list[dict]:
@@ -22,6 +23,7 @@ def tour(trace: Trace) -> list[dict]:
     root = int(first.slot[largest])
     merged = _strongest(first, merges & (group == largest))
     lost = _strongest(first, fate == Fate.COMPENSATED)
+    higher = f" The paper's τ is {PUBLISHED}; a higher one sends more there." * (tau > PUBLISHED)
     survivor = int(trace.lineage(last).slot[0])
     steps = [
         step(
@@ -63,7 +65,8 @@ def tour(trace: Trace) -> list[dict]:
         steps.append(
             step(
                 f"This patch resembles no target by more than τ = {tau:g}. Instead of being "
-                "dropped it joins the compensation token, one extra token for all of its kind.",
+                "dropped it joins the compensation token, one extra token for all of its kind."
+                + higher,
                 overlay="fate",
                 stage=1,
                 patch=lost,
