@@ -13,7 +13,8 @@ from libra import methods
 from libra.detail import Detail, Similarity
 from libra.methods import Tokens
 from libra.reduction import Fate
-from libra.trace import Event, Trace
+from libra.trace import Event, Trace, Word
+from page.readouts import percent
 from tests.conftest import PATIENCE, expect
 from viz import inspector
 
@@ -333,6 +334,14 @@ def test_the_word_where_two_answers_part_shows_both_lists(open_file, libra, fast
     expect(page.locator(".i-rivals li:first-child span")).to_have_text(["woman", "man"])
     page.locator(".i-words button").nth(0).click()
     expect(page.locator(".i-rivals h5")).to_have_count(1)
+
+
+def test_chances_are_worded_as_the_page_words_them(open_file, libra):
+    shares = [1.0, 0.9996, 0.722, 0.1, 0.0996, 0.0094, 0.001, 0.00099, 1e-5, 0.0]
+    first = Word("a", 0.722, [(f"w{i}", share) for i, share in enumerate(shares)])
+    page = open_file(replace(libra, words=[first, *libra.words[1:]]))
+    page.locator(".i-words button").first.click()
+    expect(page.locator(".i-rivals b")).to_have_text([percent(share) for share in shares])
 
 
 def test_buttons_in_use_keep_the_focus(open_file, libra):

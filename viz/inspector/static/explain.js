@@ -18,6 +18,9 @@ function short(value) {
 const similar = (value) => value.toFixed(2).replace(/^(-?)0\./, "$1.");
 const percent = (share) =>
   share >= 0.0005 || share === 0 ? `${+(100 * share).toPrecision(3)} %` : "< 0.05 %";
+// How likely a word was, as the answer itself says it: "47 %", "0.6 %", "< 0.1 %".
+const chance = (share) =>
+  share > 0 && share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share >= 0.1 || !share ? 0 : 1)} %`;
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : word.endsWith("ch") ? "es" : "s"}`;
 const token = (root) => (root === COMPENSATION ? "the compensation token" : `patch ${root}`);
 

@@ -72,7 +72,7 @@ class AnswerPanel {
     refill(find(".i-words"), [trace.words, parting], () =>
       trace.words.map(({ text, probability }, value) => {
         const className = value === parting ? "i-parts" : "";
-        const title = `${percent(probability)} sure`;
+        const title = `${chance(probability)} sure`;
         return node("button", { type: "button", value, className, title }, wordText(text));
       }),
     );
@@ -107,7 +107,7 @@ class AnswerPanel {
         {},
         node("span", {}, wordText(text)),
         node("i", { style: `--share:${p}` }),
-        node("b", {}, percent(p)),
+        node("b", {}, chance(p)),
       ),
     );
     return node(
