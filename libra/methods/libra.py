@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import torch
 from torch import LongTensor, Tensor
-from torch.nn.functional import pad
 
 from libra.methods.base import RatioMethod, Tokens
 from libra.methods.operations import group_share, group_softmax, interval_of, nearest, top
@@ -106,20 +105,21 @@ class Libra(RatioMethod):
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
         """Identify the targets, group every token, and weigh the members of each group."""
-        n, alpha, earlier = len(tokens), tokens.scores("importance"), self._earlier(tokens)
-        body = slice(earlier[0], n - earlier[1])
+        n, alpha = len(tokens), tokens.scores("importance")
+        body, earlier = self._parts(tokens)
         identify = best_of_intervals if self.identify == "interval" else best_of_all
         targets = identify(alpha[body], n_keep)
-        group, evidence = self._assign(tokens.hidden[body], targets)
+        if body.start:
+            targets += body.start
+        group, evidence = self._assign(tokens.hidden, targets)
         if self.identify == "interval":
-            evidence["interval"] = interval_of(len(group), n_keep, group.device)
-        there, vacant = self._compensation_of(tokens, group, n_keep)
-        if any(earlier):
-            targets = targets + earlier[0]
-            if "best_target" in evidence:
-                evidence["best_target"] += earlier[0]
-            group = pad(group, earlier, value=self._rest(n_keep))
-            evidence = {k: pad(v, earlier, value=_OF_EARLIER[k]) for k, v in evidence.items()}
+            places = range(-body.start, n - body.start)
+            evidence["interval"] = interval_of(places, body.stop - body.start, n_keep, alpha.device)
+        there, vacant = self._compensation_of(tokens, group[body], n_keep)
+        if tokens.n_previous_compensation:
+            group[earlier].fill_(self._rest(n_keep))
+            for name, fact in evidence.items():
+                fact[earlier].fill_(_OF_EARLIER[name])
         evidence["importance"] = alpha
 
         everyone = source = torch.arange(n, device=group.device)
@@ -128,10 +128,11 @@ class Libra(RatioMethod):
             source = everyone[group >= 0]
             target, logit = group[source], alpha[source]
         if tokens.vacant is not None:  # then it weighs nothing, also where it is alone
-            logit = self._but_earlier(logit.clone(), tokens.vacant, -torch.inf)
+            logit = logit.clone()
+            logit[earlier].masked_fill_(tokens.vacant, -torch.inf)
         weight = self._weigh(logit, target, alpha[body].mean(), n_keep + 1)
         if tokens.vacant is not None:
-            weight = self._but_earlier(weight, tokens.vacant, 0)
+            weight[earlier].masked_fill_(tokens.vacant, 0)
         if there:
             slot, place = torch.cat([targets, self._outermost(everyone, tokens.vacant)]), n_keep
             if self.compensation == "begin":
@@ -170,20 +171,16 @@ class Libra(RatioMethod):
             return everyone[outer][None]
         return torch.where(vacant, everyone[inner], everyone[outer])[None]
 
-    def _but_earlier(self, value: Tensor, vacant: Tensor, other: float) -> Tensor:
-        """Values [N], changed in place: another one for an earlier compensation token if vacant."""
-        own = slice(1) if self.compensation == "begin" else slice(-1, None)
-        value[own].masked_fill_(vacant, other)
-        return value
-
     def _rest(self, n_keep: int) -> int:
         """The group of the tokens without a target."""
         return n_keep if self._compensates else -1
 
-    def _earlier(self, tokens: Tokens) -> tuple[int, int]:
-        """How many earlier compensation tokens stand before and behind the others."""
-        n = tokens.n_previous_compensation
-        return (n, 0) if self.compensation == "begin" else (0, n)
+    def _parts(self, tokens: Tokens) -> tuple[slice, slice]:
+        """Where the tokens are that may become targets, and an earlier compensation token."""
+        n, n_earlier = len(tokens), tokens.n_previous_compensation
+        if self.compensation == "begin":
+            return slice(n_earlier, n), slice(n_earlier)
+        return slice(0, n - n_earlier), slice(n - n_earlier, n)
 
     def _assign(self, hidden: Tensor, targets: LongTensor) -> tuple[LongTensor, dict[str, Tensor]]:
         """Group every token (Eq. 5 and the two sets).

@@ -82,9 +82,15 @@ def group_softmax(logit: Tensor, group: LongTensor, n_groups: int) -> Tensor:
     return group_share((logit - peak[group]).exp(), group, n_groups)
 
 
-def interval_of(n: int, n_intervals: int, device: torch.device | None = None) -> LongTensor:
-    """[n] the interval of each token: b_i <= j < b_{i+1} with b_i = floor(i * n / n_intervals)."""
-    return torch.arange(n_intervals - 1, n * n_intervals, n_intervals, device=device) // n
+def interval_of(
+    places: range, n: int, n_intervals: int, device: torch.device | None = None
+) -> LongTensor:
+    """The interval of each of some places, most of them out of 0..n-1.
+
+    b_i <= place < b_{i+1}, with b_i = floor(i * n / n_intervals).
+    """
+    first, end, k = places.start, places.stop, n_intervals
+    return torch.arange(first * k + k - 1, end * k + k - 1, k, device=device) // n
 
 
 def spread(n: int, k: int, device: torch.device | None = None) -> LongTensor:

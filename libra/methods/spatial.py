@@ -67,7 +67,7 @@ class Spatial(RatioMethod):
         square = round(math.sqrt(n_keep * height / width))
         rows = self.rows or min(height, max(square, math.ceil(n_keep / width)))
         token = torch.arange(n_keep)
-        row = interval_of(n_keep, rows)
+        row = interval_of(range(n_keep), n_keep, rows)
         start, end = row * n_keep // rows, (row + 1) * n_keep // rows
         y = (2 * row + 1) * height // (2 * rows)
         x = (2 * (token - start) + 1) * width // (2 * (end - start))
