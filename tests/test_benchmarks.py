@@ -70,6 +70,10 @@ def test_on_a_gpu_events_are_read_after_both_are_recorded(monkeypatch):
     device = torch.device("cuda")
     assert measure.milliseconds(lambda: log.append("run"), device) == 10
     assert log == ["new", "record 0", "run", "new", "record 1", "wait 1"]
+    log.clear()
+    assert measure.milliseconds(lambda: 0, device, before=lambda: log.append("busy")) == 10
+    assert log[:3] == ["busy", "new", "record 0"]
+    assert measure.milliseconds(lambda: 0, CPU, before=lambda: 1 / 0) >= 0
 
 
 def test_what_is_not_said_depends_on_the_device():
