@@ -29,20 +29,29 @@ def products(a: Tensor, b: Tensor) -> Tensor:
     return at_least_fp32(a) @ at_least_fp32(b).transpose(-1, -2)
 
 
+def projections(a: Tensor, b: Tensor) -> Tensor:
+    """[N, M] how far each row of `a` [N, D] goes in the direction of each row of `b` [M, D].
+
+    In each row they rank like the cosines, whose greatest is to be had without dividing them all.
+    """
+    return products(a, b).div_(lengths(b))
+
+
 def cosines(a: Tensor, b: Tensor) -> Tensor:
     """[N, M] cosines between the rows of `a` [N, D] and `b` [M, D]; zero where a row is."""
-    return products(a, b).div_(_lengths(a)[:, None]).div_(_lengths(b))
+    return projections(a, b).div_(lengths(a)[:, None])
 
 
 def nearest(x: Tensor, chosen: LongTensor) -> tuple[Tensor, LongTensor]:
     """[N] the cosine of each row of `x` [N, D] and the most similar of the `chosen` ones, and [N]
     which of them that is; of equals the first."""
-    length = _lengths(x)
+    length = lengths(x)
     value, best = products(x, x[chosen]).div_(length[chosen]).max(1)
     return value / length, best
 
 
-def _lengths(x: Tensor) -> Tensor:
+def lengths(x: Tensor) -> Tensor:
+    """[N] lengths of the rows of `x` [N, D], in fp32 at least; never zero."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     return torch.linalg.vector_norm(x, dim=-1, dtype=dtype).clamp_min_(1e-12)
 

@@ -8,7 +8,7 @@ import torch
 
 from libra.methods.base import RatioMethod, Tokens
 from libra.methods.bipartite import bipartite_merge
-from libra.methods.operations import complement, cosines, merge_groups, top
+from libra.methods.operations import complement, lengths, merge_groups, projections, top
 from libra.reduction import Reduction
 
 
@@ -61,8 +61,8 @@ class Turbo(RatioMethod):
             return bipartite_merge(
                 self.title, metric, len(tokens) - n_keep, tokens.sizes(), self.weight * alpha
             )
-        similarity = cosines(tokens.hidden, tokens.hidden).fill_diagonal_(-torch.inf)
-        redundancy = similarity.amax(1)
+        similarity = projections(tokens.hidden, tokens.hidden).fill_diagonal_(-torch.inf)
+        redundancy = similarity.amax(1) / lengths(tokens.hidden)
         merged = top(redundancy - self.weight * alpha, len(tokens) - n_keep)
         targets = complement(merged, len(tokens))
         owner = torch.arange(len(tokens), device=merged.device)
