@@ -18,6 +18,7 @@ from page.again import Again
 from page.shown import Shown
 from tests.conftest import N_VISUAL, PATIENCE, QUESTION, expect, make_image
 from tests.make_trace import make_trace
+from viz import inspector
 from viz.inspector.tours import tour
 
 SQUARE = [5, 6, 9, 10]
@@ -221,6 +222,7 @@ def test_every_method_has_a_lesson_with_a_tour():
         trace = Trace.load(file)
         assert trace.method == method and trace.question == example.question
         assert 5 <= len(tour(trace)) <= 8
+        assert inspector.view({method: trace, "vanilla": example.vanilla()})["traces"][0]["tour"]
 
 
 def test_the_lesson_of_libra_has_a_compensation_token():

@@ -51,9 +51,13 @@ def view(
     if not traces:
         raise InputError("The inspector needs at least one trace.")
     pictures: dict[tuple, int] = {}  # equal pictures are stored once
-    plain = {trace.question: trace for trace in traces.values() if trace.method == "vanilla"}
+    plain = {
+        _asked(trace): trace
+        for trace in traces.values()
+        if trace.method == "vanilla" and not trace.events  # not one that had to do without patches
+    }
     shown = [
-        _trace(name, trace, plain.get(trace.question), pictures, len(traces))
+        _trace(name, trace, plain.get(_asked(trace)), pictures, len(traces))
         for name, trace in traces.items()
     ]
     sources = {pixels: image for t in traces.values() for pixels, image in _keyed(t)}
@@ -248,6 +252,12 @@ def _picture_names(trace: Trace) -> list[str]:
 def _keyed(trace: Trace) -> list[tuple[tuple, np.ndarray]]:
     """The pictures with a key that equal pictures share."""
     return [((pixels.shape, pixels.tobytes()), pixels) for pixels in trace.images]
+
+
+def _asked(trace: Trace) -> tuple:
+    """What an answer is an answer to."""
+    pictures = tuple(key for key, _ in _keyed(trace))
+    return trace.question, tuple(map(tuple, trace.history)), pictures
 
 
 def _picture(pixels: np.ndarray) -> dict:

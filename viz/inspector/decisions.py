@@ -20,7 +20,8 @@ def measure(trace: Trace, event: Event) -> tuple[str, Tensor | None]:
         layer = "" if event.site == "connector" else f", layer {event.layer}"
         return f"attention in the encoder{layer}", facts.get("importance")
     row = trace.importance[event.layer] if trace.importance else None
-    asks = "text_attention" in getattr(methods.METHODS.get(trace.method), "needs", ())
+    known = trace.method in methods.METHODS
+    asks = known and "text_attention" in methods.create(trace.method).needs
     who = "words about the picture" if asks else "last prompt token"
     label = f"attention of the {who}, layer {event.layer}"
     return label, facts.get("importance", row)

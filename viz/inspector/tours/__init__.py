@@ -29,10 +29,7 @@ def _outcome(answer: str, plain: str) -> str:
     """What compression did to the answer."""
     if answer == plain:
         return f"The answer is “{answer}”, as it is without compression."
-    return (
-        f"The answer has become “{answer}”; without compression it is “{plain}”. Something that it "
-        "needed is gone, or has been blurred."
-    )
+    return f"Compression has changed the answer: it is “{answer}”, and “{plain}” without."
 
 
 def _steps(trace: Trace) -> list[dict]:
