@@ -1,8 +1,8 @@
 """What the benchmarks share: clocks, interleaved rounds, and all that a figure has to be read with.
 
 Every figure is a median over rounds. In each round every variant runs once, one after the other, so
-that ratios are between neighbours in time; the first rounds are not counted. Each round begins with
-the next variant: what one leaves behind, as a hot device, does not always meet the same one.
+that ratios are between neighbours in time; the first rounds are not counted. Every round has an
+order of its own: what a variant leaves behind, as a hot device, does not always meet the same one.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import shlex
 import statistics
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import TypeVar
 
 import torch
@@ -80,16 +80,26 @@ def milliseconds(
 
 
 def rounds(
-    variants: Mapping[Key, Callable[[], Result]], repeats: int, warmup: int = 1
+    variants: Mapping[Key, Callable[[], Result]],
+    repeats: int,
+    warmup: int = 1,
+    before: Callable[[], object] = lambda: None,
 ) -> dict[Key, list[Result]]:
-    """What every variant returned in each round that counts."""
-    found, order = {key: [] for key in variants}, deque(variants)
+    """What every variant returned in each round that counts.
+
+    Args:
+        variants: what runs once a round, in any order.
+        repeats: rounds that count.
+        warmup: rounds before them.
+        before: what every round begins with.
+    """
+    found, shuffled = {key: [] for key in variants}, Random(0)
     for i in range(warmup + repeats):
-        for key in order:
+        before()
+        for key in shuffled.sample([*variants], len(variants)):
             result = variants[key]()
             if i >= warmup:
                 found[key].append(result)
-        order.rotate(-1)
     return found
 
 

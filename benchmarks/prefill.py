@@ -22,8 +22,8 @@ Known reasons for a share below one:
 - Launching a layer's kernels takes a GPU's host as long as a small layer takes the GPU: beside an
   H100 0.7 ms, about a 7B layer of 576 tokens. `benchmarks.batch` keeps it busy.
 - A decision is work that no FLOPs are counted for. PruMerge waits for the device once, for how many
-  tokens stay; k-means once per event and unit; DivPrune once per round of choices, some tens of
-  times; greedy merging for every single pair: it is slow by construction and kept as a baseline.
+  tokens stay; DivPrune once per round of choices, some tens of times; greedy merging for every
+  single pair: it is slow by construction and kept as a baseline.
 - Attention rows of fp32 models are computed from the keys of all tokens: T * d_kv numbers.
 - Answers come one at a time here: decoding reads all weights for one token. `benchmarks.batch`
   answers several at once.
@@ -200,7 +200,7 @@ def measure(
         variants[key] = run
     for name, error in refused.items():
         print(f"{model.lvlm.name}, {name} left out: {error}", file=sys.stderr)
-    found = rounds({"encoder": encoded.refresh} | variants, repeats, warmup=0)  # all have run once
+    found = rounds(variants, repeats, warmup=0, before=encoded.refresh)  # all have run once
     plain = found["vanilla", None]
     return [_row(model, key, found[key], plain) for key in variants]
 

@@ -31,10 +31,13 @@ def table(printed):
 
 def test_rounds_are_interleaved_and_the_first_ones_do_not_count():
     order = []
-    runs = {name: partial(lambda name: order.append(name) or len(order), name) for name in "abc"}
-    found = measure.rounds(runs, repeats=2, warmup=1)
-    assert "".join(order) == "abcbcacab", "every round begins with the next one"
-    assert found == {"a": [6, 8], "b": [4, 9], "c": [5, 7]}
+    runs = {name: partial(lambda name: order.append(name) or len(order), name) for name in "abcd"}
+    found = measure.rounds(runs, repeats=20, warmup=1, before=lambda: order.append("|"))
+    first, *rest = "".join(order).split("|")[1:]
+    assert {"".join(sorted(names)) for names in (first, *rest)} == {"abcd"}
+    assert len(set(rest)) > 10, "every round has its own order"
+    for name, values in found.items():
+        assert values == [1 + 5 * (i + 1) + names.index(name) + 1 for i, names in enumerate(rest)]
 
 
 def test_median_and_spread():
