@@ -105,6 +105,8 @@ class DecoderSequence:
         Returns:
             [1, S', D] what it will process.
         """
+        if self._vacant is not None and layer == 0:  # nobody has asked: this is no prefill any more
+            self.settle(kwargs["past_key_values"])
         cached = kwargs["past_key_values"].get_seq_length(layer)
         self._prefill = prefill = cached == 0
         if prefill:
@@ -128,7 +130,11 @@ class DecoderSequence:
         return hidden
 
     def leave(self, layer: int, hidden: Tensor) -> Tensor:
-        """What the last layer hands on: its output [1, S, D], reduced if that is planned there."""
+        """What the last layer hands on of its output [1, S, D].
+
+        It is reduced if that is planned here. Behind a token that may be vacant, which would stand
+        in the place of the output token, the output token [1, 1, D] is handed on alone.
+        """
         if self._prefill and layer in self.compression.layers:
             hidden = self._reduce(layer, hidden)
         if self._prefill and self._vacant is not None:
@@ -182,9 +188,8 @@ class DecoderSequence:
         places, *more = queries.values()
         whole = rows(torch.cat([places, *more]) if more else places).mean(0).float()
         visual = self._visual_of[layer].to(whole.device)
-        parts = [whole[:, visual]]
-        if more:
-            parts = parts[0].split([len(places) for places in queries.values()])
+        seen = whole[:, visual]
+        parts = seen.split([len(each) for each in queries.values()]) if more else [seen]
         self._facts = {name: _FACTS[name](part) for name, part in zip(queries, parts, strict=True)}
         if self.compression.tracing:
             self.rows[-1].append(self._facts["importance"])

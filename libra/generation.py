@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from weakref import ref
 
@@ -179,10 +180,13 @@ class Generation:
         )
 
     def trace(self) -> Trace:
-        """Everything the answer leaves behind, on the CPU."""
+        """Everything the answer leaves behind, on the CPU.
+
+        Tensors are copied: nobody could change those that were made in inference mode.
+        """
         request, compression = self.request, self.compression
         self.timings.where = self._where()
-        rows = [[row.cpu() for row in step] for step in self.sequence.rows]
+        rows = [[row.to("cpu", copy=True) for row in step] for step in self.sequence.rows]
         for event in compression.events:
             event.reduction = event.reduction.to("cpu")
         settings = asdict(request.method)
@@ -225,7 +229,7 @@ class Generation:
         where = f"{name_of(self.family.device)}, {dtype}, {attention}, batch {self.batch}"
         return f"{where}, {n} visual and {text} other tokens"
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _detail(self) -> Detail | None:
         """What full tracing adds."""
         if self.recorder is None:
@@ -233,11 +237,11 @@ class Generation:
         return Detail(
             encoder=received_in_encoder(self.family, self.features, self.compression),
             matrices=self.recorder.matrices,
-            heads=self.recorder.heads,
-            similarity=self.recorder.similarity,
+            heads=deepcopy(self.recorder.heads),
+            similarity=deepcopy(self.recorder.similarity),
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _cls_attention(self, features: Features) -> Tensor | None:
         """[N] CLS row of the last encoder layer, if tracing and if all patches are there."""
         if not self.request.tracing or self.request.encoder_layers:

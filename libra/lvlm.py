@@ -120,7 +120,7 @@ class LVLM:
         """
         encode = self.family.watch if tracing == "full" else self.family.encode
         media = load_media(images, video, self.family.frames)
-        with torch.inference_mode(), bounded(self.name, self.family, media):
+        with torch.no_grad(), bounded(self.name, self.family, media):
             return encode(self.family.prepare(media))
 
     def chat(self, **request: object) -> Chat:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 
 import torch
@@ -33,9 +33,9 @@ class Reduction:
     float64 where the hidden states are: rounding them to fp32 would cost nine digits.
 
     Raises:
-        InputError: edges out of range, an output that no edge feeds, or lengths that disagree. On
-            an accelerator, which would have to stop for it, the edges are looked at only when the
-            map comes back to the CPU.
+        InputError: edges out of range, an output that no edge feeds (unless it may be vacant), or
+            lengths that disagree. On an accelerator, which would have to stop for it, the edges are
+            looked at only when the map comes back to the CPU.
     """
 
     n_in: int
@@ -54,9 +54,22 @@ class Reduction:
 
     @classmethod
     def select(
-        cls, indices: LongTensor, n_in: int, evidence: dict[str, Tensor] | None = None
+        cls,
+        indices: LongTensor,
+        n_in: int,
+        evidence: dict[str, Tensor] | None = None,
+        compensation: int | None = None,
+        vacant: Tensor | None = None,
     ) -> "Reduction":
-        """Keep the tokens `indices` (in this order) out of `n_in` and drop the others."""
+        """Keep the tokens `indices` (in this order) out of `n_in` and drop the others.
+
+        Args:
+            indices: [n_out] which ones.
+            n_in: how many there are.
+            evidence: [n_in] facts behind the decision.
+            compensation: the output that is a compensation token already.
+            vacant: whether that one is none.
+        """
         indices = torch.as_tensor(indices, dtype=torch.long)
         selection = cls(
             n_in=n_in,
@@ -65,6 +78,8 @@ class Reduction:
             weight=torch.ones(len(indices), device=indices.device),
             slot=indices,
             evidence=evidence or {},
+            compensation=compensation,
+            vacant=vacant,
         )
         vars(selection)["is_selection"] = True  # known without a look at the numbers
         return selection
@@ -113,6 +128,8 @@ class Reduction:
             raise InputError("Reduction: source, target and weight must have one entry per edge.")
         if self.compensation is not None and not 0 <= self.compensation < self.n_out:
             raise InputError("Reduction: the compensation token must be one of the outputs.")
+        if self.vacant is not None and self.compensation is None:
+            raise InputError("Reduction: only a compensation token may be vacant.")
         if any(len(fact) != self.n_in for fact in self.evidence.values()):
             raise InputError("Reduction: evidence must have one entry per input token.")
         if self.source.device.type == "cpu":
@@ -255,7 +272,7 @@ class Reduction:
         )
 
     def without(self, source: int | None = None, target: int | None = None) -> "Reduction":
-        """The same map where one of the inputs, one of the outputs or both never were."""
+        """The same map where an input, an output or both never were, and none may be vacant."""
         inputs, outputs = _all_but(source, self.n_in), _all_but(target, self.n_out)
         inputs, outputs = inputs.to(self.source.device), outputs.to(self.target.device)
         number_in, number_out = inputs.cumsum(0) - 1, outputs.cumsum(0) - 1
@@ -272,19 +289,20 @@ class Reduction:
             weight=self.weight[edges],
             slot=number_in[self.slot[outputs]],
             compensation=int(number_out[self.compensation]) if there else None,
-            vacant=self.vacant if there else None,
+            vacant=None,
             evidence=facts,
         )
 
     def to(self, device: torch.device | str) -> "Reduction":
-        """The same map on another device."""
+        """A copy of the map on a device."""
+        copy = partial(Tensor.to, device=device, copy=True)
         return replace(
             self,
-            source=self.source.to(device),
-            target=self.target.to(device),
-            weight=self.weight.to(device),
-            slot=self.slot.to(device),
-            evidence={name: fact.to(device) for name, fact in self.evidence.items()},
+            source=copy(self.source),
+            target=copy(self.target),
+            weight=copy(self.weight),
+            slot=copy(self.slot),
+            evidence={name: copy(fact) for name, fact in self.evidence.items()},
         )
 
 
@@ -297,8 +315,7 @@ def _raised(parts: Sequence[LongTensor], firsts: Sequence[int]) -> LongTensor:
 
 def _all_but(one: int | None, n: int) -> Tensor:
     """[n] which of the numbers from 0 to n-1 are another one."""
-    numbers = torch.arange(n)
-    return numbers >= 0 if one is None else numbers != one
+    return torch.arange(n) != (-1 if one is None else one)
 
 
 def _within(index: LongTensor, limit: int) -> bool:

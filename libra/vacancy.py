@@ -6,6 +6,9 @@ So the question stays open until the first word, for which everybody waits anywa
 is a compensation token, and `Reduction.vacant` tells, on the device, whether it gathers nothing. If
 so it weighs nothing in later events, and it stands behind the output token, where causal attention
 shows it to nobody. Then `settle` removes it.
+
+Where one has to wait anyway, the question is asked at once: on a CPU, under full tracing, and where
+patches are forced.
 """
 
 from __future__ import annotations
@@ -53,4 +56,7 @@ def settle(events: Sequence[Event], n_layers: int) -> Iterator[tuple[int, range]
         if reduction.vacant is not None and next(answers):
             gone = reduction.compensation
             yield gone, range(event.layer + 1, end + 1)
-        event.reduction = replace(reduction.without(earlier, gone), vacant=None)
+        if earlier is gone is None:
+            event.reduction = replace(reduction, vacant=None)
+        else:
+            event.reduction = reduction.without(earlier, gone)

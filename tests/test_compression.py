@@ -29,6 +29,9 @@ PLANS = {
     "sparsevlm": (create("sparsevlm", ratio=0.4), (1, 3)),
     "illava, as in the paper": (create("illava", ratio=0.5, follow="paper"), (1, 4)),
     "k-means": (create("kmeans", ratio=0.5), (2,)),
+    "k-means of means": (create("kmeans", ratio=0.5), (1, 4)),
+    "turbo, bipartite": (create("turbo", ratio=0.4, matching="bipartite"), (0, 2, 5)),
+    "greedy": (create("greedy", ratio=0.5), (1, 3)),
 }
 
 
@@ -72,6 +75,7 @@ def recompute(model, prompt, method, layers, n_tokens=6):
         x = torch.cat([embedded, answer], dim=1)
         positions = list(range(x.shape[1]))
         seen, patches, compensated = visual.tolist(), list(range(len(visual))), 0
+        size = torch.ones(len(visual))
         for i, layer in enumerate(decoder.layers):
             n, n_prompt = x.shape[1], x.shape[1] - len(tokens)
             tables = decoder.rotary_emb(x, torch.tensor([positions]))
@@ -90,6 +94,7 @@ def recompute(model, prompt, method, layers, n_tokens=6):
                     text_attention=attention[max(seen) + 1 : n_prompt][:, seen].T,
                     text_similarity=embedded[0, visual[patches]] @ instruction.T,
                     layout=prepared.layout.select(torch.tensor(patches)),
+                    size=size,
                     n_previous_compensation=compensated,
                 )
             )
@@ -105,6 +110,7 @@ def recompute(model, prompt, method, layers, n_tokens=6):
             order = [entry[2] for entry in entries]
             seen = [order.index(k) for k in range(reduction.n_out)]
             patches = [patches[slot] for slot in reduction.slot.tolist()]
+            size = (reduction.dense() > 0).float() @ size
             compensated = int(reduction.compensation is not None)
         assert positions[-len(tokens) - 1] == embedded.shape[1] - 1
         logits.append(model.lm_head(decoder.norm(x))[0, -1])

@@ -1,5 +1,6 @@
 """The engine's front: answers, streams, comparisons, and every request it refuses."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -149,6 +150,30 @@ def test_the_trace_tells_what_happened(lvlm):
         assert word.probability == pytest.approx(word.top[0][1])
         assert [p for _, p in word.top] == sorted((p for _, p in word.top), reverse=True)
         assert word.top[0][0] == word.text or not word.text
+
+
+@pytest.mark.parametrize("method", ["vanilla", "libra", "prumerge", "illava", "tome", "kmeans"])
+def test_what_is_handed_out_can_be_changed_and_learned_from(lvlm, method):
+    """The engine computes in inference mode, whose own tensors could be neither."""
+    request = {"images": [make_image()], "question": QUESTION, "method": method}
+    answered = lvlm.answer(**request, tracing="full", max_new_tokens=3)
+    assert not [t for t in tensors_in(answered.trace) if t.is_inference()]
+    row = answered.trace.importance[0].mul_(2)
+    (row * torch.ones(len(row), requires_grad=True)).sum().backward()
+    features = lvlm.encode([make_image()])
+    found = [*tensors_in(features.hidden), *tensors_in(features.inputs)]
+    assert found and not any(t.is_inference() for t in found)
+
+
+def tensors_in(thing):
+    """All tensors inside of dataclasses, mappings and sequences."""
+    if isinstance(thing, torch.Tensor):
+        return [thing]
+    if dataclasses.is_dataclass(thing):
+        thing = vars(thing)
+    if isinstance(thing, dict):
+        thing = list(thing.values())
+    return [t for x in thing for t in tensors_in(x)] if isinstance(thing, list | tuple) else []
 
 
 def test_the_importance_the_method_used_is_the_traced_one(lvlm):

@@ -1,5 +1,6 @@
 """What must hold for every method, on random and adversarial tokens."""
 
+import contextlib
 import math
 
 import pytest
@@ -42,6 +43,20 @@ def tokens_of(n, seed, kind="random", dtype=torch.float32):
 
 def allowed(name, ratio):
     return min(ratio, 0.5) if name in HALF_AT_MOST else ratio
+
+
+def test_methods_say_whether_they_look_at_sizes(monkeypatch):
+    """The engine keeps count of them only for those that say so."""
+    asked, sizes, running = set(), Tokens.sizes, [None]
+    monkeypatch.setattr(Tokens, "sizes", lambda t: asked.add(running[0]) or sizes(t))
+    for name in BY_RATIO:
+        known = {parameter.name for parameter in parameters(name)}
+        for preset in ({}, *get(name).presets.values()):
+            settings = {key: value for key, value in preset.items() if key in known}
+            running[0] = name
+            with contextlib.suppress(InputError):  # the grid of a preset may not fit
+                create(name, **settings | {"ratio": allowed(name, 0.5)}).reduce(tokens_of(24, 0))
+    assert asked == {name for name in EVERY if get(name).weighs}
 
 
 @pytest.mark.parametrize("name", BY_RATIO)

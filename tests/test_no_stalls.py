@@ -4,6 +4,8 @@ Meta tensors stand in for those of an accelerator. They have a shape and a devic
 so whatever asks for a number, or brings one back to the CPU, raises.
 """
 
+import contextlib
+
 import pytest
 import torch
 from conftest import make_image, make_image_processor, make_model, make_tokenizer
@@ -66,6 +68,26 @@ def test_the_decoder_waits_for_nothing(model, name, tracing):
     counts = prefill(model, made(name), tracing)
     fewer = name == "vanilla" or counts[-1] < counts[0]
     assert len(counts) == 8 and counts[0] == N and fewer
+
+
+PRESETS = [
+    (name, preset) for name in INSIDE if name != "greedy" for preset in methods.get(name).presets
+]
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_presets_wait_for_nothing(model, name, preset):
+    settings = methods.get(name).presets[preset]
+    waits = settings.get("compensation") == "none"  # how many tokens are dropped is a number
+    with pytest.raises(NotImplementedError) if waits else contextlib.nullcontext():
+        prefill(model, made(name, **settings), False)
+
+
+@pytest.mark.parametrize("compensation", ["end", "begin"])
+@pytest.mark.parametrize("merge", ["grouped", "positive", "negative", "average", "prune"])
+@pytest.mark.parametrize("count", [{}, {"identify": "topk"}, {"ratio": 0.0}, {"keep": 5}])
+def test_libra_waits_for_nothing(model, compensation, merge, count):
+    prefill(model, made("libra", compensation=compensation, merge=merge, **count), False)
 
 
 @pytest.mark.parametrize("tracing", [False, True])

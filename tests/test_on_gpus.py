@@ -13,6 +13,10 @@ from torch.utils._pytree import tree_map_only
 from libra import InputError, generation, methods
 from libra.conversation import Memory
 
+VACANT = {  # whether there is a compensation token stays open on a GPU: there is none, or there is
+    "libra, none": {"method": "libra", "tau": -1.0},
+    "libra, one": {"method": "libra", "tau": 0.99},
+}
 ONE = {"images": [conftest.make_image(0)]}
 
 
@@ -78,10 +82,11 @@ def test_every_family_on_a_gpu(gpus, family, name):
 INSIDE = [name for name in methods.names() if "decoder" in methods.create(name).sites()]
 
 
-@pytest.mark.parametrize("name", INSIDE)
-def test_a_decoder_spread_over_two_gpus(gpus, name, lvlm):
+@pytest.mark.parametrize("tracing", [True, "full"])
+@pytest.mark.parametrize("name", [*INSIDE, *VACANT])
+def test_a_decoder_spread_over_two_gpus(gpus, name, lvlm, tracing):
     layers = {"layers": [1, 5]} if name != "vanilla" else {}  # before and after the border
-    request = ONE | layers | {"method": name, "tracing": "full"}
+    request = ONE | layers | VACANT.get(name, {"method": name}) | {"tracing": tracing}
     plain = ask(lvlm, **request)
     with conftest.make_lvlm() as other:
         spread(other.family)
@@ -105,10 +110,14 @@ def test_a_follow_up_on_two_gpus(gpus, family):
     assert answers[1].trace.timings.encoder == 0
 
 
+@pytest.mark.parametrize("tracing", [True, "full"])
 @pytest.mark.parametrize("cards", [1, 2])
-def test_a_batch_on_gpus(gpus, lvlm, cards):
-    names = ("vanilla", "libra", "prumerge+", "illava", "turbo")
-    requests = [ONE | {"question": QUESTION, "method": name, "tracing": "full"} for name in names]
+def test_a_batch_on_gpus(gpus, lvlm, cards, tracing):
+    names = ("vanilla", *VACANT, "prumerge+", "illava", "turbo")
+    requests = [
+        ONE | {"question": QUESTION, "tracing": tracing} | VACANT.get(name, {"method": name})
+        for name in names
+    ]
     plain = lvlm.answer_batch(requests)
     with conftest.make_lvlm() as other:
         spread(other.family) if cards == 2 else put(other.family.model, GPUS[0])

@@ -4,15 +4,17 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import QUESTION, make_image, make_lvlm
+from conftest import QUESTION, make_image, make_lvlm, make_model
 from test_batch import METHODS, alike, alone, calls_of, close, requests_of
+from test_compression import decode, prompt_of, recompute
 from test_family_all import BUILD
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
-from libra import vacancy
+from libra import InputError, vacancy
+from libra.compression import Compression
 from libra.conversation import Memory
-from libra.decoder import CompressedCache
+from libra.decoder import CompressedCache, DecoderSequence
 from libra.methods import Tokens, create
 from libra.reduction import Reduction
 
@@ -96,6 +98,38 @@ def test_logits_and_cache_are_the_same(lvlm, left_open, monkeypatch, tau):
     for ours, theirs in zip(caches[0].layers, caches[1].layers, strict=True):
         torch.testing.assert_close(ours.keys, theirs.keys, atol=1e-9, rtol=1e-9)
         torch.testing.assert_close(ours.values, theirs.values, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("tau", [-1.0, 0.3, 0.95])
+@pytest.mark.parametrize("compensation", ["end", "begin"])
+@pytest.mark.parametrize("layers", [LAYERS, (0, 2, 7)])
+def test_what_was_left_open_equals_recomputation(any_lvlm, left_open, tau, compensation, layers):
+    """From scratch at every step, on a model without hooks and without a cache."""
+    prompt = prompt_of(any_lvlm)
+    method = create("libra", ratio=0.5, tau=tau, compensation=compensation)
+    left_open(True)
+    tokens, logits, _ = decode(any_lvlm, prompt, method, layers)
+    plain = make_model(any_lvlm.family.model.config._attn_implementation)
+    expected, reference = recompute(plain, prompt, method, layers)
+    assert tokens == expected
+    torch.testing.assert_close(logits, reference, atol=1e-5, rtol=0)  # eager is fp32 inside
+
+
+@pytest.mark.parametrize("tau", [-1.0, 0.95])
+def test_generate_of_transformers(lvlm, left_open, tau):
+    prompt, method = prompt_of(lvlm), create("libra", ratio=0.5, tau=tau)
+    tokens, _, _ = decode(lvlm, prompt, method, LAYERS)
+    left_open(True)
+    sequence = DecoderSequence(Compression(method, prompt[2], LAYERS), prompt[1])
+    generated = lvlm.family.model.generate(
+        inputs_embeds=prompt[0],
+        attention_mask=torch.ones(prompt[0].shape[:2]),
+        past_key_values=CompressedCache(lvlm.family.model.config, sequence),
+        max_new_tokens=6,
+        do_sample=False,
+        eos_token_id=None,
+    )
+    assert generated[0].tolist() == tokens
 
 
 @pytest.mark.parametrize("name", BUILD)
@@ -196,6 +230,16 @@ def test_a_vacant_token_weighs_nothing(compensation):
         settled = opened.without(own, gone)
         torch.testing.assert_close(settled.dense(), asked.dense())
         assert settled.slot.equal(asked.slot) and settled.compensation == asked.compensation
+
+
+def test_only_a_compensation_token_may_be_vacant():
+    one, vacant = torch.zeros(1, dtype=torch.long), torch.tensor(True)
+    with pytest.raises(InputError, match="may be vacant"):
+        Reduction(1, one, one, torch.ones(1), one, vacant=vacant)
+    slot = torch.zeros(2, dtype=torch.long)
+    assert Reduction(1, one, one, torch.ones(1), slot, 1, vacant).n_out == 2
+    with pytest.raises(InputError, match="must be fed"):
+        Reduction(1, one, one, torch.ones(1), slot, 1)
 
 
 def test_a_map_without_one_of_its_tokens():

@@ -1,7 +1,7 @@
 """Libra-Merging: targets from spatial intervals, merging by similarity and importance."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -96,12 +96,11 @@ class Libra(RatioMethod):
 
     def unchanged(self, tokens: Tokens) -> Reduction:
         """The identity; an earlier compensation token stays what it is."""
+        if not tokens.n_previous_compensation:
+            return super().unchanged(tokens)
         place = 0 if self.compensation == "begin" else len(tokens) - 1
-        return replace(
-            super().unchanged(tokens),
-            compensation=place if tokens.n_previous_compensation else None,
-            vacant=tokens.vacant,
-        )
+        same = super().unchanged(tokens).slot
+        return Reduction.select(same, len(tokens), compensation=place, vacant=tokens.vacant)
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
         """Identify the targets, group every token, and weigh the members of each group."""
@@ -121,6 +120,8 @@ class Libra(RatioMethod):
             for name, fact in evidence.items():
                 fact[earlier].fill_(_OF_EARLIER[name])
         evidence["importance"] = alpha
+        if self.merge == "prune":
+            return Reduction.select(targets, n, evidence)
 
         everyone = source = torch.arange(n, device=group.device)
         target, logit, slot, place = group, alpha, targets, None
@@ -150,6 +151,8 @@ class Libra(RatioMethod):
     ) -> tuple[bool, Tensor | None]:
         """Whether there is a compensation token, and whether it is vacant where that is open.
 
+        Only `merge="grouped"` does not know before; for the sake of one rule all are asked.
+
         Args:
             tokens: those of the event.
             group: [N] of all that are no earlier compensation token, as `_assign` says.
@@ -160,9 +163,9 @@ class Libra(RatioMethod):
         if tokens.n_previous_compensation and tokens.vacant is None:
             return True, None
         nothing = (group != n_keep).all()
-        if tokens.may_wait:
-            return not nothing, None
-        return True, nothing if tokens.vacant is None else nothing & tokens.vacant
+        if tokens.vacant is not None:
+            return True, nothing & tokens.vacant
+        return (not nothing, None) if tokens.may_wait else (True, nothing)
 
     def _outermost(self, everyone: LongTensor, vacant: Tensor | None) -> LongTensor:
         """[1] the last (first) of the tokens [N], but for an earlier one that is vacant."""
