@@ -78,7 +78,8 @@ def full_grid(tokens: Tokens) -> tuple[int, int]:
     """(rows, columns) of the tokens, with all pictures and frames below each other."""
     layout, n = tokens.layout, len(tokens)
     column = layout.column - layout.column.min()  # of a tile, its own
-    height = torch.stack([layout.image, layout.frame, layout.row]).unique(dim=1).shape[1]
+    line = torch.stack([layout.image, layout.frame, layout.row])
+    height = 1 + int((line[:, 1:] != line[:, :-1]).any(0).sum())
     width = n // height
     if not torch.equal(column.cpu(), torch.arange(width).repeat(height)):
         raise InputError(
