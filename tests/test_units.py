@@ -52,7 +52,7 @@ def skip_without_cls(family, method):
 
 @pytest.mark.parametrize("sizes", [EQUAL, DIFFERENT], ids=["equal", "different"])
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_units_together_equal_units_alone(family, sizes, method):
+def test_units_at_onceequal_units_alone(family, sizes, method):
     skip_without_cls(family, method)
     images = pictures(sizes)
     hidden, maps = encoded(family, images, method)
@@ -109,9 +109,9 @@ def test_units_are_grouped_by_their_length():
     assert all(torch.equal(x, 2 * unit) for x, unit in zip(out, units, strict=True))
 
 
-@pytest.mark.parametrize("pairs", [1, 2 * 4 * 7**2, 2**26])
+@pytest.mark.parametrize("pairs", [1, 3 * 4 * 7, 2 * 4 * 7**2, 2**26])
 def test_attention_of_several_units_is_that_of_each(pairs, monkeypatch):
-    monkeypatch.setattr(features, "PAIRS", pairs)
+    """However much of it is formed at once: some rows of a unit, or several units."""
     query, key = torch.randn(2, 5, 4, 7, 3, dtype=torch.float64)
     facts = (
         EncoderAttention.received,
@@ -122,4 +122,7 @@ def test_attention_of_several_units_is_that_of_each(pairs, monkeypatch):
     )
     for fact in facts:
         alone = [fact(EncoderAttention(q, k, 2)) for q, k in zip(query, key, strict=True)]
-        torch.testing.assert_close(fact(EncoderAttention(query, key, 2)), torch.stack(alone))
+        with monkeypatch.context() as patched:
+            patched.setattr(features, "PAIRS", pairs)
+            at_once = fact(EncoderAttention(query, key, 2))
+        torch.testing.assert_close(at_once, torch.stack(alone))

@@ -40,9 +40,18 @@ class EncoderAttention:
     def received(self) -> Tensor:
         """[(U,) T] attention that each patch receives, mean over heads and over all queries."""
         *several, heads, length, _ = self.query.shape
-        at_once = max(1, PAIRS // (heads * length**2))  # units
-        query, key = (x.reshape(-1, *x.shape[-3:]).split(at_once) for x in (self.query, self.key))
-        parts = [_softmax(q, k).mean((-3, -2)) for q, k in zip(query, key, strict=True)]
+        rows = max(1, PAIRS // (heads * length))  # of all heads, at once: of a unit or of several
+        query, key = (
+            x.reshape(-1, *x.shape[-3:]).split(max(1, rows // length))
+            for x in (self.query, self.key)
+        )
+        parts = [
+            sum(
+                _softmax(some, k).mean((-3, -2)) * (some.shape[-2] / length)
+                for some in q.split(rows, dim=-2)
+            )
+            for q, k in zip(query, key, strict=True)
+        ]
         return torch.cat(parts).view(*several, length)[..., self.n_front :].float()
 
     def keys(self, joint: bool = False) -> Tensor:
