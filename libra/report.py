@@ -47,7 +47,7 @@ def readout(trace: Trace) -> str:
             f"method   {trace.method}, ratio {trace.ratio:g}{layers}",
             f"tokens   {' '.join(map(str, trace.counts))}",
             f"FLOPs    {values['flops'] / 1e9:.3g} G, {values['flops_share']:.0%} of vanilla",
-            f"KV cache {values['kv_bytes'] / 2**20:.3g} MB, {values['kv_share']:.0%} of vanilla",
+            f"KV cache {values['kv_bytes'] / 2**20:.3g} MiB, {values['kv_share']:.0%} of vanilla",
             f"time     encoder {1e3 * times.encoder:.0f} ms, connector "
             f"{1e3 * times.connector:.0f} ms, prefill {1e3 * times.prefill:.0f} ms{decode}",
             *([f"measured {times.where}"] if times.where else []),

@@ -68,7 +68,8 @@ class Costing:
         if not self.works:
             return texts.NO_SIZES.format(next(iter(self.traces.values())).model)
         work = self.works[self.focus]
-        return verdict(work, work.vanilla, self.device)
+        sentence = verdict(work, work.vanilla, self.device)
+        return f"{self.focus}: {sentence[0].lower()}{sentence[1:]}"
 
     def speed_ups(self) -> dict[str, SpeedUp]:
         """By title: how many times faster the prefill is than vanilla's, by FLOPs and by clock."""

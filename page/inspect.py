@@ -135,8 +135,9 @@ FORMATS = ("html", *inspector.FORMATS)
 
 
 def named(shown: Shown) -> dict[str, Trace]:
-    """The answers that are compared by name: the newest first, then the current one."""
-    results = sorted(shown.compared.values(), key=lambda r: r.trace is not shown.trace)
+    """The answers that are compared by name: the newest first, then the current method's."""
+    current = shown.trace.method if shown.trace is not None else ""
+    results = sorted(shown.compared.values(), key=lambda r: r.method != current)
     traces = {plan.title(r.method): r.trace for r in results if r.trace is not None}
     if shown.again is None:
         return traces

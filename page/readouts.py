@@ -108,9 +108,12 @@ def kept(reduction: Reduction) -> int:
 
 
 def staircase(trace: Trace) -> str:
-    """Visual tokens from stage to stage, like `576 › 288 › 144 › 72`."""
-    counts = [len(trace.layout), *(kept(event.reduction) for event in trace.events)]
-    return " › ".join(map(str, counts))
+    """Visual tokens from stage to stage, like `576 › 288 › 144 › 72`; `+ 1`: one sums up others."""
+    left = [
+        f"{kept(event.reduction)}{' + 1' * (event.reduction.compensation is not None)}"
+        for event in trace.events
+    ]
+    return " › ".join([f"{len(trace.layout)}", *left])
 
 
 def flops(value: float) -> str:
@@ -124,10 +127,11 @@ def size(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """`1.3 ms`, `61 ms`, `1.24 s`"""
+    """`0.017 ms`, `1.3 ms`, `61 ms`, `1.24 s`"""
     if value >= 1:
         return f"{value:.2f} s"
-    return f"{value * 1000:.0f} ms" if value >= 0.01 else f"{value * 1000:.1f} ms"
+    digits = ".0f" if value >= 0.01 else ".1f" if value >= 0.001 else ".2g"
+    return f"{value * 1000:{digits}} ms"
 
 
 def percent(share: float) -> str:

@@ -99,16 +99,17 @@ class Shown:
     def show(
         self, trace: Trace, vanilla: Trace | None = None, requests: Sequence[dict] = ()
     ) -> None:
-        """Take in a new trace; the stage stays where it is if the trace has it.
+        """Take in a new trace; the stage stays where it is, at the end if it was at the end.
 
         Args:
             trace: the new one.
             vanilla: the same without compression, if it is there already.
             requests: what the model was asked for them; none where they are stored ones.
         """
+        at_end = self.trace is None or self.stage == len(self.trace.events)
         self.trace, self.word, self.about = trace, 0, self.media
         self.asked = {request["method"]: request for request in requests}
-        self.stage = min(self.stage, len(trace.events))
+        self.stage = len(trace.events) if at_end else min(self.stage, len(trace.events))
         self.image = min(self.image, len(trace.images) - 1)
         self.overlay = self.overlay if self.overlay in overlays(trace) else "fate"
         self.measure(vanilla)

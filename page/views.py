@@ -40,14 +40,18 @@ def stage_choices(trace: Trace | None) -> list[tuple[str, int]]:
 
 
 def deciding_layer(trace: Trace, stage: int) -> int:
-    """The decoder layer whose attention belongs to a stage: that of the next event, else the last.
+    """The decoder layer whose attention belongs to a stage: it sees the tokens of this stage.
 
-    It sees the tokens of this stage, and what it attends to decides who stays in the next one.
+    That of the next event, which it decides; at the end, of the layers that are left, the one that
+    attends most to the pictures.
     """
-    if stage == len(trace.events):
-        return len(trace.importance) - 1
-    event = trace.events[stage]
-    return event.layer if event.site == "decoder" else 0
+    if stage < len(trace.events):
+        event = trace.events[stage]
+        return event.layer if event.site == "decoder" else 0
+    last = trace.events[-1] if trace.events else None
+    begin = last.layer + 1 if last and last.site == "decoder" else 0
+    shares = [float(row.sum()) for row in trace.importance[begin:]]
+    return begin + shares.index(max(shares)) if shares else len(trace.importance) - 1
 
 
 def picture(
@@ -65,7 +69,8 @@ def picture(
 
     Heat maps show `layer` (default: the one that belongs to the stage), up to `vmax`.
     """
-    layer = deciding_layer(trace, stage) if layer is None else layer
+    if layer is None and overlay in texts.HEAT:
+        layer = deciding_layer(trace, stage)
     options = {"legend": legend, "patch": patch, "image": image}
     heat = partial(viz.heat_map, trace, layer, vmax=vmax, **options)
     groups = partial(viz.group_map, trace, stage, **options)
@@ -108,23 +113,22 @@ def data_url(image: Image.Image) -> str:
 
 def caption(trace: Trace, overlay: str, stage: int, word: int = 0) -> str:
     """One sentence on what the overlay shows, one on the numbers of this stage."""
-    n = len(trace.layout)
-    layer = deciding_layer(trace, stage)
-    here = {
-        "importance": f"Layer {layer}.",
-        "word": f"Layer {layer}, word {word + 1} of {len(trace.words)}"
-        + (f": “{trace.words[word].text}”." if trace.words else "."),
-    }
-    if stage and overlay not in here:
+    n, meaning = len(trace.layout), texts.OVERLAYS[overlay][1]
+    if overlay in texts.HEAT:
+        layer = deciding_layer(trace, stage)
+        here = f"Layer {layer}."
+        if overlay == "word":
+            said = f": “{trace.words[word].text}”" if trace.words else ""
+            here = f"Layer {layer}, word {word + 1} of {len(trace.words)}{said}."
+        if (share := _attended(trace, overlay, layer, word)) < FAINT:
+            meaning = texts.FAINT.format(percent(share)) + texts.EARLIER * (stage > 0)
+    elif stage:
         event = trace.events[stage - 1].reduction
         extra = " and one that sums up others" if event.compensation is not None else ""
-        here[overlay] = f"{kept(event)} tokens{extra} stand for {n} patches."
-    elif overlay not in here:
-        here[overlay] = f"Before compression: one token for each of {n} patches."
-    meaning = texts.OVERLAYS[overlay][1]
-    if overlay in texts.HEAT and (share := _attended(trace, overlay, layer, word)) < FAINT:
-        meaning = texts.FAINT.format(percent(share))
-    return f"{here[overlay]} {meaning}"
+        here = f"{kept(event)} tokens{extra} stand for {n} patches."
+    else:
+        here = f"Before compression: one token for each of {n} patches."
+    return f"{here} {meaning}"
 
 
 def _attended(trace: Trace, overlay: str, layer: int, word: int) -> float:

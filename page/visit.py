@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import gradio as gr
 
+from libra import methods
 from libra.media import load_image
 from libra.trace import Trace
 from page import engine, knowledge, learn, media, panels, plan, texts, views
@@ -13,10 +14,11 @@ from page.compare import OWN, CompareTab
 from page.controls import Controls
 from page.errors import explained
 from page.examples import Example
-from page.readouts import readouts, seconds
+from page.readouts import kept, readouts, seconds
 from page.shown import Added, Result, Shown, overlays
 
 LOADING = gr.Progress(track_tqdm=True)  # transformers and the hub count what they read
+SAVING = 0.05  # share of the tokens: to remove less is hardly to compress
 
 
 def waiting(model: str) -> str:
@@ -217,7 +219,8 @@ class Visit:
             path = media.uploaded(file)
             load_image(path)
         shown.picture = path
-        if shown.added.clip:  # a picture takes the place of a video
+        prepared = [tuple(map(str, example.more)) for example in self.examples]
+        if shown.added.clip or shown.added.pictures in prepared:  # it takes the place of all
             shown.added = Added()
 
     def last_picture(self, shown: Shown) -> str | None:
@@ -253,6 +256,7 @@ class Visit:
             status = f"{status} {texts.OUTSIDE}"
         elif shown.trace.history and knowledge.of(model).words:
             status = f"{status} {texts.ONE_QUESTION}"
+        status = " ".join(filter(None, (status, _hardly(shown.trace))))
         numbers = readouts(shown.trace, shown.vanilla)
         return self._status(shown, status) | {self.tab.readouts: numbers}
 
@@ -264,6 +268,16 @@ class Visit:
         """The answer so far."""
         history = request.get("history", ())
         return {self.tab.answer: panels.streaming(request["question"], text, status, history)}
+
+
+def _hardly(trace: Trace) -> str:
+    """What is to be said where a method that finds its own number keeps nearly all tokens."""
+    known = methods.parameters(trace.method) if trace.method in methods.names() else ()
+    adaptive = any(p.name == "ratio" and p.default is None for p in known)
+    if not adaptive or trace.ratio >= SAVING:
+        return ""
+    left, n = kept(trace.events[-1].reduction), len(trace.layout)
+    return texts.HARDLY.format(methods.get(trace.method).title, left, n)
 
 
 def _status_of_stored(shown: Shown, note: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import gradio as gr
 import pytest
+import torch
 from PIL import Image
 
 from libra import methods
@@ -14,7 +15,7 @@ from page import diagrams, examples, knowledge, panels, plan, readouts, texts, v
 from page.controls import _ratio_help, control
 from page.errors import explained
 from page.shown import Result, Shown
-from page.visit import _status_of_stored
+from page.visit import _hardly, _status_of_stored
 from tests.conftest import N_VISUAL, QUESTION, make_image
 
 
@@ -70,7 +71,11 @@ def test_every_parameter_is_set_by_the_slider_or_by_a_control_of_its_own():
 
 
 def test_a_stage_shows_the_attention_that_decides_the_next(trace):
-    assert [views.deciding_layer(trace, stage) for stage in range(3)] == [1, 3, 7]
+    shares = [float(row.sum()) for row in trace.importance]
+    most = max(range(4, 8), key=shares.__getitem__)  # of the layers after the last event
+    assert [views.deciding_layer(trace, stage) for stage in range(3)] == [1, 3, most]
+    rows = [torch.full_like(row, i == 6) for i, row in enumerate(trace.importance)]
+    assert views.deciding_layer(replace(trace, importance=rows), 2) == 6
 
 
 def test_stages_are_labelled_with_their_tokens(trace):
@@ -95,6 +100,30 @@ def test_a_heat_map_of_next_to_nothing_says_so(trace, overlay):
     )
     assert "of the attention in this layer" in views.caption(faint, overlay, 1)
     assert "of the attention in this layer" not in views.caption(trace, overlay, 1)
+
+
+def test_a_new_answer_opens_at_its_end_unless_another_stage_was_chosen(lvlm, trace):
+    shown = Shown()
+    shown.show(lvlm.answer(images=[make_image()], question=QUESTION, method="vanilla").trace)
+    assert shown.stage == 0
+    shown.show(trace)
+    assert shown.stage == len(trace.events) == 2
+    shown.stage = 1
+    shown.show(trace)
+    assert shown.stage == 1
+
+
+def test_a_method_that_keeps_nearly_everything_by_its_own_rule_is_explained(lvlm, trace):
+    plus = lvlm.answer(images=[make_image()], question=QUESTION, method="prumerge+").trace
+    full, half = replace(plus, ratio=0.01), replace(plus, ratio=0.5)
+    assert "PruMerge+ goes by a rule of its own" in _hardly(full)
+    assert not _hardly(half) and not _hardly(replace(trace, ratio=0.0))
+    assert not _hardly(replace(full, method="unheard of"))
+
+
+def test_times_keep_their_digits():
+    values = (1.6e-5, 1.26e-3, 0.061, 1.238)
+    assert [*map(readouts.seconds, values)] == ["0.016 ms", "1.3 ms", "61 ms", "1.24 s"]
 
 
 def test_vanilla_is_its_own_measure_and_removes_nothing(lvlm, trace):
@@ -138,7 +167,7 @@ def test_numbers_have_units():
 
 def test_compensation_tokens_are_not_counted_as_kept(trace):
     assert trace.events[0].reduction.n_out == N_VISUAL // 2 + 1
-    assert readouts.staircase(trace) == f"{N_VISUAL} › {N_VISUAL // 2} › {N_VISUAL // 4}"
+    assert readouts.staircase(trace) == f"{N_VISUAL} › {N_VISUAL // 2} + 1 › {N_VISUAL // 4} + 1"
 
 
 def test_words_of_the_answer_cannot_inject_markup(trace):

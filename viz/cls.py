@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from torch import Tensor
 
 from libra.errors import InputError
 from libra.reduction import Fate
@@ -11,15 +12,26 @@ from viz.colour import BLUE, GREY, INK, VERMILION
 from viz.style import chart, label, legend, power_of_ten
 
 
+def cls_row(trace: Trace) -> Tensor:
+    """[N] the CLS token's attention to each patch: as the method ranked by it, if it did.
+
+    Raises:
+        InputError: the encoder has no CLS token.
+    """
+    if trace.cls_attention is None:
+        raise InputError(f"{trace.model} has no CLS attention: its encoder has no CLS token.")
+    first = trace.events[0] if trace.events else None
+    facts = first.reduction.evidence if first and first.site == "connector" else {}
+    return facts.get("importance", trace.cls_attention).float()
+
+
 def cls_distribution(trace: Trace) -> Figure:
     """The CLS token's attention to each patch, log10, one line per visual token.
 
     Dashed: the fence Q3 + 1.5 IQR (linear quartiles), above which PruMerge selects. Ticks below
     the axis mark the tokens kept by the first event, whatever the method.
     """
-    if trace.cls_attention is None:
-        raise InputError(f"{trace.model} has no CLS attention: its encoder has no CLS token.")
-    attention = trace.cls_attention.float().numpy()
+    attention = cls_row(trace).numpy()
     low, high = np.quantile(attention, [0.25, 0.75])
     fence = high + 1.5 * (high - low)
     token = np.arange(len(attention))

@@ -8,6 +8,7 @@ import numpy as np
 
 from libra.detail import SEGMENTS, AttentionMatrix, from_log_codes
 from libra.trace import Trace
+from viz.cls import cls_row
 from viz.compensation import attended, held
 from viz.heads import ranking_layer
 from viz.heat import attention_row, stage_at
@@ -28,7 +29,7 @@ def attention_words(trace: Trace) -> Rows:
 
 def cls(trace: Trace) -> Rows:
     """Attention of the encoder's CLS token to each patch."""
-    values = trace.cls_attention.tolist()
+    values = cls_row(trace).tolist()
     return [row | {"attention": v} for row, v in zip(places(trace), values, strict=True)]
 
 

@@ -193,7 +193,7 @@ FIGURES = {
         FigureSpec(
             "attention_heads",
             "Attention, head by head",
-            "The same layer and the same token through the eyes of each attention head.",
+            "The prompt's last token through the eyes of each head, in a layer that decides.",
             attention_heads,
             ("detail",),
             of_picture=True,

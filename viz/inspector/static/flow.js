@@ -4,6 +4,8 @@
 const MOVE = 1300; // milliseconds of one move, and of the rest before it
 const REST = 700;
 
+const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
 class Flow {
   // go(stage) shows a stage; done() is told the end.
   constructor(picture, { go, done }) {
@@ -27,8 +29,7 @@ class Flow {
     this.running = -1; // until the first frame
     this.go(stage);
     if (stage >= trace.last) return this.finish();
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.resting = setTimeout(() => (still ? this.play(stage + 1) : this.move(stage)), REST);
+    this.resting = setTimeout(() => (still() ? this.play(stage + 1) : this.move(stage)), REST);
   }
 
   finish() {

@@ -161,6 +161,7 @@ function createInspector(root, emit = null) {
     const { stage, overlay, patch, text } = step;
     pick({ tour: index, quiz: null, stage, overlay, lock: patch ?? -1, hover: -1 });
     speak(text);
+    if (patch !== null) requestAnimationFrame(() => views.reveal(patch)); // once it is laid out
   }
 
   function play() {

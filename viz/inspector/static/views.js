@@ -94,6 +94,17 @@ class Views {
     this.tour.show(trace.tour, state.tour);
   }
 
+  // Bring a patch that the tour speaks of into the window, below the tour itself.
+  reveal(patch) {
+    const { canvas } = this.picture;
+    const [, y, , height] = this.picture.box(patch);
+    const top = canvas.getBoundingClientRect().top + y;
+    const above = this.tour.element.getBoundingClientRect().bottom + height;
+    const below = innerHeight - 2 * height;
+    const by = top < above ? top - above : Math.max(0, top - below);
+    if (by) scrollBy({ top: by, behavior: still() ? "instant" : "smooth" });
+  }
+
   // The choices that there are, and which is on.
   choose({ trace, traces, others, overlay, overlays, attention }) {
     const { find, state } = this;

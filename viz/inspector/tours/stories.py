@@ -14,8 +14,9 @@ STORIES = {
     "turbo": Story(
         "Turbo asks two things of every token: how much it repeats another one, and how little "
         "it is attended to. Redundancy less attention decides who goes.",
-        "Flat areas go first, for they repeat themselves. Point at one of their patches: the card "
-        "tells its redundancy, and what attention could have saved it.",
+        "Most patches resemble some other one closely, so a little attention decides: a flat patch "
+        "that is attended to stays, one of an object that is not merges. Point at some: the card "
+        "tells how redundant each is, and how much it is attended to.",
     ),
     "pyramiddrop": Story(
         "PyramidDrop takes the choice of FastV in several steps. Early layers have not found out "
@@ -33,7 +34,8 @@ STORIES = {
         "iLLaVA makes tokens fewer inside the vision encoder already, layer by layer, and once "
         "more in the language model. Each time the least attended tokens become a single one.",
         "Nothing is thrown away, but what little is attended shares one token, and its details "
-        "with it. In return the encoder works on less, which later methods leave as it is.",
+        "with it. In return the encoder works on less, which methods that act after it cannot "
+        "save.",
     ),
     "prumerge": Story(
         "PruMerge goes by the encoder's own summary token, CLS. A few patches get most of its "

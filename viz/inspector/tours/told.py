@@ -71,7 +71,9 @@ def _change(stage: str, reduction: Reduction) -> dict:
     ]
     where = f"Inside {stage}" if stage.startswith("encoder") else stage.capitalize()
     text = f"{where}, {counts[Fate.KEPT]} of {reduction.n_in} tokens stay in their"
-    return step(f"{text} places; {' and '.join(parts)}.", overlay="fate", stage=1)
+    summed = reduction.compensation is not None and not counts[Fate.COMPENSATED]
+    extra = " One token more sums up all that were not chosen, besides." if summed else ""
+    return step(f"{text} places; {' and '.join(parts)}.{extra}", overlay="fate", stage=1)
 
 
 def _examples(reduction: Reduction) -> list[dict]:

@@ -2,12 +2,15 @@
 
 from libra.trace import Trace
 from viz.inspector.tours.steps import enter, step
+from viz.marks import percent
 
 
 def tour(trace: Trace) -> list[dict]:
     """Steps through an answer without compression."""
     n, last = len(trace.layout), len(trace.counts) - 1
-    best, share = int(trace.importance[last].argmax()), float(trace.importance[last].sum())
+    best = int(trace.importance[last].argmax())
+    shares = [float(row.sum()) for row in trace.importance]
+    peak = shares.index(max(shares))
     return [
         enter(n),
         step(
@@ -17,20 +20,21 @@ def tour(trace: Trace) -> list[dict]:
             overlay="fate",
         ),
         step(
-            f"This is where the token that starts the answer looks in layer {last}. {share:.1%} of "
-            "its attention is left on the picture there, and most patches get next to nothing: "
-            "they are what a method can hope to remove.",
+            f"This is where the token that starts the answer looks in layer {last}, the last one, "
+            f"with {percent(shares[last])} of its attention. In layer {peak} it was "
+            f"{percent(shares[peak])}: what it needed of the picture it has taken in by then.",
             overlay="importance",
         ),
         step(
-            "This patch gets the most of what is left. Its place in the histogram is marked.",
+            "This patch gets the most of what is left there. Its place in the histogram is marked: "
+            "few patches get much, in any layer. The others are what a method can hope to remove.",
             overlay="importance",
             patch=best,
         ),
         step(
-            "Move the layer: the early ones look everywhere, the middle ones at what the question "
-            "is about, the last at little. That is why most methods wait for some layers before "
-            "they choose.",
+            f"Move the layer to {peak}, and on to the others: which patches get the attention, and "
+            "how much the picture gets in all, changes from layer to layer. So it matters after "
+            "which one a method chooses.",
             overlay="attention",
         ),
     ]
