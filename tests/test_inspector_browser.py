@@ -236,6 +236,20 @@ def test_a_tap_holds_a_patch_and_scrolling_does_not(open_file, libra):
     assert wide <= 390
 
 
+def test_a_tour_brings_what_it_speaks_of_into_the_window(open_file, libra):
+    page = open_file(libra, height=560, reduced_motion="reduce")
+    page.locator(".i-tour-button").click()
+    steps = inspector.view({"it": libra})["traces"][0]["tour"]
+    for step in steps:
+        page.wait_for_timeout(100)
+        if step["patch"] is not None:
+            box = picture(page).bounding_box()
+            middle = box["y"] + spot(page, step["patch"])["y"]
+            guide = page.locator(".i-guide").bounding_box()
+            assert guide["y"] + guide["height"] < middle < 560
+        page.locator(".i-next").click()
+
+
 # ----- why -----
 
 

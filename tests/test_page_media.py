@@ -366,6 +366,20 @@ def test_examples_of_several_pictures_and_of_videos(visit, model, files, film, f
     assert drawn[visit.controls.media.frames].visible
 
 
+def test_an_upload_replaces_the_album_of_an_example_but_not_ones_own(visit, files, folder):
+    words = {"question": QUESTION, "title": "t", "alt": "a", "credit": "c"}
+    entry = {"image": "0.png", "more": ["1.png", "2.png"], **words}
+    (folder / "examples.json").write_text(json.dumps([entry]))
+    (album,) = examples.load(folder)
+    opened = Visit(visit.controls, visit.tab, visit.several, [album])
+    shown = examples.first_shown([album])
+    opened.check_picture({"path": files[1]}, shown)
+    assert media.pictures(shown) == [files[1]]
+    media.lay_out(shown, files[:2])
+    opened.check_picture({"path": files[2]}, shown)
+    assert media.pictures(shown) == [files[2], files[1]]
+
+
 def test_features_of_a_video_are_computed_once_for_all_methods(model, film, monkeypatch):
     lvlm = engine.load(model)
     runs, encode = [], lvlm.family.encode

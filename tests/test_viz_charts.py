@@ -1,6 +1,7 @@
 """Charts: what is drawn are the numbers of the trace."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ from make_trace import make_trace
 
 import viz
 from libra.errors import InputError
+from libra.trace import Trace
 from viz.marks import percent
 from viz.style import power_of_ten
+
+EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,19 @@ def test_the_fence_is_q3_and_one_and_a_half_iqr(traces):
     assert 0 < above < 150
     rug = ax.lines[1].get_xdata()
     assert rug.tolist() == trace.events[0].reduction.slot.tolist()
+
+
+@pytest.mark.parametrize("method", ["prumerge", "fastervlm"])
+def test_the_fence_is_that_of_the_attention_that_the_method_ranked_by(method):
+    """PruMerge takes the heads together: other patches are outliers then."""
+    trace = Trace.load(EXAMPLES / f"orchard.{method}.trace.zip")
+    (ax,) = viz.cls_distribution(trace).axes
+    ranked = trace.events[0].reduction.evidence["importance"]
+    drawn = torch.tensor([top for lines in ax.collections for _, (_, top) in lines.get_segments()])
+    torch.testing.assert_close(drawn.sort().values.float(), ranked.sort().values.float())
+    if method == "prumerge":
+        above = len(ax.collections[1].get_segments())
+        assert above == (trace.events[0].reduction.n_out - 1) == 118
 
 
 def test_charts_that_a_trace_cannot_give_say_why(traces):
