@@ -73,7 +73,7 @@ UNFINISHED = "Not finished. This is the answer that was here before."
 NOT_MEASURED = "Vanilla has not been measured on these inputs."
 CROPPED = "The model sees the middle {} of this picture; its processor cuts off the rest."
 FAINT = "Only {} of the attention in this layer is on the picture."
-EARLIER = " An earlier stage shows more."
+STAGE_BACK = " An earlier stage shows more."
 UNLIKE_VANILLA = "Without compression the model says “{}”."
 HARDLY = (
     "{} goes by a rule of its own, which keeps {} of {} tokens here: nearly nothing is saved. A "

@@ -121,7 +121,7 @@ def caption(trace: Trace, overlay: str, stage: int, word: int = 0) -> str:
             said = f": “{trace.words[word].text}”" if trace.words else ""
             here = f"Layer {layer}, word {word + 1} of {len(trace.words)}{said}."
         if (share := _attended(trace, overlay, layer, word)) < FAINT:
-            meaning = texts.FAINT.format(percent(share)) + texts.EARLIER * (stage > 0)
+            meaning = texts.FAINT.format(percent(share)) + texts.STAGE_BACK * (stage > 0)
     elif stage:
         event = trace.events[stage - 1].reduction
         extra = " and one that sums up others" if event.compensation is not None else ""

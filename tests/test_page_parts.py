@@ -98,7 +98,10 @@ def test_a_heat_map_of_next_to_nothing_says_so(trace, overlay):
         importance=[row * 1e-4 for row in trace.importance],
         attention=[[row * 1e-4 for row in rows] for rows in trace.attention],
     )
-    assert "of the attention in this layer" in views.caption(faint, overlay, 1)
+    assert views.caption(faint, overlay, 1).endswith("on the picture. An earlier stage shows more.")
+    assert views.caption(faint, overlay, 0).endswith(
+        "of the attention in this layer is on the picture."
+    )
     assert "of the attention in this layer" not in views.caption(trace, overlay, 1)
 
 
