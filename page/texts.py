@@ -296,8 +296,8 @@ layer. Most of them matter little for a given question, so most of that work is 
 <p><b>Compression</b> goes on with fewer tokens after some layers. Which may go is told by
 <b>importance</b>: the attention of the token that is about to start the answer. <b>Pruning</b>
 drops the rest; <b>merging</b> folds them into tokens that stay, so that less is lost.</p>
-<p>On the Ask tab, move <b>Stage</b> and watch the patches go. Go back to a stage before the last and
-choose <b>Importance</b> to see what decided the next one.</p>"""
+<p>On the Ask tab, move <b>Stage</b> and watch the patches go. Go back to a stage before the last
+and choose <b>Importance</b> to see what decided the next one.</p>"""
 
 LESSONS = (
     "Each opens a stored answer in the inspector and leads through it step by step. Nothing is "
