@@ -145,7 +145,8 @@ COMPARE = (
 )
 METHODS_HELP = "One after the other on the same encoder features."
 COMPARE_RATIO_HELP = (
-    "Share of the tokens that each step removes: each method's own, or one for all."
+    "Share of the tokens that each step removes: each method's own, or one for all. iLLaVA's steps "
+    "inside the encoder keep theirs."
 )
 POSITION_HELP = "In step: methods with fewer steps move on later, and all end together."
 REFERENCE = "The answer that the others are held against."

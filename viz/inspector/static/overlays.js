@@ -15,7 +15,7 @@ const OVERLAYS = {
       const { root } = now.situation;
       const groups = new Set(root.filter((r) => now.situation.isGroup(r)));
       return [
-        { text: `${plural(groups.size, "group")} of several patches` },
+        { text: groups.size ? `${plural(groups.size, "group")} of several patches` : "no groups" },
         ...fateSamples(now, [3, 0, 4]),
       ];
     },
@@ -96,7 +96,8 @@ function stageCaption({ trace, stage, situation, changed }) {
   if (stage === 0) return `Before compression: one token for each of ${trace.n} patches.`;
   const extra = compensated ? " and the compensation token" : "";
   const tokens = plural(nTokens - compensated, "token");
-  return `${capital(name)}, ${tokens}${extra} stand for ${trace.n} patches.`;
+  const place = name.startsWith("encoder") ? `after ${name}` : name;
+  return `${capital(place)}, ${tokens}${extra} stand for ${trace.n} patches.`;
 }
 
 const HEAT = 0.78; // how far a heat map covers the picture
