@@ -59,6 +59,15 @@ def calls_of(module):
         hook.remove()
 
 
+def caches_made(monkeypatch):
+    """The caches of all requests from now on."""
+    caches, init = [], CompressedCache.__init__
+    monkeypatch.setattr(
+        CompressedCache, "__init__", lambda self, *a: caches.append(self) or init(self, *a)
+    )
+    return caches
+
+
 def alike(one, other):
     """The same answer, for the same reasons, with the same records."""
     a, b = one.trace, other.trace
@@ -103,10 +112,7 @@ def test_methods_side_by_side(any_lvlm, tracing):
 @pytest.mark.parametrize("name", METHODS)
 def test_logits_and_caches_are_those_of_serial_answers(lvlm, name, monkeypatch):
     """To nine digits: what is left is the order of sums in larger products."""
-    caches, init = [], CompressedCache.__init__
-    monkeypatch.setattr(
-        CompressedCache, "__init__", lambda self, *a: caches.append(self) or init(self, *a)
-    )
+    caches = caches_made(monkeypatch)
     requests = requests_of(name, name, name, name)
     with calls_of(lvlm.family.model.lm_head) as outputs:
         answers = lvlm.answer_batch(requests)

@@ -62,6 +62,21 @@ def decode(lvlm, prompt, method, layers, n_tokens=6, **settings):
     return tokens, torch.stack(logits), cache
 
 
+def generate(lvlm, prompt, method, layers, n_tokens=6):
+    """The same tokens by transformers' own generate, with a cache that carries the plan."""
+    embedded, visual, prepared = prompt
+    sequence = DecoderSequence(Compression(method, prepared, layers), visual)
+    generated = lvlm.family.model.generate(
+        inputs_embeds=embedded,
+        attention_mask=torch.ones(embedded.shape[:2]),
+        past_key_values=CompressedCache(lvlm.family.model.config, sequence),
+        max_new_tokens=n_tokens,
+        do_sample=False,
+        eos_token_id=None,
+    )
+    return generated[0].tolist()
+
+
 @torch.no_grad()
 def recompute(model, prompt, method, layers, n_tokens=6):
     """The same from scratch at every step, on a model without hooks and without a cache."""
@@ -259,16 +274,7 @@ def test_generate_takes_the_cache(lvlm):
     method, layers = PLANS["libra, three stages"]
     prompt = prompt_of(lvlm)
     tokens, _, _ = decode(lvlm, prompt, method, layers)
-    sequence = DecoderSequence(Compression(method, prompt[2], layers), prompt[1])
-    generated = lvlm.family.model.generate(
-        inputs_embeds=prompt[0],
-        attention_mask=torch.ones(prompt[0].shape[:2]),
-        past_key_values=CompressedCache(lvlm.family.model.config, sequence),
-        max_new_tokens=6,
-        do_sample=False,
-        eos_token_id=None,
-    )
-    assert generated[0].tolist() == tokens
+    assert generate(lvlm, prompt, method, layers) == tokens
 
 
 def test_requests_share_a_model_without_interference(lvlm):

@@ -5,16 +5,14 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import QUESTION, make_image, make_lvlm, make_model
-from test_batch import METHODS, alike, alone, calls_of, close, requests_of
-from test_compression import decode, prompt_of, recompute
+from test_batch import METHODS, alike, alone, caches_made, calls_of, close, requests_of
+from test_compression import decode, generate, prompt_of, recompute
 from test_family_all import BUILD
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from libra import InputError, vacancy
-from libra.compression import Compression
 from libra.conversation import Memory
-from libra.decoder import CompressedCache, DecoderSequence
 from libra.methods import Tokens, create
 from libra.reduction import Reduction
 
@@ -86,10 +84,7 @@ def test_all_that_can_turn_out(left_open, attention, compensation, layers):
 
 @pytest.mark.parametrize("tau", [-1.0, 0.95])
 def test_logits_and_cache_are_the_same(lvlm, left_open, monkeypatch, tau):
-    caches, init = [], CompressedCache.__init__
-    monkeypatch.setattr(
-        CompressedCache, "__init__", lambda self, *a: caches.append(self) or init(self, *a)
-    )
+    caches = caches_made(monkeypatch)
     with calls_of(lvlm.family.model.lm_head) as outputs:
         both(lvlm, left_open, tau=tau, tracing=False)
     half = len(outputs) // 2
@@ -120,16 +115,7 @@ def test_generate_of_transformers(lvlm, left_open, tau):
     prompt, method = prompt_of(lvlm), create("libra", ratio=0.5, tau=tau)
     tokens, _, _ = decode(lvlm, prompt, method, LAYERS)
     left_open(True)
-    sequence = DecoderSequence(Compression(method, prompt[2], LAYERS), prompt[1])
-    generated = lvlm.family.model.generate(
-        inputs_embeds=prompt[0],
-        attention_mask=torch.ones(prompt[0].shape[:2]),
-        past_key_values=CompressedCache(lvlm.family.model.config, sequence),
-        max_new_tokens=6,
-        do_sample=False,
-        eos_token_id=None,
-    )
-    assert generated[0].tolist() == tokens
+    assert generate(lvlm, prompt, method, LAYERS) == tokens
 
 
 @pytest.mark.parametrize("name", BUILD)
