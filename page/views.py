@@ -24,6 +24,7 @@ from page import texts
 from page.readouts import kept, percent
 from page.shown import overlays
 from viz.canvas import PATCH
+from viz.heat import stage_at
 
 SMALL = {"legend": False, "patch": 5}  # of a small picture: pixels per patch
 FILM = 120  # pixels of a side of a small picture without patches
@@ -48,10 +49,9 @@ def deciding_layer(trace: Trace, stage: int) -> int:
     if stage < len(trace.events):
         event = trace.events[stage]
         return event.layer if event.site == "decoder" else 0
-    last = trace.events[-1] if trace.events else None
-    begin = last.layer + 1 if last and last.site == "decoder" else 0
-    shares = [float(row.sum()) for row in trace.importance[begin:]]
-    return begin + shares.index(max(shares)) if shares else len(trace.importance) - 1
+    rows = trace.importance
+    left = [layer for layer in range(len(rows)) if stage_at(trace, layer) == stage]
+    return max(left, key=lambda layer: float(rows[layer].sum()), default=len(rows) - 1)
 
 
 def picture(

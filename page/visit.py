@@ -272,12 +272,12 @@ class Visit:
 
 def _hardly(trace: Trace) -> str:
     """What is to be said where a method that finds its own number keeps nearly all tokens."""
-    known = methods.parameters(trace.method) if trace.method in methods.names() else ()
-    adaptive = any(p.name == "ratio" and p.default is None for p in known)
+    name = trace.method
+    adaptive = name in methods.names() and methods.takes(name, "ratio") and not plan.slides(name)
     if not adaptive or trace.ratio >= SAVING:
         return ""
     left, n = kept(trace.events[-1].reduction), len(trace.layout)
-    return texts.HARDLY.format(methods.get(trace.method).title, left, n)
+    return texts.HARDLY.format(plan.title(name), left, n)
 
 
 def _status_of_stored(shown: Shown, note: str) -> str:

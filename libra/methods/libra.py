@@ -99,8 +99,8 @@ class Libra(RatioMethod):
         if not tokens.n_previous_compensation:
             return super().unchanged(tokens)
         place = 0 if self.compensation == "begin" else len(tokens) - 1
-        same = super().unchanged(tokens).slot
-        return Reduction.select(same, len(tokens), compensation=place, vacant=tokens.vacant)
+        everyone = torch.arange(len(tokens), device=tokens.hidden.device)
+        return Reduction.select(everyone, len(tokens), compensation=place, vacant=tokens.vacant)
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
         """Identify the targets, group every token, and weigh the members of each group."""

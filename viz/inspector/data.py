@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -51,16 +51,23 @@ def view(
     if not traces:
         raise InputError("The inspector needs at least one trace.")
     pictures: dict[tuple, int] = {}  # equal pictures are stored once
+    keys = {name: [_key(pixels) for pixels in trace.images] for name, trace in traces.items()}
+    asked = {name: _asked(trace, keys[name]) for name, trace in traces.items()}
     plain = {
-        _asked(trace): trace
-        for trace in traces.values()
+        asked[name]: trace
+        for name, trace in traces.items()
         if trace.method == "vanilla" and not trace.events  # not one that had to do without patches
     }
     shown = [
-        _trace(name, trace, plain.get(_asked(trace)), pictures, len(traces))
+        _trace(name, trace, plain.get(asked[name]), len(traces))
+        | {"pictures": [pictures.setdefault(key, len(pictures)) for key in keys[name]]}
         for name, trace in traces.items()
     ]
-    sources = {pixels: image for t in traces.values() for pixels, image in _keyed(t)}
+    sources = {
+        key: pixels
+        for name, trace in traces.items()
+        for key, pixels in zip(keys[name], trace.images, strict=True)
+    }
     return {
         "looks": looks(),
         "pictures": [_picture(sources[key]) for key in pictures],
@@ -116,9 +123,7 @@ def _smallest(array: np.ndarray) -> np.dtype:
     return np.min_scalar_type(high if low >= 0 else min(low, -1 - high))
 
 
-def _trace(
-    name: str, trace: Trace, vanilla: Trace | None, pictures: dict[tuple, int], n_traces: int
-) -> dict:
+def _trace(name: str, trace: Trace, vanilla: Trace | None, n_traces: int) -> dict:
     """One answer; it takes its share of the room that a file of `n_traces` has."""
     layout, pairs = trace.layout, _pairs(trace, MAX_PAIRS // n_traces)
     lineages = list(
@@ -141,7 +146,6 @@ def _trace(
         ],
         "pictureNames": _picture_names(trace),
         "video": trace.times is not None,
-        "pictures": [pictures.setdefault(key, len(pictures)) for key, _ in _keyed(trace)],
         "n": len(layout),
         "image": packed(layout.image),
         "row": packed(layout.row),
@@ -249,15 +253,14 @@ def _picture_names(trace: Trace) -> list[str]:
     return [f"{name} s" for name in names] if trace.times else names
 
 
-def _keyed(trace: Trace) -> list[tuple[tuple, np.ndarray]]:
-    """The pictures with a key that equal pictures share."""
-    return [((pixels.shape, pixels.tobytes()), pixels) for pixels in trace.images]
+def _key(pixels: np.ndarray) -> tuple:
+    """What equal pictures share."""
+    return pixels.shape, pixels.tobytes()
 
 
-def _asked(trace: Trace) -> tuple:
-    """What an answer is an answer to."""
-    pictures = tuple(key for key, _ in _keyed(trace))
-    return trace.question, tuple(map(tuple, trace.history)), pictures
+def _asked(trace: Trace, pictures: Sequence[tuple]) -> tuple:
+    """What an answer about the pictures of these keys is an answer to."""
+    return trace.question, tuple(map(tuple, trace.history)), tuple(pictures)
 
 
 def _picture(pixels: np.ndarray) -> dict:
