@@ -14,9 +14,11 @@ from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from libra.detail import spread_layers
+from libra.devices import runs_ahead
 from libra.errors import InputError
 from libra.media import Media
 from libra.models.features import EncoderAttention, Features
+from libra.models.fused import fuse_norms
 from libra.models.prepared import Prepared, Prompt
 from libra.video import FRAMES
 
@@ -84,6 +86,8 @@ class Family(ABC):
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.model = model.eval()
+        if runs_ahead(self.device):
+            fuse_norms(model)
         self.tokenizer = tokenizer
         if tokenizer.chat_template is None:
             raise InputError("This model has no chat template: questions cannot be put to it.")
