@@ -19,7 +19,9 @@ def lvlm(request):
 
 def written_out(model):
     """The norms that are not torch's own."""
-    return [m for m in model.modules() if "RMSNorm" in type(m).__name__ and type(m) != nn.RMSNorm]
+    return [
+        m for m in model.modules() if "RMSNorm" in type(m).__name__ and type(m) is not nn.RMSNorm
+    ]
 
 
 class Count(TorchDispatchMode):
