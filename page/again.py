@@ -11,7 +11,7 @@ from libra import methods
 from libra.errors import InputError
 from libra.trace import Trace, Word
 from libra.video import Clip
-from page import panels, plan, texts
+from page import panels, texts
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Again:
     @property
     def name(self) -> str:
         """The new answer's name beside the old one's."""
-        return f"{plan.title(self.before.method)}, {self.title}"
+        return f"{methods.title(self.before.method)}, {self.title}"
 
     def request(self, asked: dict) -> dict:
         """The question as it was asked, with the patches forced.

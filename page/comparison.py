@@ -7,8 +7,9 @@ from statistics import median
 from PIL import Image
 
 import viz
+from libra import methods
 from libra.trace import Trace
-from page import legends, plan, texts, views
+from page import legends, texts, views
 from page.shown import Result
 from viz.heat import stage_at
 from viz.panel import wrapped
@@ -77,5 +78,5 @@ class View:
     def sheet(self, traces: Sequence[Trace]) -> str:
         """All pictures in one PNG file, the method and its stage above each."""
         named = zip(traces, self.captions, strict=True)
-        titles = [f"{plan.title(trace.method)} · {caption}" for trace, caption in named]
+        titles = [f"{methods.title(trace.method)} · {caption}" for trace, caption in named]
         return views.save_png(wrapped(self.pictures, titles, COLUMNS), "comparison")

@@ -7,13 +7,13 @@ from functools import lru_cache
 
 import torch
 
-from libra import roofline
+from libra import methods, roofline
 from libra.architecture import ARCHITECTURES
 from libra.errors import InputError
 from libra.roofline import DEVICES, Device, Estimate, verdict
 from libra.trace import Trace
 from libra.workload import Workload
-from page import plan, texts
+from page import texts
 from page.engine import GPU
 from page.shown import Shown
 from viz.roofline import Point, points
@@ -40,8 +40,8 @@ class Costing:
         Raises:
             InputError: a number of visual tokens that is none.
         """
-        traces = {plan.title(trace.method): trace for trace in shown.traces}
-        asked = plan.title(shown.trace.method) if shown.trace else ""
+        traces = {methods.title(trace.method): trace for trace in shown.traces}
+        asked = methods.title(shown.trace.method) if shown.trace else ""
         others = [name for name, trace in traces.items() if trace.method != "vanilla"]
         return cls(
             traces=traces,

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 import viz
+from libra import methods
 from libra.architecture import ARCHITECTURES
 from libra.report import as_csv
 from libra.roofline import DEVICES
@@ -114,7 +115,7 @@ class EfficiencyTab:
             for chosen, row in sweeps.run(model, request, ratios, layers):
                 rows.append(row)
                 yield {self.status: panels.bar(len(rows), len(chosen), texts.SWEEPING)}
-        yield self._swept(rows, texts.SWEPT.format(plan.title(request["method"]), len(rows) - 1))
+        yield self._swept(rows, texts.SWEPT.format(methods.title(request["method"]), len(rows) - 1))
 
     def settle(self, rows: Sequence[Row]) -> dict:
         """A sweep failed or was stopped: the last complete one stays."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import gradio as gr
 
+from libra import methods
 from libra.errors import InputError
 from libra.trace import Trace
-from page import engine, files, plan, texts
+from page import engine, files, texts
 from page.again import Again, panel, request_of
 from page.errors import explained
 from page.shown import Shown
@@ -138,10 +139,10 @@ def named(shown: Shown) -> dict[str, Trace]:
     """The answers that are compared by name: the newest first, then the current method's."""
     current = shown.trace.method if shown.trace is not None else ""
     results = sorted(shown.compared.values(), key=lambda r: r.method != current)
-    traces = {plan.title(r.method): r.trace for r in results if r.trace is not None}
+    traces = {methods.title(r.method): r.trace for r in results if r.trace is not None}
     if shown.again is None:
         return traces
-    before = plan.title(shown.again.before.method)
+    before = methods.title(shown.again.before.method)
     return {shown.again.name: shown.again.after, before: shown.again.before} | traces
 
 

@@ -8,7 +8,6 @@ from libra import methods
 from libra.trace import Trace
 from page import knowledge, texts
 from page.examples import Example
-from page.plan import title
 from page.readouts import percent
 from page.shown import Result
 
@@ -107,7 +106,7 @@ def card(
 
     An answer that is not complete ends in a caret; a method that failed says why.
     """
-    name = escape(title(result.method))
+    name = escape(methods.title(result.method))
     if result.error:
         words, verdict = f'<span class="error">{escape(result.error)}</span>', ""
     elif result.trace is None:
@@ -130,7 +129,7 @@ def _held_against(trace: Trace, reference: Trace | None) -> tuple[str, str]:
     ours, whole = trace.answer.split(), escape(trace.answer) or texts.SILENT
     if reference is None or reference is trace:
         return whole, texts.REFERENCE if reference is trace else ""
-    other = escape(title(reference.method).split(" (")[0])
+    other = escape(methods.title(reference.method).split(" (")[0])
     place = first_difference(trace.answer, reference.answer)
     if place is None:
         return whole, texts.SAME.format(other)
@@ -149,13 +148,17 @@ def below(legend: str, overlay: str, pair: Sequence[Trace] = ()) -> str:
     """What the pictures of a comparison show; and of two under a slider, which is which."""
     if not legend:
         return note(texts.NOTHING_COMPARED)
-    sides = texts.SLIDER.format(*(escape(title(trace.method)) for trace in pair)) if pair else ""
+    sides = (
+        texts.SLIDER.format(*(escape(methods.title(trace.method)) for trace in pair))
+        if pair
+        else ""
+    )
     return f'{legend}<p class="caption">{sides} {texts.OVERLAYS[overlay][1]}</p>'
 
 
 def progress(done: int, of: int, method: str) -> str:
     """How many methods of a comparison are done, and which one is at work."""
-    return bar(done, of, f"{title(method)} · {done + 1} of {of}" if done < of else "")
+    return bar(done, of, f"{methods.title(method)} · {done + 1} of {of}" if done < of else "")
 
 
 def bar(done: int, of: int, words: str) -> str:

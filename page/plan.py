@@ -125,11 +125,6 @@ def group(method: str) -> str:
     return about.kind if about.site == "decoder" else about.site
 
 
-def title(method: str) -> str:
-    """The full name of a method; traces may come from programs that know more of them."""
-    return methods.get(method).title if method in methods.names() else method
-
-
 def preset_choices(method: str) -> list[str]:
     """The presets of a method, after the visitor's own settings."""
     return [texts.OWN_SETTINGS, *methods.get(method).presets]

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from html import escape
 
+from libra import methods
 from libra.reduction import Reduction
 from libra.trace import Trace
 from page import texts
-from page.plan import title
 from page.shown import Result
 
 
@@ -52,7 +52,8 @@ def comparison(results: Sequence[Result]) -> str:
     terms = ("Visual tokens", "FLOPs", "KV cache", "Prefill", "Whole answer")
     heads = "".join(f'<th scope="col">{term}{tip(term)}</th>' for term in terms)
     rows = "".join(
-        f'<tr><th scope="row">{escape(title(result.method))}</th>{_costs(result, len(terms))}</tr>'
+        f'<tr><th scope="row">{escape(methods.title(result.method))}</th>'
+        f"{_costs(result, len(terms))}</tr>"
         for result in complete
     )
     return (
@@ -82,7 +83,7 @@ def per_layer(traces: Sequence[Trace]) -> str:
     """Visual tokens that each decoder layer works on, as a table with a row per trace."""
     layers = "".join(f'<th scope="col">{layer}</th>' for layer in range(len(traces[0].counts)))
     rows = "".join(
-        f'<tr><th scope="row">{escape(title(trace.method))}</th>'
+        f'<tr><th scope="row">{escape(methods.title(trace.method))}</th>'
         + "".join(f"<td>{count:d}</td>" for count in trace.counts)
         + "</tr>"
         for trace in traces

@@ -277,7 +277,7 @@ def _hardly(trace: Trace) -> str:
     if not adaptive or trace.ratio >= SAVING:
         return ""
     left, n = kept(trace.events[-1].reduction), len(trace.layout)
-    return texts.HARDLY.format(plan.title(name), left, n)
+    return texts.HARDLY.format(methods.title(name), left, n)
 
 
 def _status_of_stored(shown: Shown, note: str) -> str:

@@ -13,7 +13,7 @@ from libra.architecture import ARCHITECTURES
 from libra.errors import InputError
 from libra.roofline import DEVICES, Device
 from libra.sweep import Row, Setting
-from page import charts, costing, efficiency, plan, sweeps
+from page import charts, costing, efficiency, sweeps
 from page.shown import Result, Shown
 
 MACHINE = Device("this machine", 1e11, 1e10)
@@ -100,7 +100,7 @@ def test_the_speed_up_is_held_against_vanillas_clock(pair):
 @pytest.mark.parametrize("spec", [*charts.MEASURED, *charts.ELSEWHERE], ids=lambda s: s.name)
 def test_every_figure_has_numbers_of_every_method(pair, spec):
     rows = spec.numbers(costing.Costing.of(pair))
-    titles = {plan.title("vanilla"), plan.title("libra")}
+    titles = {methods.title("vanilla"), methods.title("libra")}
     assert {row["method"] for row in rows} in (titles, {"vanilla", "libra"})
     assert len({tuple(row) for row in rows}) == 1  # one header
     assert spec.draw(costing.Costing.of(pair)).axes

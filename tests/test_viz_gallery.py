@@ -118,7 +118,7 @@ def test_the_figure_of_an_evaluated_model():
     trace = replace(make_trace("libra", **SMALL), model="tiny-llava")
     (ax,) = viz.FIGURES["accuracy"].function(trace).axes
     names = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert names[0] == "no compression" and "libra, after layers 1, 3, 5" in names
+    assert names[0] == "no compression" and "Libra-Merging, after layers 1, 3, 5" in names
     with pytest.raises(InputError, match="not been evaluated"):
         viz.accuracy(replace(trace, model="synthetic"))
 
@@ -154,10 +154,9 @@ def test_eight_threads_draw_what_one_draws():
 @pytest.mark.parametrize("name", ["fate_map", "cost_bars"])
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_saving(tmp_path, name, kind):
-    picture = viz.FIGURES[name].function(make_trace("libra", grid=(8, 8)))
     paths = [tmp_path / f"{i}.{kind}" for i in "ab"]
     for path in paths:
-        viz.save(picture, path)
+        viz.save(viz.FIGURES[name].function(make_trace("libra", grid=(8, 8))), path)
     content = paths[0].read_bytes()
     assert content == paths[1].read_bytes(), "the same figure gives the same file"
     if kind == "png":

@@ -188,7 +188,7 @@ def test_accuracy_keeps_settings_and_tables_apart():
     other = ROWS[3] | {"settings": "merge none", "tables": ["ablation"]}
     (ax,) = viz.accuracy_against_flops([*ROWS, other], "training").axes
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels[1:] == ["fastv, after layer 1", "fastv, merge none, after layer 1"]
+    assert labels[1:] == ["FastV, after layer 1", "FastV, merge none, after layer 1"]
     (ax,) = viz.accuracy_against_flops([*ROWS, other], "training", table="ablation").axes
     assert len(ax.containers) == 1
 
@@ -296,7 +296,12 @@ def test_captions_say_method_ratio_and_layers(method, params, words):
 def test_sampling_strategies_as_printed(libra):
     figure = viz.paper.sampling_strategies(libra)
     grids = [f"spatial {rows} x {columns}" for rows, columns in SHAPES]
-    assert [t for t in texts(figure) if t][:-1] == ["picture", "libra: 72", "first 72", *grids]
+    assert [t for t in texts(figure) if t][:-1] == [
+        "picture",
+        "Libra-Merging: 72",
+        "first 72",
+        *grids,
+    ]
 
 
 def test_panels_have_vector_text_in_pdf(tmp_path, libra):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from libra import methods
 from libra.errors import InputError
 from libra.statistics import wilson
 from libra.trace import Trace
@@ -129,7 +130,7 @@ def _plan(row: Mapping) -> tuple:
 
 def _name(method: str, settings: str, layers: Sequence[int]) -> str:
     """What the legend calls a line."""
-    parts = [method, settings] if settings else [method]
+    parts = [methods.title(method), settings] if settings else [methods.title(method)]
     if layers:
         parts.append(f"after {'layer' if len(layers) == 1 else 'layers'}")
         parts[-1] += " " + ", ".join(map(str, layers))

@@ -16,7 +16,7 @@ def save(picture: Image.Image | Figure, path: str | Path) -> None:
     """Write a figure to `path`; its ending chooses the format.
 
     PNG has 300 dpi. In SVG and PDF charts are vectors with embedded fonts, and pictures keep every
-    pixel. The same figure always gives the same file.
+    pixel. The same figure, drawn anew, always gives the same file.
 
     Raises:
         InputError: an ending other than png, svg or pdf.

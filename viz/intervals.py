@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from PIL import Image
 
+from libra import methods
 from libra.errors import InputError
 from libra.reduction import Fate, Reduction
 from libra.trace import Trace
@@ -79,7 +80,9 @@ def interval_strip(trace: Trace, event: int = 0, line: int | None = None) -> Fig
         raise InputError(f"Event {event} does not exist: the trace has {len(trace.events)}.")
     reduction = trace.events[event].reduction
     if not {"interval", "best_target"} <= reduction.evidence.keys():
-        raise InputError(f"{trace.method} cut no intervals here: this figure needs Libra-Merging.")
+        raise InputError(
+            f"{methods.title(trace.method)} cut no intervals here: this figure needs Libra-Merging."
+        )
     cut = _cut(trace, reduction, line)
     figure, (ax,) = chart(11.5, 4.6)
     ax.set_axis_off()

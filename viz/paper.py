@@ -114,7 +114,7 @@ def _through_model(trace: Trace) -> list[list[_Cell]]:
 
 def settings(trace: Trace) -> str:
     """What a caption says of a trace: the method, where it removes tokens, and how many."""
-    parts = [methods.get(trace.method).title]
+    parts = [methods.title(trace.method)]
     for site, place in (("encoder", "inside encoder layer"), ("decoder", "after layer")):
         events = [event for event in trace.events if event.site == site]
         if not events:

@@ -7,6 +7,7 @@ from functools import partial
 from matplotlib.figure import Figure
 from PIL import Image
 
+from libra import methods
 from libra.detail import MAX_PAIRED
 from libra.reduction import Fate
 from libra.trace import Trace
@@ -105,6 +106,11 @@ def _stages(
         return with_legend(pictures, [(sample(fate), LOOKS[fate].name) for fate in looks])
 
     return panel
+
+
+def _titled(trace: Trace) -> dict[str, Trace]:
+    """The trace under the name that its method has in figures."""
+    return {methods.title(trace.method): trace}
 
 
 def _labelled_groups(trace: Trace, image: int | None = None) -> Image.Image:
@@ -247,19 +253,19 @@ FIGURES = {
             "staircase",
             "Visual tokens per layer",
             "How many visual tokens each decoder layer has to process.",
-            lambda trace: staircase({trace.method: trace}),
+            lambda trace: staircase(_titled(trace)),
         ),
         FigureSpec(
             "cost_bars",
             "What the answer cost",
             "FLOPs and KV cache of the visual tokens beside the plain model, and measured time.",
-            lambda trace: cost_bars({trace.method: trace}),
+            lambda trace: cost_bars(_titled(trace)),
         ),
         FigureSpec(
             "time_shares",
             "Where the time goes",
             "Encoder, connector, prefill and decoding as shares of the answer's measured time.",
-            lambda trace: time_shares({trace.method: trace}),
+            lambda trace: time_shares(_titled(trace)),
         ),
         FigureSpec(
             "similarity_histogram",

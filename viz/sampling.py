@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from libra import methods
 from libra.reduction import Fate
 from libra.trace import Trace
 from viz.canvas import Canvas
@@ -32,7 +33,10 @@ def samples(trace: Trace, stage: int, image: int) -> dict[str, np.ndarray]:
     own = np.flatnonzero((trace.layout.image == image).numpy() & (trace.layout.row >= 0).numpy())
     kept = (trace.lineage(stage).fate() == Fate.KEPT).numpy()
     count = int(kept[own].sum())
-    chosen = {f"{trace.method}: {count}": np.flatnonzero(kept), f"first {count}": own[:count]}
+    chosen = {
+        f"{methods.title(trace.method)}: {count}": np.flatnonzero(kept),
+        f"first {count}": own[:count],
+    }
     height, width = trace.layout.grid(image)
     for rows, columns in ((r, c) for r, c in SHAPES if r <= height and c <= width):
         chosen[f"spatial {rows} x {columns}"] = spread_tokens(trace, image, rows, columns)

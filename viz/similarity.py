@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from libra import methods
 from libra.errors import InputError
 from libra.reduction import Fate
 from libra.trace import Trace
@@ -20,7 +21,8 @@ def similarity_histogram(trace: Trace, event: int = 0) -> Figure:
     reduction = trace.events[event].reduction
     if "similarity" not in reduction.evidence:
         raise InputError(
-            f"{trace.method} leaves no similarities: this figure needs a merging method."
+            f"{methods.title(trace.method)} leaves no similarities: this figure needs a merging "
+            f"method."
         )
     similarity = reduction.evidence["similarity"].float().numpy()
     fate = reduction.fate().numpy()

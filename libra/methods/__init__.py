@@ -37,6 +37,7 @@ __all__ = [
     "names",
     "parameters",
     "takes",
+    "title",
 ]
 
 METHODS: dict[str, type[Method]] = {
@@ -88,6 +89,11 @@ def get(name: str) -> type[Method]:
     if not isinstance(name, str) or name not in METHODS:
         raise InputError(f"There is no method {name!r}. Choose one of: {', '.join(METHODS)}.")
     return METHODS[name]
+
+
+def title(name: str) -> str:
+    """The full name of a method; traces may come from programs that know more of them."""
+    return METHODS[name].title if name in METHODS else name
 
 
 def create(name: str, **params: object) -> Method:

@@ -78,12 +78,6 @@ def view(
     }
 
 
-def title(trace: Trace) -> str:
-    """The name of the trace's method; traces may come from programs that know more of them."""
-    known = trace.method in methods.names()
-    return methods.get(trace.method).title if known else trace.method
-
-
 def looks() -> dict:
     """The colours and marks of the other figures."""
     return {
@@ -135,7 +129,7 @@ def _trace(name: str, trace: Trace, vanilla: Trace | None, n_traces: int) -> dic
     )
     return {
         "name": name,
-        "method": title(trace),
+        "method": methods.title(trace.method),
         "model": trace.model,
         "ratio": trace.ratio,
         "params": trace.params,

@@ -7,8 +7,9 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
+from libra import methods
 from libra.trace import Trace
-from viz.inspector.data import title, view
+from viz.inspector.data import view
 
 STATIC = Path(__file__).parent / "static"
 # In this order they make up one script: each uses what stands before it.
@@ -124,7 +125,7 @@ def _named(traces: list[Trace]) -> dict[str, Trace]:
     """The traces under their methods' titles, numbered where a title comes twice."""
     named: dict[str, Trace] = {}
     for trace in traces:
-        name = title(trace)
+        name = methods.title(trace.method)
         same = sum(other.split(" · ")[0] == name for other in named)
         named[f"{name} · {same + 1}" if same else name] = trace
     return named
