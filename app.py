@@ -62,7 +62,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
     first.model = model
     with Page(title="Libra · visual tokens", delete_cache=(3600, 86400), fill_width=True) as page:
         shown = gr.State(first)
-        top = gr.HTML(header(model), js_on_load=theme.SWITCH, elem_id="top")
+        top = gr.HTML(header(model), js_on_load=theme.SCRIPT, elem_id="top")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Ask", id="ask") as ask_tab, gr.Row(elem_id="ask-row"):
                 with gr.Column(elem_id="left-column"):

@@ -157,9 +157,9 @@ def build(model: str, examples: Sequence[Example], method: str = "libra") -> Con
             elem_id="question",
         ),
         "follow": gr.Checkbox(False, label=texts.FOLLOW, info=texts.FOLLOW_HELP, elem_id="follow"),
-        "knows": gr.HTML(panels.knows(model)),
         "ask": gr.Button("Ask", variant="primary", elem_id="ask-button"),
         "stop": gr.Button("Stop", visible=False, elem_id="stop-button"),
+        "knows": gr.HTML(panels.knows(model)),
         "method": picker.build("Method", texts.METHOD_HELP, method, "method"),
         "about": gr.HTML(panels.about_method(method)),
     }

@@ -120,15 +120,25 @@ def build() -> FiguresTab:
     frames = scrubber.build(FRAMES)
     with gr.Row(elem_id="gallery"):
         cards = {
-            spec.name: card(spec.name, spec.title, spec.explanation, KINDS)
+            spec.name: card(spec.name, spec.title, spec.explanation, KINDS, lines=spec.lines)
             for spec in viz.FIGURES.values()
         }
     return FiguresTab(status, frames, cards)
 
 
-def card(name: str, title: str, explanation: str, kinds: Sequence[str], missing: str = "") -> Card:
-    """Place a card for a figure that is saved in some formats; `missing` says why there is none."""
-    with gr.Column(elem_classes="figure", min_width=460):
+def card(
+    name: str,
+    title: str,
+    explanation: str,
+    kinds: Sequence[str],
+    missing: str = "",
+    lines: bool = True,
+) -> Card:
+    """Place a card for a figure that is saved in some formats; `missing` says why there is none.
+
+    All `lines` and bars are turned over on a dark page; pictures are not.
+    """
+    with gr.Column(elem_classes=["figure", "lines"] if lines else "figure", min_width=460):
         gr.HTML(f"<h3>{title}</h3><p>{explanation}</p>")
         note = gr.HTML(f'<p class="empty">{missing}</p>', visible=bool(missing))
         picture = gr.Image(

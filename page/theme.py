@@ -41,16 +41,8 @@ STONE = Color(
 
 HEAD = '<meta name="color-scheme" content="light dark">'
 
-# The switch in the header. Gradio follows the system; what the visitor chose comes after that.
-SWITCH = """
-const chosen = localStorage.getItem("theme");
-if (chosen) document.body.classList.toggle("dark", chosen === "dark");
-element.addEventListener("click", event => {
-  if (!event.target.closest("button")) return;
-  const dark = document.body.classList.toggle("dark");
-  localStorage.setItem("theme", dark ? "dark" : "light");
-});
-"""
+# Runs with the header. Gradio follows the system's theme; what the visitor chose comes after that.
+SCRIPT = Path(__file__).with_name("top.js").read_text("utf-8")
 
 
 def theme() -> gr.themes.Base:

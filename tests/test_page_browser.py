@@ -554,3 +554,28 @@ def test_focus_is_visible(open_page):
             " && parseFloat(getComputedStyle(x).outlineWidth) >= 2) }"
         )
         assert ring, page.evaluate("document.activeElement.outerHTML")[:200]
+
+
+def test_arrow_keys_go_from_tab_to_tab(open_page):
+    page = open_page()
+    page.get_by_role("tab", name="Ask").focus()
+    for key, name in (("ArrowRight", "Compare"), ("ArrowLeft", "Ask"), ("ArrowLeft", "Learn")):
+        page.keyboard.press(key)
+        expect(page.get_by_role("tab", name=name)).to_be_focused()
+        expect(page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
+
+
+def test_figures_are_loaded_before_they_are_scrolled_to(open_page):
+    page = open_page(height=300)
+    page.get_by_role("tab", name="Figures").click()
+    expect(page.locator("#gallery img").last).to_have_js_property("complete", True)
+    expect(page.locator('#gallery img[loading="lazy"]')).to_have_count(0)
+
+
+def test_charts_turn_dark_and_pictures_do_not(open_page):
+    page = open_page(color_scheme="dark")
+    page.get_by_role("tab", name="Figures").click()
+    for title, turned in (("Visual tokens per layer", True), ("Selected tokens", False)):
+        picture = page.locator("#gallery .figure", has=page.get_by_role("heading", name=title))
+        shown = picture.locator("img").evaluate("img => getComputedStyle(img).filter")
+        assert ("invert" in shown) == turned, title

@@ -82,6 +82,7 @@ class FigureSpec:
     function: Callable[..., Image.Image | Figure]
     needs: tuple[str, ...] = ()  # keys of NEEDS
     of_picture: bool = False  # whether the function can be asked for one `image` of several
+    lines: bool = False  # whether it is all lines and bars, which a dark page may turn over
 
     def draw(self, trace: Trace, image: int) -> Image.Image | Figure:
         """The figure of one of the trace's pictures, or of all where it knows no single one."""
@@ -254,18 +255,21 @@ FIGURES = {
             "Visual tokens per layer",
             "How many visual tokens each decoder layer has to process.",
             lambda trace: staircase(_titled(trace)),
+            lines=True,
         ),
         FigureSpec(
             "cost_bars",
             "What the answer cost",
             "FLOPs and KV cache of the visual tokens beside the plain model, and measured time.",
             lambda trace: cost_bars(_titled(trace)),
+            lines=True,
         ),
         FigureSpec(
             "time_shares",
             "Where the time goes",
             "Encoder, connector, prefill and decoding as shares of the answer's measured time.",
             lambda trace: time_shares(_titled(trace)),
+            lines=True,
         ),
         FigureSpec(
             "similarity_histogram",
@@ -273,6 +277,7 @@ FIGURES = {
             "Tokens to the right of tau resemble a target enough to be merged into it.",
             similarity_histogram,
             ("similarity",),
+            lines=True,
         ),
         FigureSpec(
             "cls_distribution",
@@ -281,6 +286,7 @@ FIGURES = {
             "dashed fence.",
             cls_distribution,
             ("cls_attention",),
+            lines=True,
         ),
         FigureSpec(
             "accuracy",
@@ -289,6 +295,7 @@ FIGURES = {
             "questions; the bars are 95 % intervals.",
             accuracy,
             ("evaluation",),
+            lines=True,
         ),
     )
 }
