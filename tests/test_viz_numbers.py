@@ -144,7 +144,7 @@ def test_samples_of_every_picture_are_ones_and_zeros():
         own = [row for row in rows if row["picture"] == image]
         count = sum(int(row["fastv"]) for row in own)
         assert [int(row["in sequence"]) for row in own] == [1] * count + [0] * (36 - count)
-        assert sum(int(row["spatial 4 x 4"]) for row in own) == 16
+        assert sum(int(row["4 x 4 grid: 16"]) for row in own) == 16
 
 
 def test_the_accuracy_of_the_embedded_model_is_that_of_its_evaluation(libra):

@@ -295,7 +295,7 @@ def test_captions_say_method_ratio_and_layers(method, params, words):
 
 def test_sampling_strategies_as_printed(libra):
     figure = viz.paper.sampling_strategies(libra)
-    grids = [f"spatial {rows} x {columns}" for rows, columns in SHAPES]
+    grids = [f"{rows} x {columns} grid: {rows * columns}" for rows, columns in SHAPES]
     assert [t for t in texts(figure) if t][:-1] == [
         "picture",
         "Libra-Merging: 72",

@@ -176,7 +176,8 @@ FIGURES = {
         FigureSpec(
             "sampling_panel",
             "Beside blind sampling",
-            "The method's own choice, as many patches in sequence, and evenly spread grids.",
+            "The method's own choice, as many patches in sequence, and the evenly spread grids of "
+            "PruMerge's Figure 4, with the number of patches in each.",
             sampling_panel,
             ("events",),
             of_picture=True,

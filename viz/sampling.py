@@ -39,7 +39,9 @@ def samples(trace: Trace, stage: int, image: int) -> dict[str, np.ndarray]:
     }
     height, width = trace.layout.grid(image)
     for rows, columns in ((r, c) for r, c in SHAPES if r <= height and c <= width):
-        chosen[f"spatial {rows} x {columns}"] = spread_tokens(trace, image, rows, columns)
+        chosen[f"{rows} x {columns} grid: {rows * columns}"] = spread_tokens(
+            trace, image, rows, columns
+        )
     return {name: np.isin(np.arange(len(kept)), tokens) for name, tokens in chosen.items()}
 
 
