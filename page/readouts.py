@@ -186,7 +186,9 @@ def _columns(trace: Trace) -> str:
         for layer, count in enumerate(trace.counts)
     )
     layers = f"layers 0 to {len(trace.counts) - 1}"
+    earlier = sum(event.site != "decoder" for event in trace.events)
+    steps = f"; {earlier} of the steps above come before" if earlier else ""
     return (
         f'<div class="columns" role="img" aria-label="Visual tokens in each of {layers}">'
-        f"{columns}</div><p>tokens that each decoder layer works on, {layers}</p>"
+        f"{columns}</div><p>tokens that each decoder layer works on, {layers}{steps}</p>"
     )
