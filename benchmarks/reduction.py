@@ -36,6 +36,7 @@ from libra import methods
 from libra.devices import runs_ahead
 from libra.errors import InputError
 from libra.layout import TokenLayout
+from libra.models.fused import fuse_norms
 
 HIDDEN, HEADS, INTERMEDIATE, LAYERS = 4096, 32, 11008, 32
 KEYS, WORDS = 1024, 40  # width of the encoder's keys, tokens of an instruction
@@ -71,6 +72,8 @@ def decoder_layer(device: torch.device, dtype: torch.dtype) -> Callable[[torch.T
         attn_implementation="sdpa",
     )
     layer = LlamaDecoderLayer(config, layer_idx=0).to(device, dtype).eval()
+    if runs_ahead(device):  # as `Family` does
+        fuse_norms(layer)
     rotary = LlamaRotaryEmbedding(config).to(device)
 
     def prefill(hidden: torch.Tensor) -> object:
