@@ -119,7 +119,7 @@ def ask(
     return Row(
         model=lvlm.name,
         method=method,
-        tokens=len(traces[0].layout),
+        tokens=traces[0].cost.visual,
         last=traces[0].counts[-1],
         load=load,
         peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,

@@ -215,7 +215,7 @@ def _row(model: Model, key: tuple, runs: list[Run], plain: list[Run]) -> Row:
     peaks = [run.peak for run in runs]
     return Row(
         model=model.lvlm.name,
-        tokens=len(trace.layout),
+        tokens=trace.cost.visual,
         text=trace.cost.text,
         method=key[0],
         ratio=key[1],

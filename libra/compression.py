@@ -296,8 +296,8 @@ class Units(dict[int, UnitCompression]):
         facts = read(self._method, attention()) if asks else {}
         facts = {name: fact for name, fact in facts.items() if fact is not None}
         standing = Standing.cat([part.standing for part in parts]).to(hidden.device)
-        n = len(standing.place) // len(parts)
-        front, tokens = hidden[:, :-n], hidden[:, -n:]
+        n = len(standing.place) // len(parts)  # may be none: dropped by request
+        front, tokens = hidden.tensor_split([hidden.shape[1] - n], dim=1)
         _stand(parts, standing.split(n))
         reductions = [
             part.decide(part.step(), tokens[i], {name: x[i] for name, x in facts.items()})

@@ -25,7 +25,7 @@ from libra.attention import LAST, TAP, HybridAttention, Queries, Rows
 from libra.cache import RoomyLayer
 from libra.compression import Compression
 from libra.methods import Tokens
-from libra.methods.operations import complement, inverse
+from libra.methods.operations import complement, inverse, products
 from libra.recorder import Recorder
 from libra.vacancy import behind_all, settle, stays_open
 
@@ -117,6 +117,9 @@ class DecoderSequence:
             self._visual_of.append(self.visual)
             if self._rearranged:
                 self._gather_positions(kwargs)
+        # One sequence. Flash attention would look, in every layer, whether it is several that are
+        # packed: a GPU would be waited for, and gaps would be taken for borders.
+        kwargs["position_ids"] = None
         if self.compression.tracing and layer == 0:
             self.rows.append([])
         if queries := self._queries(layer, hidden, prefill):
@@ -153,7 +156,7 @@ class DecoderSequence:
         self._open = self._recorder is None and stays_open(device, cache)
         if "text_similarity" in request.method.needs:
             text = hidden[0, self._instruction(n, device)]
-            self._text_similarity = hidden[0, self.visual] @ text.T
+            self._text_similarity = products(hidden[0, self.visual], text)
 
     def _instruction(self, n: int, device: torch.device | None = None) -> LongTensor:
         """[T] places of the text after the media, in a prompt that now has `n` tokens."""
@@ -248,8 +251,6 @@ class DecoderSequence:
                 for table in kwargs["position_embeddings"]
             )
         kwargs["position_embeddings"] = self._tables
-        # Flash attention would take the gaps for borders between packed sequences.
-        kwargs["position_ids"] = None
 
 
 def _without(x: Tensor, place: int) -> Tensor:

@@ -264,6 +264,8 @@ class Generation:
             kv_bytes=sum(cost.kv_bytes(counts, sizes.d_kv, itemsize)),
             vanilla_kv_bytes=sum(cost.kv_bytes(vanilla, sizes.d_kv, itemsize)),
             text=len(prompt.ids) - len(prompt.visual),
+            visual=self.request.n_plain,
+            units=self.features.patches,
         )
 
 

@@ -95,7 +95,10 @@ class Cost:
     vanilla_flops: float
     kv_bytes: int
     vanilla_kv_bytes: int
-    text: int | None = None  # tokens of the prompt that are not visual; None in older traces
+    # Older traces do not know:
+    text: int | None = None  # tokens of the prompt that are not visual
+    visual: int | None = None  # those that are, without compression
+    units: list[int] | None = None  # patches of each sequence that the encoder sees, at first
 
 
 @dataclass

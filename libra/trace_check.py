@@ -29,6 +29,7 @@ MAX_TEXT = 100_000  # characters
 MAX_PLACE = 300  # characters that say where times were taken
 MAX_GRID = 1024  # rows, columns, frames
 MAX_LAYERS = 1024
+MAX_UNITS = 4096
 MAX_HEADS = 1024
 MAX_PATHS = 10**7  # edges met while events are composed
 FLOATS = (torch.float16, torch.float32, torch.float64)
@@ -178,6 +179,11 @@ def _check_costs(trace: Trace) -> None:
     spent = (cost.flops, cost.vanilla_flops, cost.kv_bytes, cost.vanilla_kv_bytes)
     _need(all(_number(x) and x > 0 for x in spent), "costs are numbers above zero")
     _need(cost.text is None or _whole(cost.text, 0, MAX_TEXT), "prompts have words")
+    most = len(trace.layout)
+    _need(cost.visual is None or _whole(cost.visual, 1, most), "visual tokens become no more")
+    if cost.units is not None:
+        _need(0 < len(cost.units) <= MAX_UNITS, "some units, not too many")
+        _need(all(_whole(n, 1, MAX_GRID**2) for n in cost.units), "units have patches")
 
 
 def _check_times(trace: Trace) -> None:

@@ -6,6 +6,7 @@ A multiply-add is two FLOPs here, as in the peak figures of devices, where the p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ class Workload:
     `counts` are the visual tokens of each decoder layer. Encoders that compress have fewer patches
     in later layers: `patches` per layer of the encoder, of all units; None: nothing is compressed
     before the connector. `n` visual tokens is what the connector would make of all patches.
+    `units` are the patches of each unit; None: those of typical pictures.
     """
 
     architecture: Architecture
@@ -34,6 +36,7 @@ class Workload:
     patches: Sequence[int] | None = None
     itemsize: float = 2
     fused: bool = True
+    units: Sequence[int] | None = None
 
     @classmethod
     def of(cls, trace: Trace, architecture: Architecture) -> Workload:
@@ -41,14 +44,16 @@ class Workload:
 
         A trace of an older program does not know its prompt: then its text is left out.
         """
-        per_token = 2 * architecture.decoder.d_kv * sum(trace.counts)
+        cost, decoder = trace.cost, architecture.decoder
+        n = cost.visual or len(trace.layout)
         return cls(
             architecture=architecture,
-            n=len(trace.layout),
+            n=n,
             counts=trace.counts,
-            text=trace.cost.text or 0,
+            text=cost.text or 0,
             patches=_patches(trace, architecture),
-            itemsize=trace.cost.kv_bytes / per_token,
+            itemsize=cost.vanilla_kv_bytes / (2 * decoder.d_kv * n * len(trace.counts)),
+            units=cost.units,
         )
 
     def elsewhere(self, architecture: Architecture, n: int, itemsize: float = 2) -> Workload:
@@ -56,17 +61,12 @@ class Workload:
 
         Encoders that compress keep the shares of their layers, too.
         """
-        patches = None
-        if self.patches is not None:
-            whole = n * architecture.merge
-            patches = at_depth(
-                [self.n * self.architecture.merge, *self.patches],
-                architecture.units(n) * architecture.tile if architecture.tile else whole,
-                architecture.encoder.n_layers,
-            )
-        depth = architecture.decoder.n_layers
-        counts = at_depth([self.n, *self.counts], n, depth)
-        return Workload(architecture, n, counts, self.text, patches, itemsize, self.fused)
+        counts = at_depth([self.n, *self.counts], n, architecture.decoder.n_layers)
+        there = Workload(architecture, n, counts, self.text, None, itemsize, self.fused)
+        if self.patches is None:
+            return there
+        here, depth = [sum(self._units), *self.patches], architecture.encoder.n_layers
+        return replace(there, patches=at_depth(here, sum(there._units), depth))
 
     @property
     def vanilla(self) -> Workload:
@@ -75,20 +75,19 @@ class Workload:
 
     def encoder(self) -> list[Operation]:
         """Patch embedding and encoder layers."""
-        a = self.architecture
-        units = a.units(self.n)
-        whole = units * a.tile if a.tile else self.n * a.merge
+        a, whole = self.architecture, sum(self._units)
         work = [linear("patches", whole, (a.pixels, a.encoder.d), self.itemsize)]
         for patches in self.patches or [whole] * a.encoder.n_layers:
-            tokens = round(patches / units) + a.special
-            unit = layer_operations(a.encoder, tokens, 0, self.itemsize, self.fused)
-            work += [repeated(operation, units) for operation in unit]
+            for size, units in Counter(self._units).items():
+                tokens = round(size * patches / whole) + a.special
+                unit = layer_operations(a.encoder, tokens, 0, self.itemsize, self.fused)
+                work += [repeated(operation, units) for operation in unit]
         return work
 
     def connector(self) -> list[Operation]:
         """The projection of what the encoder hands over: at most all patches."""
         a = self.architecture
-        n = self.patches[-1] // a.merge if self.patches else self.n
+        n = (self.patches[-1] if self.patches else sum(self._units)) // a.merge
         return [linear("connector", n, shape, self.itemsize) for shape in a.connector]
 
     def prefill(self) -> list[Operation]:
@@ -108,6 +107,15 @@ class Workload:
         """Most bytes of activations at once in the prefill: those of its longest layer."""
         longest = max(self.counts) + self.text
         return peak_activation(self.architecture.decoder, longest, self.itemsize, self.fused)
+
+    @property
+    def _units(self) -> Sequence[int]:
+        """Patches of each unit, as far as known."""
+        if self.units is not None:
+            return self.units
+        a = self.architecture
+        units = a.units(self.n)
+        return [a.tile or round(self.n * a.merge / units)] * units
 
     def _layers(self, lengths: Sequence[tuple[int, int]]) -> Iterator[Operation]:
         """Operations of the decoder layers, each with its (new tokens, cached tokens)."""
@@ -147,12 +155,17 @@ class Workload:
 
 
 def _patches(trace: Trace, architecture: Architecture) -> list[int] | None:
-    """Patches in each encoder layer of a trace; a layer that compresses counts in full."""
+    """Patches in each encoder layer of a trace; a layer that compresses counts in full.
+
+    Those that become no visual token (padding) go all the way.
+    """
     inside = [event for event in trace.events if event.site == "encoder"]
     if not inside:
         return None
-    patches = [inside[0].reduction.n_in] * architecture.encoder.n_layers
+    n = inside[0].reduction.n_in
+    padding = sum(trace.cost.units or [n]) - n
+    patches = [n + padding] * architecture.encoder.n_layers
     for event in inside:
         after = len(patches) - event.layer - 1
-        patches[event.layer + 1 :] = [event.reduction.n_out] * after
+        patches[event.layer + 1 :] = [event.reduction.n_out + padding] * after
     return patches

@@ -15,9 +15,11 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransforme
 from libra.architecture import ARCHITECTURES, Architecture, Stack
 from libra.devices import name_of
 from libra.layer_cost import layer_operations, peak_activation
+from libra.lvlm import LVLM
 from libra.media import Media
 from libra.models import open_model
 from libra.models.llava import Llava
+from libra.video import Clip
 from libra.workload import Workload
 from tests.conftest import (
     N_ENCODER_LAYERS,
@@ -30,6 +32,9 @@ from tests.conftest import (
     make_model,
     make_tokenizer,
 )
+from tests.micro_llava import lvlm_of
+from tests.micro_qwen import make_family
+from tests.micro_videollama import make_lvlm_3
 
 TEXT = 9
 
@@ -227,3 +232,47 @@ def test_an_encoder_that_compresses_is_in_the_trace(lvlm):
     assert (len(there.patches), there.patches[0], len(there.counts)) == (23, 1152, 32)
     assert there.patches[-1] / 1152 == pytest.approx(second / 16, abs=0.001)
     assert there.counts[0] / 1152 == pytest.approx(work.counts[0] / 16, abs=0.001)
+
+
+@pytest.fixture(scope="module", params=["qwen2_vl", "llava-next-video", "videollama3"])
+def pooling(request):
+    """A model that pools patches, unless a method shrinks them in its encoder; its sizes."""
+    build = {
+        "qwen2_vl": lambda: LVLM("qwen2_vl", make_family("qwen2_vl", "eager")),
+        "llava-next-video": lambda: lvlm_of("llava-next-video", "eager"),
+        "videollama3": make_lvlm_3,
+    }[request.param]
+    with build() as lvlm:
+        yield lvlm, Architecture.of(request.param, lvlm.family.model.config)
+
+
+def of_answer(lvlm, architecture, **request):
+    trace = lvlm.answer(question=QUESTION, max_new_tokens=2, **request).trace
+    return Workload.of(trace, architecture), trace
+
+
+def test_what_vanilla_would_cost_is_what_it_costs(pooling):
+    film = {"video": Clip([make_image(i, 160, 120) for i in range(4)], [0, 1, 2, 3], 4.0, "film")}
+    plain, _ = of_answer(*pooling, method="vanilla", **film)
+    for method in ("vanilla", "libra", "illava"):
+        work, trace = of_answer(*pooling, method=method, **film)
+        assert (work.n, work.units) == (plain.n, plain.units), method
+        assert work.vanilla.counts == plain.counts
+        assert work.vanilla.kv_bytes() == plain.kv_bytes()
+        assert work.itemsize == pooling[0].family.model.dtype.itemsize
+        assert sum(trace.counts) / sum(plain.counts) == trace.cost.kv_bytes / (
+            trace.cost.vanilla_kv_bytes
+        )
+        there = work.elsewhere(ARCHITECTURES["qwen2-vl-7b"], 100)
+        assert max(there.patches or [400]) == 400
+
+
+def test_pictures_of_different_sizes_are_units_of_different_sizes():
+    with LVLM("qwen2_vl", make_family("qwen2_vl", "eager")) as lvlm:
+        architecture = Architecture.of("micro", lvlm.family.model.config)
+        images = [make_image(i, *size) for i, size in enumerate(((160, 120), (60, 60), (60, 200)))]
+        work, trace = of_answer(lvlm, architecture, images=images, method="vanilla")
+        assert len(set(trace.cost.units)) > 1
+        prepared = lvlm.family.prepare(Media(images))
+        everything = counted(lambda: lvlm.family.encode(prepared))  # its merger is the connector
+        assert total(work.encoder()) + total(work.connector()) == everything

@@ -93,7 +93,8 @@ class Features:
     hidden: list[Tensor]  # per unit [T, D]: the patches
     special: list[Tensor]  # per unit [F, D]: the tokens before them, as CLS
     inputs: dict[int, list[Tensor]]  # by layer, see `Family.encoder_attention`: [F + T, D] each
-    seconds: float
+    patches: list[int]  # of each unit, before any was merged or pooled
+    seconds: float  # of the encoder, without what turns media into pixels
 
     def split(self, counts: Sequence[int]) -> list[Features]:
         """Those of so many units each, which share the time in equal parts."""
@@ -102,6 +103,7 @@ class Features:
                 hidden=self.hidden[begin:end],
                 special=self.special[begin:end],
                 inputs={layer: units[begin:end] for layer, units in self.inputs.items()},
+                patches=self.patches[begin:end],
                 seconds=self.seconds / len(counts),
             )
             for begin, end in pairwise([0, *accumulate(counts)])

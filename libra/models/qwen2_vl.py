@@ -60,14 +60,19 @@ class Qwen2VL(QwenVL):
         """The merged tokens of every unit."""
         if reducers is None:
             return super().encode(prepared, layers=layers)
-        begin = seconds(self.device)
-        pixels = self.pixels(prepared).to(self.device, self.model.dtype)
+        pixels, begin = self.pixels(prepared), seconds(self.device)
+        pixels = pixels.to(self.device, self.model.dtype)
         grids = self.grids(prepared)
+        counts = grids.prod(-1).tolist()
         x = self.tower.patch_embed(pixels)
         seen = LayerInput(x, self.tables(x, grids.to(self.device)))
-        hidden, states = self._reduced(seen, grids.prod(-1).tolist(), reducers, layers)
+        hidden, states = self._reduced(seen, counts, reducers, layers)
         return Features(
-            hidden=list(hidden), special=[], inputs=states, seconds=seconds(self.device) - begin
+            hidden=list(hidden),
+            special=[],
+            inputs=states,
+            patches=counts,
+            seconds=seconds(self.device) - begin,
         )
 
     def _reduced(

@@ -156,8 +156,8 @@ class QwenVL(Family):
         layers: Collection[int] = (),
     ) -> Features:
         """The merged tokens of every unit."""
-        begin = seconds(self.device)
-        pixels = self.pixels(prepared).to(self.device, self.model.dtype)
+        pixels, begin = self.pixels(prepared), seconds(self.device)
+        pixels = pixels.to(self.device, self.model.dtype)
         grids = self.grids(prepared).to(self.device)
         tokens, states = self.run_tower(pixels, grids, {*layers, self.attention_layer})
         counts = grids.prod(-1).tolist()
@@ -168,6 +168,7 @@ class QwenVL(Family):
             hidden=list(tokens.split([n // self.merge**2 for n in counts])),
             special=[],
             inputs={-1: last, -2: last} | {layer: inputs[layer] for layer in layers},
+            patches=counts,
             seconds=seconds(self.device) - begin,
         )
 

@@ -99,26 +99,23 @@ class TowerFamily(Family):
         layers: Collection[int] = (),
     ) -> Features:
         """Features of the configured layers, and the inputs of `layers`, counted from 0."""
-        begin = seconds(self.device)
-        tower, pixels = self.tower_for(prepared), self.pixels(prepared)
-        return self._encoded(begin, tower, pixels, reducers, layers)
+        return self._encoded(self.tower_for(prepared), self.pixels(prepared), reducers, layers)
 
     def encode_each(self, prepared: Sequence[Prepared]) -> list[Features]:
         """All units in one run of the tower."""
-        begin = seconds(self.device)
         pixels = [self.pixels(media) for media in prepared]
-        whole = self._encoded(begin, self.tower, torch.cat(pixels))
+        whole = self._encoded(self.tower, torch.cat(pixels))
         return whole.split([len(units) for units in pixels])
 
     def _encoded(
         self,
-        begin: float,
         tower: nn.Module,
         pixels: Tensor,
         reducers: EncoderReducers | None = None,
         layers: Collection[int] = (),
     ) -> Features:
-        """Features of units [U, 3, H, W], for which the clock runs since `begin`."""
+        """Features of units [U, 3, H, W]."""
+        begin = seconds(self.device)
         pixels = pixels.to(self.device, self.model.dtype)
         looked_at = {layer: self._layer(layer) for layer in (-1, -2, *layers)}
         wanted = {*self._feature_states, *looked_at.values()}
@@ -132,6 +129,7 @@ class TowerFamily(Family):
             hidden=[x[front:] for x, front in features],
             special=[x[:front] for x, front in features],
             inputs={i: list(states[layer]) for i, layer in looked_at.items()},
+            patches=[self.grid[0] * self.grid[1]] * len(pixels),
             seconds=seconds(self.device) - begin,
         )
 

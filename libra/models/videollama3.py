@@ -163,7 +163,8 @@ class VideoLlama3(Family):
             if reducers is None
             else self._reduced(pixels, grids, reducers, layers)
         )
-        return Features(*encoded, seconds=seconds(self.device) - begin)
+        patches = prepared.grids.prod(1).tolist()
+        return Features(*encoded, patches=patches, seconds=seconds(self.device) - begin)
 
     def _encoded(
         self, pixels: Tensor, grids: LongTensor, merge: int, layers: Collection[int]
