@@ -20,10 +20,12 @@ from transformers import (
 )
 
 from libra.architecture import ARCHITECTURES, Architecture, Stack
+from libra.devices import runs_ahead
 from libra.errors import InputError
 from libra.lvlm import LVLM
 from libra.media import Media
 from libra.models import ASSETS
+from libra.models.fused import fuse_norms
 from libra.models.llava import Llava
 from libra.models.prepared import Prepared
 from libra.models.qwen2_vl import Qwen2VL
@@ -126,6 +128,8 @@ def network(
             attn_implementation=attention,
         )
     model.generation_config.eos_token_id = FOREVER
+    if runs_ahead(device):  # as in a model that is loaded
+        fuse_norms(model)
     return model
 
 

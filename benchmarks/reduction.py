@@ -72,7 +72,7 @@ def decoder_layer(device: torch.device, dtype: torch.dtype) -> Callable[[torch.T
         attn_implementation="sdpa",
     )
     layer = LlamaDecoderLayer(config, layer_idx=0).to(device, dtype).eval()
-    if runs_ahead(device):  # as `Family` does
+    if runs_ahead(device):  # as in a model that is loaded
         fuse_norms(layer)
     rotary = LlamaRotaryEmbedding(config).to(device)
 
@@ -99,7 +99,7 @@ def random_tokens(n: int, device: torch.device, dtype: torch.dtype) -> methods.T
         text_similarity=torch.randn(n, WORDS, generator=generator).to(device),
         text_attention=torch.rand(n, WORDS, generator=generator).to(device) / n,
         layout=TokenLayout.square_crop(columns, n // columns, (n // columns, columns)),
-        generator=torch.Generator().manual_seed(0),
+        generator=torch.Generator(device).manual_seed(0),
         may_wait=not runs_ahead(device),
     )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stack:
-    """Equal transformer layers: a decoder or an encoder. Heads times head size is `d`."""
+    """Equal transformer layers: a decoder or an encoder."""
 
     n_layers: int
     d: int  # hidden size
@@ -19,16 +19,22 @@ class Stack:
     heads: int
     d_kv: int  # key-value heads times head size
     gated: bool = True  # three matrices in the MLP instead of two
+    d_q: int | None = None  # heads times head size, where that is not the hidden size
+
+    @property
+    def width(self) -> int:
+        """Numbers in the queries of a token."""
+        return self.d_q or self.d
 
     @property
     def matrices(self) -> dict[str, tuple[int, int]]:
         """Inputs and outputs of every weight matrix of a layer, by what it computes."""
         mlp = {"gate": (self.d, self.m)} if self.gated else {}
         return {
-            "query": (self.d, self.d),
+            "query": (self.d, self.width),
             "key": (self.d, self.d_kv),
             "value": (self.d, self.d_kv),
-            "out": (self.d, self.d),
+            "out": (self.width, self.d),
             **mlp,
             "up": (self.d, self.m),
             "down": (self.m, self.d),
@@ -83,6 +89,7 @@ class Architecture:
                 text.intermediate_size,
                 heads,
                 (getattr(text, "num_key_value_heads", None) or heads) * head,
+                d_q=None if heads * head == text.hidden_size else heads * head,
             ),
             vocabulary=text.vocab_size,
             encoder=Stack(

@@ -48,15 +48,18 @@ def at_depth(counts: Sequence[int], n: int, n_layers: int) -> list[int]:
     return [max(1, round(n * share)) for share in shares]
 
 
-def prefill_flops(counts: Sequence[float], d: int, m: int, d_kv: int | None = None) -> float:
+def prefill_flops(
+    counts: Sequence[float], d: int, m: int, d_kv: int | None = None, d_q: int | None = None
+) -> float:
     """FLOPs of the visual tokens in the prefill, as Libra-Merging (section 4.1) counts them.
 
     A layer with n tokens, hidden size d and FFN size m costs 4nd^2 + 2n^2 d + 3ndm: projections,
     attention, gated FFN; one multiply-add is one FLOP. With grouped-query attention the key and
-    value projections have `d_kv` outputs and cost n*d*d_kv each.
+    value projections have `d_kv` outputs and cost n*d*d_kv each; `d_q` is the width of the
+    queries, where that is not the hidden size.
     """
-    kv = d if d_kv is None else d_kv
-    return float(sum(2 * n * d * (d + kv) + 2 * n * n * d + 3 * n * d * m for n in counts))
+    q, kv = d_q or d, d if d_kv is None else d_kv
+    return float(sum(2 * n * d * (q + kv) + 2 * n * n * q + 3 * n * d * m for n in counts))
 
 
 def kv_bytes(counts: Sequence[int], d_kv: int, itemsize: int = 2) -> list[int]:

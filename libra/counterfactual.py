@@ -18,8 +18,8 @@ from libra.methods.operations import complement
 from libra.reduction import TOKEN_EVIDENCE, Reduction
 
 
-def check_forced(method: Method, keep: Sequence[int], drop: Sequence[int], n: int) -> None:
-    """Raise InputError unless `method` can be told to keep and drop these patches out of `n`."""
+def check_forced(keep: Sequence[int], drop: Sequence[int], n: int) -> None:
+    """Raise InputError unless these patches out of `n` can be kept and dropped."""
     for name, patches in (("keep", keep), ("drop", drop)):
         if any(not isinstance(p, int) or not 0 <= p < n for p in patches):
             raise InputError(f"{name}: patches are whole numbers from 0 to {n - 1}.")
@@ -28,11 +28,15 @@ def check_forced(method: Method, keep: Sequence[int], drop: Sequence[int], n: in
         raise InputError(f"Patch {both[0]} cannot be kept and dropped at once.")
     if len(set(drop)) == n:
         raise InputError("At least one patch must remain: do not drop all of them.")
+
+
+def check_budget(method: Method, n_kept: int, n: int) -> None:
+    """Raise InputError unless `method` can be told to keep so many of an event's `n` tokens."""
     budget = _budget(method, n)
-    if keep and budget is not None and len(set(keep)) >= budget:
+    if n_kept and budget is not None and n_kept >= budget:
         raise InputError(
-            f"{len(set(keep))} patches are to be kept, but at this ratio {method.title} keeps "
-            f"{budget} in all: choose fewer patches or a lower ratio."
+            f"{n_kept} patches are to be kept, but at this ratio {method.title} keeps {budget} of "
+            f"these {n}: choose fewer patches or a lower ratio."
         )
 
 
@@ -82,7 +86,7 @@ def _budget(method: Method, n: int) -> int | None:
 def _within_budget(method: Method, n: int, n_kept: int) -> Method:
     """The method set to keep what is left of its budget; one without a budget as it is."""
     budget = _budget(method, n)
-    return method if budget is None else replace(method, keep=max(1, budget - n_kept))
+    return method if budget is None else method.keeping(max(1, budget - n_kept))
 
 
 def _subset(tokens: Tokens, indices: LongTensor) -> Tokens:

@@ -257,10 +257,13 @@ class Generation:
         sizes, prompt = self.family.geometry, self.request.prompt
         counts = self.sequence.counts
         vanilla = [self.request.n_plain] * sizes.n_layers
-        itemsize = self.family.model.dtype.itemsize
+        widths, itemsize = (
+            (sizes.d, sizes.m, sizes.d_kv, sizes.d_q),
+            self.family.model.dtype.itemsize,
+        )
         return Cost(
-            flops=cost.prefill_flops(counts, sizes.d, sizes.m, sizes.d_kv),
-            vanilla_flops=cost.prefill_flops(vanilla, sizes.d, sizes.m, sizes.d_kv),
+            flops=cost.prefill_flops(counts, *widths),
+            vanilla_flops=cost.prefill_flops(vanilla, *widths),
             kv_bytes=sum(cost.kv_bytes(counts, sizes.d_kv, itemsize)),
             vanilla_kv_bytes=sum(cost.kv_bytes(vanilla, sizes.d_kv, itemsize)),
             text=len(prompt.ids) - len(prompt.visual),

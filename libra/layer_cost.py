@@ -46,16 +46,16 @@ def layer_operations(
         fused: flash or SDPA attention; eager attention writes and reads its matrix.
     """
     keys, at = n + cached, stack.matrices
-    state, wide = n * stack.d * itemsize, n * stack.m * itemsize
+    state, wide, query = (n * width * itemsize for width in (stack.d, stack.m, stack.width))
     cache, matrix = keys * stack.d_kv * itemsize, stack.heads * n * keys * itemsize
-    product = 2 * n * keys * stack.d
+    product = 2 * n * keys * stack.width
     if fused:
-        attention = [Operation("attention", 2 * product, 0, state + 2 * cache, state)]
+        attention = [Operation("attention", 2 * product, 0, query + 2 * cache, query)]
     else:
         attention = [
-            Operation("scores", product, 0, state + cache, matrix),
+            Operation("scores", product, 0, query + cache, matrix),
             Operation("softmax", 0, 0, matrix, matrix),
-            Operation("mix", product, 0, matrix + cache, state),
+            Operation("mix", product, 0, matrix + cache, query),
         ]
     matrices = {name: linear(name, n, shape, itemsize) for name, shape in at.items()}
     return [
@@ -81,8 +81,8 @@ def peak_activation(stack: Stack, n: int, itemsize: float = 2, fused: bool = Tru
     width, and still the matrix of eager attention). KV cache and weights are not part of it.
     """
     matrix = 0 if fused else stack.heads * n
-    rotary = 4 * stack.d + 5 * stack.d_kv
-    softmax = 4 * stack.d + 2 * stack.d_kv + 2 * matrix
+    rotary = 2 * stack.d + 2 * stack.width + 5 * stack.d_kv
+    softmax = 2 * stack.d + 2 * stack.width + 2 * stack.d_kv + 2 * matrix
     mlp = 2 * stack.d + (2 + stack.gated) * stack.m + matrix
     return n * max(rotary, softmax, mlp) * itemsize
 

@@ -121,7 +121,9 @@ class LVLM:
         encode = self.family.watch if tracing == "full" else self.family.encode
         media = load_media(images, video, self.family.frames)
         with torch.no_grad(), bounded(self.name, self.family, media):
-            return encode(self.family.prepare(media))
+            features = encode(self.family.prepare(media))
+        features.media = media
+        return features
 
     def chat(self, **request: object) -> Chat:
         """A conversation about pictures or a video: `ask` it one question after the other.
@@ -148,7 +150,7 @@ class LVLM:
             requests: arguments of `stream` for each question.
 
         Raises:
-            InputError: the first of them that cannot be answered, before any computation.
+            InputError: the first of them that cannot be answered, as of `stream`.
         """
         checked = [self._arguments(request) for request in requests]
         if not checked:
@@ -211,7 +213,9 @@ class LVLM:
             params: further parameters of the method.
 
         Raises:
-            InputError: anything that cannot be answered, before any computation.
+            InputError: anything that cannot be answered, before any computation; what only the
+                tokens of an event tell (half of them can be merged at once, not more), once that
+                has come.
         """
         return self._run(
             memory,

@@ -302,6 +302,7 @@ class Reduction:
             target=copy(self.target),
             weight=copy(self.weight),
             slot=copy(self.slot),
+            vacant=None if self.vacant is None else copy(self.vacant),
             evidence={name: copy(fact) for name, fact in self.evidence.items()},
         )
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from pathlib import Path
 
 from PIL import Image
 
 from libra import methods
-from libra.counterfactual import check_forced
+from libra.counterfactual import check_budget, check_forced
 from libra.errors import InputError
 from libra.media import Media, Source, load_image
 from libra.methods import Method
@@ -71,8 +72,8 @@ def check_request(
         InputError: the first thing that cannot be answered, and what to do about it.
     """
     media = load_media(images, video, family.frames)
-    if isinstance(keep, int):  # the method's own parameter of that name, for example of a preset
-        params, keep = params | {"keep": keep}, None
+    if isinstance(keep, Integral) and type(keep) is not bool:  # the method's own of that name
+        params, keep = params | {"keep": operator.index(keep)}, None
     _check_common(ratio, seed)
     if tracing not in (False, True, "full"):
         raise InputError(f"tracing must be False, True or 'full', not {tracing!r}.")
@@ -99,13 +100,17 @@ def check_request(
             f"The {about} and the question make {n_tokens:,} tokens, and {name} takes {room:,} "
             f"beside its answer: {_ways_to_fit(media, fitting, bool(history))}."
         )
+    if features is not None and features.media not in (None, media):
+        raise InputError("The features are of other pictures than the question: encode these.")
     keep, drop = _patches("keep", keep), _patches("drop", drop)
-    check_forced(plan, keep, drop, len(prepared.layout))
+    check_forced(keep, drop, len(prepared.layout))
     if prepared.chunk > 1 and (keep or drop):
         raise InputError(
             f"{plan.title} acts inside the encoder, and in that of {name} no patches can be kept "
             f"or dropped: choose a method that acts in the decoder."
         )
+    for step, patches in _first_events(plan, prepared, encoder_layers):
+        check_budget(step, len(patches & {*keep}), len(patches))
     return Request(
         prepared=prepared,
         question=question,
@@ -122,6 +127,19 @@ def check_request(
         tracing=tracing,
         features=None if encoder_layers else features,  # those are of the untouched encoder
     )
+
+
+def _first_events(
+    method: Method, prepared: Prepared, encoder_layers: Sequence[int]
+) -> Iterator[tuple[Method, set[int]]]:
+    """The method as it first acts, and on which patches: on all of them, or unit by unit."""
+    if not encoder_layers and "connector" not in method.sites():
+        yield method, set(range(len(prepared.layout)))
+        return
+    for unit in prepared.unit.unique():
+        patches = (prepared.unit == unit).nonzero().flatten().tolist()
+        n, steps = len(patches), len(encoder_layers)
+        yield method.encoder_step(n, n, steps) if steps else method, set(patches)
 
 
 def load_media(
@@ -237,9 +255,11 @@ def _check_common(ratio: object, seed: object) -> None:
 def _patches(name: str, patches: object) -> list[int]:
     """Patches to be forced, as a list; `check_forced` looks at each."""
     try:
-        return list(patches or ())
+        return [] if patches is None else [operator.index(patch) for patch in patches]
     except TypeError:
-        raise InputError(f"{name}: give a list of patches, not {patches!r}.") from None
+        raise InputError(
+            f"{name}: give a list of patches, which are whole numbers, not {patches!r}."
+        ) from None
 
 
 def _checked_question(question: object) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -142,18 +142,28 @@ class Trace:
         return lineage
 
     def save(self, path: str | Path) -> None:
-        """Write the trace to one zip file."""
+        """Write the trace to one zip file.
+
+        Raises:
+            InputError: a trace that would be too large to be opened again.
+        """
         header, arrays = _pack(self)
+        members = {"trace.json": json.dumps(header, ensure_ascii=False).encode()}
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.save(buffer, array, allow_pickle=False)
+            members[f"arrays/{name}.npy"] = buffer.getvalue()
+        for i, pixels in enumerate(self.images):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG")
+            members[f"images/{i}.png"] = buffer.getvalue()
+        if _too_large({name: len(member) for name, member in members.items()}):
+            raise InputError(
+                "The trace is too large for a file: ask for fewer words, or without tracing."
+            )
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-            file.writestr("trace.json", json.dumps(header, ensure_ascii=False))
-            for name, array in arrays.items():
-                buffer = io.BytesIO()
-                np.save(buffer, array, allow_pickle=False)
-                file.writestr(f"arrays/{name}.npy", buffer.getvalue())
-            for i, pixels in enumerate(self.images):
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, "PNG")
-                file.writestr(f"images/{i}.png", buffer.getvalue())
+            for name, member in members.items():
+                file.writestr(name, member)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
@@ -184,11 +194,7 @@ class _Reader:
     def __init__(self, file: zipfile.ZipFile, name: str):
         members = file.infolist()
         sizes = {member.filename: member.file_size for member in members}
-        if (
-            len(members) > MAX_MEMBERS
-            or sum(member.file_size for member in members) > MAX_BYTES
-            or sizes.get("trace.json", 0) > MAX_HEADER
-        ):
+        if len(members) > len(sizes) or _too_large(sizes):  # no name comes twice
             raise InputError(f"The trace file {name} is too large to open.")
         self.file = file
         self._unread = set(sizes)
@@ -234,6 +240,12 @@ class _Reader:
             if max(image.size) > MAX_SIDE:
                 raise ValueError(f"picture {name} is too large")
             return np.asarray(image.convert("RGB"))
+
+
+def _too_large(sizes: Mapping[str, int]) -> bool:
+    """Whether a file with members of so many bytes would not be opened."""
+    header = sizes.get("trace.json", 0)
+    return len(sizes) > MAX_MEMBERS or sum(sizes.values()) > MAX_BYTES or header > MAX_HEADER
 
 
 def _pack(trace: Trace) -> tuple[dict, dict[str, np.ndarray]]:

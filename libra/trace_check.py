@@ -24,7 +24,6 @@ from libra.reduction import TOKEN_EVIDENCE, Reduction
 if TYPE_CHECKING:
     from libra.trace import Event, Trace
 
-SITES = ("encoder", "connector", "decoder")
 MAX_TEXT = 100_000  # characters
 MAX_PLACE = 300  # characters that say where times were taken
 MAX_GRID = 1024  # rows, columns, frames

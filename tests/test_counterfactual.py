@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import N_VISUAL, QUESTION, make_image, make_model
 from prompts import prepare
 
 from libra import InputError
-from libra.counterfactual import check_forced, reduce_forced
+from libra.counterfactual import check_budget, reduce_forced
 from libra.methods import Tokens, create
 from libra.reduction import Fate
 
@@ -75,9 +76,45 @@ def test_only_the_kept_ones_remain_when_all_others_are_dropped():
 
 
 def test_more_than_the_budget_cannot_be_kept():
-    with pytest.raises(InputError, match=r"12 patches .* keeps 12 in all"):
-        check_forced(create("fastv", ratio=0.5), range(12), [], 24)
-    check_forced(create("fastv", ratio=0.5), range(11), [], 24)
+    with pytest.raises(InputError, match=r"12 patches .* keeps 12 of these 24"):
+        check_budget(create("fastv", ratio=0.5), 12, 24)
+    check_budget(create("fastv", ratio=0.5), 11, 24)
+
+
+def test_the_budget_is_that_of_each_picture(lvlm):
+    """Where a method decides about each alone; so it is the same with patches that are kept."""
+    request = {"images": [make_image(0), make_image(1)], "question": QUESTION, "max_new_tokens": 1}
+    for method, ratio in (("fastervlm", 0.75), ("visionzip", 0.5), ("tome", 0.25)):
+        free = lvlm.answer(**request, method=method, ratio=ratio).trace
+        held = lvlm.answer(**request, method=method, ratio=ratio, keep=[0, 1, 20]).trace
+        assert held.counts == free.counts, method
+    with pytest.raises(InputError, match=r"6 patches .* keeps 4 of these 16"):
+        lvlm.answer(**request, method="fastervlm", ratio=0.75, keep=range(6))
+
+
+def test_presets_of_two_kinds_of_tokens_keep_their_budget(lvlm):
+    request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 1}
+    for keep in ([], [1, 2, 3, 4]):
+        plan = {"method": "visionzip", "dominant": 5, "contextual": 2, "keep": keep}
+        assert lvlm.answer(**request, **plan).trace.counts[0] == 7
+
+
+@pytest.mark.parametrize("method", ["illava", "tome", "evit", "kmeans", "fastervlm", "libra"])
+def test_a_whole_picture_can_be_dropped(lvlm, method):
+    site = {"site": "encoder", "encoder_layers": (0, 1)} if method == "kmeans" else {}
+    images = [make_image(0), make_image(1)]
+    request = {"images": images, "question": QUESTION, "method": method, "max_new_tokens": 1}
+    trace = lvlm.answer(**request, **site, drop=range(N_VISUAL), tracing="full").trace
+    assert (trace.lineage(1).fate()[:N_VISUAL] == Fate.DROPPED).all()
+    assert trace.counts[-1] > 0
+
+
+def test_patches_may_be_an_array(lvlm):
+    request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 1}
+    listed = lvlm.answer(**request, drop=[1, 2]).trace
+    assert lvlm.answer(**request, drop=np.array([1, 2])).trace.counts == listed.counts
+    kept = lvlm.answer(**request, method="fastv", keep=np.int64(4)).trace
+    assert kept.counts[-1] == 4
 
 
 def test_an_answer_follows_the_intervention(lvlm):

@@ -487,3 +487,11 @@ def test_the_catalogue_says_what_each_model_needs():
     assert all(e.runnable == (not e.reason) for e in entries.values())
     assert models.entry("llava-hf/llava-1.5-7b-hf") is entries["llava-1.5-7b"]
     assert models.entry("something else") is None
+
+
+def test_features_are_those_of_the_question(lvlm):
+    features = lvlm.encode([make_image(0)])
+    ask(lvlm, images=[make_image(0)], features=features)
+    for images in ([make_image(1)], [make_image(0), make_image(1)]):
+        with pytest.raises(InputError, match="other pictures"):
+            ask(lvlm, images=images, features=features)

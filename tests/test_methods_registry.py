@@ -69,6 +69,13 @@ def test_keep_is_a_positive_whole_number(keep):
         create("fastv", keep=keep)
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_numbers_are_finite(value):
+    """Otherwise a trace would hold what no reader of JSON knows."""
+    with pytest.raises(InputError, match="eta must be a number"):
+        create("libra", eta=value)
+
+
 def test_vanilla_changes_nothing():
     hidden = torch.randn(5, 3)
     assert torch.equal(create("vanilla").reduce(Tokens(hidden)).apply(hidden), hidden)

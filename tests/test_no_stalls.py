@@ -9,6 +9,7 @@ import contextlib
 import pytest
 import torch
 from conftest import make_image, make_image_processor, make_model, make_tokenizer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from libra import methods, vacancy
 from libra.batch import PackedCache, PackedSequence
@@ -53,6 +54,23 @@ def prefill(model, method, tracing):
     finally:
         hooks.remove()
     return cache.sequence.counts
+
+
+@pytest.mark.parametrize("name", ["vanilla", "fastv", "libra"])
+def test_flash_attention_need_not_ask_whether_sequences_are_packed(model, name):
+    """It looks at position ids for that, in every layer: there must be none."""
+    given, plain = [], ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def attention(module, *args, **kwargs):
+        given.append(kwargs.get("position_ids"))
+        return plain(module, *args, **kwargs)
+
+    ALL_ATTENTION_FUNCTIONS.register("sdpa", attention)
+    try:
+        prefill(model, made(name), False)
+    finally:
+        ALL_ATTENTION_FUNCTIONS.register("sdpa", plain)
+    assert len(given) >= 8 and all(ids is None for ids in given)
 
 
 def made(name, **params):

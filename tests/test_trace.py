@@ -3,7 +3,7 @@
 import io
 import json
 import zipfile
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -357,3 +357,28 @@ def test_a_zip_bomb_is_not_unpacked(path):
             bomb.write(bytes(2**20))
     assert path.stat().st_size < 2**20
     refused(path, "too large")
+
+
+def test_what_could_not_be_opened_is_not_saved(trace, tmp_path, monkeypatch):
+    monkeypatch.setattr("libra.trace.MAX_BYTES", 10_000)
+    with pytest.raises(InputError, match="too large for a file"):
+        trace.save(tmp_path / "t.zip")
+    assert not (tmp_path / "t.zip").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"visual": 0},
+        {"visual": 10**6},
+        {"visual": 1.5},
+        {"units": []},
+        {"units": [0]},
+        {"units": 4},
+    ],
+)
+def test_counts_of_a_forged_trace_are_refused(trace, path, wrong):
+    assert trace.cost.units == [16, 16] and trace.cost.visual == 32
+    rewrite_header(path, cost=asdict(replace(trace.cost, **wrong)))
+    with pytest.raises(InputError, match="damaged"):
+        Trace.load(path)

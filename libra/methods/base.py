@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -139,6 +139,10 @@ class RatioMethod(Method):
             return min(self.keep, n)
         return max(1, round(n * (1 - self.ratio)))
 
+    def keeping(self, n: int) -> "RatioMethod":
+        """The same method set to keep so many tokens."""
+        return replace(self, keep=n)
+
     def reduce(self, tokens: Tokens) -> Reduction:
         """Check the inputs, change nothing where nothing is to be removed, else decide."""
         self.require(tokens)
@@ -186,7 +190,7 @@ def check_value(method: str, parameter: Field, value: object) -> None:
     low, high = bounds
     whole = parameter.type in (int, int | None)
     fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not fits or not low <= value <= high:  # NaN fails the comparison
+    if not fits or not (math.isfinite(value) and low <= value <= high):
         kind = "a whole number" if whole else "a number"
         limit = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
         raise InputError(f"{method}: {parameter.name} must be {kind} {limit}, not {value!r}.")

@@ -1,6 +1,6 @@
 """VisionZip: dominant tokens by CLS attention, and contextual tokens for the rest."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -52,6 +52,10 @@ class VisionZip(RatioMethod):
         if self.dominant is None:
             return super().count(n)
         return min(n, self.dominant + self.contextual)
+
+    def keeping(self, n: int) -> "VisionZip":
+        """So many tokens of both kinds together."""
+        return replace(self, keep=n, dominant=None, contextual=None)
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
         """Select the dominant tokens and merge the others into evenly spaced ones of them."""

@@ -14,11 +14,9 @@ from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from libra.detail import spread_layers
-from libra.devices import runs_ahead
 from libra.errors import InputError
 from libra.media import Media
 from libra.models.features import EncoderAttention, Features
-from libra.models.fused import fuse_norms
 from libra.models.prepared import Prepared, Prompt
 from libra.video import FRAMES
 
@@ -31,6 +29,7 @@ class Geometry:
     d: int  # hidden size
     m: int  # MLP size
     d_kv: int  # key-value heads times head size
+    d_q: int  # heads times head size, which is the hidden size in most
 
 
 def seconds(device: torch.device) -> float:
@@ -86,8 +85,6 @@ class Family(ABC):
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.model = model.eval()
-        if runs_ahead(self.device):
-            fuse_norms(model)
         self.tokenizer = tokenizer
         if tokenizer.chat_template is None:
             raise InputError("This model has no chat template: questions cannot be put to it.")
@@ -99,6 +96,7 @@ class Family(ABC):
             d=config.hidden_size,
             m=config.intermediate_size,
             d_kv=(getattr(config, "num_key_value_heads", None) or heads) * head_width,
+            d_q=heads * head_width,
         )
         self.max_positions = config.max_position_embeddings
         eos = model.generation_config.eos_token_id or tokenizer.eos_token_id

@@ -9,6 +9,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import LongTensor, Tensor
 
+from libra.media import Media
+
 PAIRS = 2**26  # of query and key, in all heads, that attention is formed of at once: 256 MiB
 
 
@@ -95,6 +97,7 @@ class Features:
     inputs: dict[int, list[Tensor]]  # by layer, see `Family.encoder_attention`: [F + T, D] each
     patches: list[int]  # of each unit, before any was merged or pooled
     seconds: float  # of the encoder, without what turns media into pixels
+    media: Media | None = None  # what they are of, where they are handed out
 
     def split(self, counts: Sequence[int]) -> list[Features]:
         """Those of so many units each, which share the time in equal parts."""

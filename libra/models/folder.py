@@ -18,6 +18,8 @@ from transformers import (
 )
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from libra.devices import runs_ahead
+from libra.models.fused import fuse_norms
 from libra.models.room import placed, spread
 
 
@@ -84,7 +86,10 @@ def load_model(
     )
     if missing := sorted(report["missing_keys"]):  # without those that are tied to others
         raise ValueError(f"it lacks {len(missing)} weights, for example {missing[0]}")
-    return placed(model, device)
+    model = placed(model, device)
+    if runs_ahead(model.device):
+        fuse_norms(model)
+    return model
 
 
 def _without_code(config: PreTrainedConfig) -> PreTrainedConfig:
