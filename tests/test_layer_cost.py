@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from libra.architecture import ARCHITECTURES, Architecture, Stack
+from libra.cost import prefill_flops
 from libra.devices import name_of
 from libra.layer_cost import layer_operations, peak_activation
 from libra.lvlm import LVLM
@@ -276,3 +277,23 @@ def test_pictures_of_different_sizes_are_units_of_different_sizes():
         prepared = lvlm.family.prepare(Media(images))
         everything = counted(lambda: lvlm.family.encode(prepared))  # its merger is the connector
         assert total(work.encoder()) + total(work.connector()) == everything
+
+
+def test_heads_together_may_be_wider_than_the_hidden_state():
+    """As in Qwen3-VL-4B: 32 heads of 128 numbers, and hidden states of 2,560."""
+    config = LlamaConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        num_hidden_layers=1,
+        attn_implementation="eager",
+    )
+    layer, rotary = LlamaDecoderLayer(config, layer_idx=0), LlamaRotaryEmbedding(config)
+    hidden, position = torch.zeros(1, 10, 64), torch.arange(10)[None]
+    tables = rotary(hidden, position)
+    expected = counted(lambda: layer(hidden, position_embeddings=tables))
+    stack = Stack(1, 64, 96, 4, 64, d_q=128)
+    assert total(layer_operations(stack, 10)) == expected
+    assert 2 * prefill_flops([10], 64, 96, d_kv=64, d_q=128) == expected
