@@ -102,7 +102,7 @@ class Architecture:
             ),
             pixels=channels * frames * vision.patch_size**2,
             tokens=side**2 or 1024,
-            connector=((merge * d, inner), (inner, text.hidden_size)),
+            connector=((len(features) * merge * d, inner), (inner, text.hidden_size)),
             merge=merge,
             special=int(vision.model_type == "clip_vision_model"),
             tile=side**2 or None,

@@ -72,7 +72,7 @@ def _answer(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(facts(trace), indent=2))
     else:
-        print(trace.answer, readout(trace), sep="\n\n")
+        print(trace.answer, readout(trace, lvlm.architecture), sep="\n\n")
 
 
 def _compare(options: argparse.Namespace) -> None:

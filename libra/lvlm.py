@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from libra import methods as registry
+from libra.architecture import ARCHITECTURES, Architecture
 from libra.batch import run_all
 from libra.conversation import Chat, Memory
 from libra.decoder import Hooks
@@ -79,6 +80,14 @@ class LVLM:
     def n_layers(self) -> int:
         """Number of decoder layers."""
         return self.family.geometry.n_layers
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The sizes that its cost depends on; None for families that are not counted in full."""
+        known = ARCHITECTURES.get(self.name)
+        if known is not None or not self.family.counted:
+            return known
+        return Architecture.of(self.name, self.family.model.config)
 
     @property
     def card(self) -> dict:

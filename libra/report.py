@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from libra.architecture import ARCHITECTURES
+from libra.architecture import Architecture
 from libra.roofline import DEVICES, verdict
 from libra.trace import Trace
 from libra.workload import Workload
@@ -35,8 +35,8 @@ def facts(trace: Trace) -> dict:
     }
 
 
-def readout(trace: Trace) -> str:
-    """What the answer cost, for people."""
+def readout(trace: Trace, architecture: Architecture | None = None) -> str:
+    """What the answer of a model of this architecture cost, for people."""
     values, times = facts(trace), trace.timings
     layers = f" after layers {', '.join(map(str, trace.layers))}" if trace.layers else ""
     decode = (
@@ -51,14 +51,13 @@ def readout(trace: Trace) -> str:
             f"time     encoder {1e3 * times.encoder:.0f} ms, connector "
             f"{1e3 * times.connector:.0f} ms, prefill {1e3 * times.prefill:.0f} ms{decode}",
             *([f"measured {times.where}"] if times.where else []),
-            *_saving(trace),
+            *_saving(trace, architecture),
         )
     )
 
 
-def _saving(trace: Trace) -> list[str]:
+def _saving(trace: Trace, architecture: Architecture | None) -> list[str]:
     """Where the saving is, on a device that many have; nothing for models of unknown sizes."""
-    architecture = ARCHITECTURES.get(trace.model)
     if architecture is None:
         return []
     work = Workload.of(trace, architecture)

@@ -13,8 +13,7 @@ from libra.errors import InputError
 from libra.roofline import DEVICES, Device, Estimate, verdict
 from libra.trace import Trace
 from libra.workload import Workload
-from page import texts
-from page.engine import GPU
+from page import engine, texts
 from page.shown import Shown
 from viz.roofline import Point, points
 from viz.theory import SpeedUp
@@ -99,7 +98,7 @@ def _works(traces: dict[str, Trace], model: str, n: int | None) -> dict[str, Wor
         raise InputError(f"Visual tokens: choose a whole number from 1 to {MAX_TOKENS:,}.")
     works = {}
     for name, trace in traces.items():
-        own = ARCHITECTURES.get(trace.model)
+        own = engine.architecture(trace.model)
         target = own if model == OWN else ARCHITECTURES[model]
         if target is None:
             return {}
@@ -115,7 +114,7 @@ def _flops(work: Workload) -> float:
     return sum(operation.flops for operation in work.prefill())
 
 
-@GPU
+@engine.GPU
 def machine() -> Device:
     """The rates of this machine, measured the first time."""
     return _measured("cuda" if torch.cuda.is_available() else "cpu")

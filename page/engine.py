@@ -10,6 +10,7 @@ from PIL import Image
 
 import libra
 from libra import methods, models
+from libra.architecture import ARCHITECTURES, Architecture
 from libra.conversation import Memory
 from libra.errors import InputError
 from libra.media import load_video
@@ -68,6 +69,7 @@ class Shape:
     last_encoder_layer: int  # the last one that can be compressed
     frames: int  # of a video, unless told otherwise
     facts: str  # size and device in a few words
+    architecture: Architecture | None  # what its cost depends on, if that is known
 
     @classmethod
     def of(cls, lvlm: libra.LVLM) -> "Shape":
@@ -80,6 +82,7 @@ class Shape:
             last_encoder_layer=family.last_encoder_layer,
             frames=family.frames,
             facts=f"{card['parameters'] / 1e6:,.0f} M parameters · {card['device'].upper()}",
+            architecture=lvlm.architecture,
         )
 
     def default_layers(self, method: str) -> tuple[int, ...]:
@@ -101,6 +104,12 @@ def shape(name: str) -> Shape:
     if name not in _shapes:
         _shapes[name] = Shape.of(load(name))
     return _shapes[name]
+
+
+def architecture(called: str) -> Architecture | None:
+    """The sizes of the model that a trace names, if they are listed or it has been loaded here."""
+    loaded = (shape.architecture for name, shape in _shapes.items() if _called(name) == called)
+    return ARCHITECTURES.get(called) or next(loaded, None)
 
 
 def load(name: str) -> libra.LVLM:

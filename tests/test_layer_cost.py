@@ -33,7 +33,7 @@ from tests.conftest import (
     make_model,
     make_tokenizer,
 )
-from tests.micro_llava import lvlm_of
+from tests.micro_llava import FAMILIES, lvlm_of
 from tests.micro_qwen import make_family
 from tests.micro_videollama import make_lvlm_3
 
@@ -233,6 +233,39 @@ def test_an_encoder_that_compresses_is_in_the_trace(lvlm):
     assert (len(there.patches), there.patches[0], len(there.counts)) == (23, 1152, 32)
     assert there.patches[-1] / 1152 == pytest.approx(second / 16, abs=0.001)
     assert there.counts[0] / 1152 == pytest.approx(work.counts[0] / 16, abs=0.001)
+
+
+@pytest.mark.parametrize("name", ["llava", *FAMILIES, "qwen2_vl"])
+def test_every_counted_family_multiplies_what_is_said(name, monkeypatch):
+    build = {"llava": make_lvlm, "qwen2_vl": lambda a: LVLM(name, make_family(name, a))}
+    with build.get(name, lambda a: lvlm_of(name, a))("eager") as lvlm:
+        model, calls = lvlm.family.model, []
+        monkeypatch.setattr(model, "forward", recorded(model.forward, calls))
+        images = [make_image(0, 160, 120), make_image(1, 60, 90)]
+        work, _ = of_answer(lvlm, lvlm.architecture, images=images, method="vanilla")
+        assert [total(work.prefill()), total(work.decode())] == calls
+        prepared = lvlm.family.prepare(Media(images))
+        merger = total(work.connector()) if name == "qwen2_vl" else 0  # part of its encoder
+        assert total(work.encoder()) + merger == counted(lambda: lvlm.family.encode(prepared))
+
+
+def recorded(forward, calls):
+    """A model's call that notes down what it multiplies."""
+
+    def run(*args, **kwargs):
+        out = []
+        calls.append(counted(lambda: out.append(forward(*args, **kwargs))))
+        return out[0]
+
+    return run
+
+
+def test_other_families_are_not_counted():
+    for name in ("qwen2_5_vl", "qwen3_vl"):
+        with LVLM(name, make_family(name)) as lvlm:
+            assert lvlm.architecture is None
+    with make_lvlm_3() as lvlm:
+        assert lvlm.architecture is None
 
 
 @pytest.fixture(scope="module", params=["qwen2_vl", "llava-next-video", "videollama3"])

@@ -5,7 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from conftest import make_image
+from conftest import N_LAYERS, make_image
 from make_trace import make_trace
 
 from libra import methods
@@ -13,7 +13,7 @@ from libra.architecture import ARCHITECTURES
 from libra.errors import InputError
 from libra.roofline import DEVICES, Device
 from libra.sweep import Row, Setting
-from page import charts, costing, efficiency, sweeps
+from page import charts, costing, efficiency, engine, sweeps
 from page.shown import Result, Shown
 
 MACHINE = Device("this machine", 1e11, 1e10)
@@ -82,6 +82,14 @@ def test_a_model_of_unknown_sizes_says_so_but_can_be_carried_over():
     found = costing.Costing.of(unknown, "qwen2-vl-7b", "H200")
     assert found.works["FastV"].n == 1024
     assert set(found.estimates()) == {"Vanilla (no compression)", "FastV"}
+
+
+def test_the_sizes_of_a_model_are_known_once_it_is_loaded(model):
+    engine.shape(model)
+    called = engine.title(model)
+    found = costing.Costing.of(shown("vanilla", "fastv", model=called))
+    assert found.works["FastV"].architecture.decoder.n_layers == N_LAYERS
+    assert called in found.subject
 
 
 def test_without_vanilla_there_is_nothing_to_hold_a_time_against():

@@ -137,9 +137,10 @@ def test_this_machine_can_be_measured(monkeypatch):
 
 
 def test_the_readout_of_an_answer_says_where_it_saves():
-    known = replace(make_trace("fastv", n_layers=8), model="tiny-llava")
-    saving = readout(known).splitlines()[-1]
+    tiny = ARCHITECTURES["tiny-llava"]
+    known = make_trace("fastv", n_layers=8)
+    saving = readout(known, tiny).splitlines()[-1]
     assert saving.startswith("saving   By the roofline of A100 this saves") and "KV cache" in saving
-    plain = readout(replace(make_trace("vanilla"), model="tiny-llava")).splitlines()[-1]
+    plain = readout(make_trace("vanilla"), tiny).splitlines()[-1]
     assert plain == "saving   By the roofline of A100 this saves nothing."
     assert "saving" not in readout(make_trace("fastv"))

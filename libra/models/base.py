@@ -81,6 +81,7 @@ class Family(ABC):
     takes_video: ClassVar[bool] = False  # otherwise the frames of a video are so many pictures
     has_cls: bool = True  # whether the encoder has a CLS token to rank patches by
     keeps_in_encoder: str = ""  # why `encode` takes no reducers; empty if it does
+    counted: ClassVar[bool] = False  # whether `Architecture.of` says all that its cost depends on
     first_layer: int = 0  # the first decoder layer after which tokens can be reduced
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):

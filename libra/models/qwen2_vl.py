@@ -31,6 +31,7 @@ class Qwen2VL(QwenVL):
     """
 
     name = "qwen2_vl"
+    counted = True
     model_class = Qwen2VLForConditionalGeneration
 
     def prepare(self, media: Media, pooled: bool = True) -> Prepared:

@@ -25,6 +25,7 @@ from libra.models.units import reduce_together, together
 class TowerFamily(Family):
     """A vision tower, a projector and a decoder."""
 
+    counted = True
     tower_type: ClassVar[str] = "clip_vision_model"  # or "siglip_vision_model"
     model_class: ClassVar[type[PreTrainedModel]]
     processor_class: ClassVar[type]  # of pictures; needs no torchvision

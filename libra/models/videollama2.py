@@ -58,6 +58,7 @@ class VideoLlama2(TowerFamily):
     """
 
     name = "videollama2"
+    counted = False  # its connector is none of those
     takes_video = True
     keeps_in_encoder = "the connector needs the whole grid of patches"
 
