@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
-from functools import partial
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +12,10 @@ from transformers import Qwen2VLForConditionalGeneration
 from libra.layout import TokenLayout
 from libra.media import Media
 from libra.models.base import EncoderReducers, seconds
-from libra.models.features import EncoderAttention, Features, LayerInput
+from libra.models.features import Features, LayerInput
 from libra.models.prepared import Prepared
 from libra.models.qwen_vl import QwenVL
-from libra.models.units import packed, reduce_together
+from libra.models.units import run_reduced
 
 
 class Qwen2VL(QwenVL):
@@ -67,52 +65,20 @@ class Qwen2VL(QwenVL):
         counts = grids.prod(-1).tolist()
         x = self.tower.patch_embed(pixels)
         seen = LayerInput(x, self.tables(x, grids.to(self.device)))
-        hidden, states = self._reduced(seen, counts, reducers, layers)
+        units, _, states = run_reduced(self, seen, counts, reducers, layers)
+        merged = self.tower.merger(torch.cat(units))
         return Features(
-            hidden=list(hidden),
+            hidden=list(merged.split([len(unit) // self.merge**2 for unit in units])),
             special=[],
             inputs=states,
             patches=counts,
             seconds=seconds(self.device) - begin,
         )
 
-    def _reduced(
-        self,
-        first: LayerInput,
-        counts: Sequence[int],
-        reducers: EncoderReducers,
-        layers: Collection[int],
-    ) -> tuple[Sequence[Tensor], dict[int, list[LayerInput]]]:
-        """The merged tokens [n, d] of each unit, and what `layers` have seen of it.
+    def attend(self, layer: nn.Module, hidden: Tensor, place: dict) -> Tensor:
+        """See `libra.models.units.Steps`."""
+        return hidden + layer.attn(layer.norm1(hidden), **place)
 
-        Units stand one after the other, whatever their lengths, as in the model itself. A chosen
-        layer is taken apart, because what is merged between attention and MLP changes the length
-        of the residual too, which no hook reaches. Patches keep their rotary embedding.
-
-        Args:
-            first: what the first layer sees of all units.
-            counts: of how many patches each.
-            reducers: what shrinks them.
-            layers: whose inputs are wanted.
-        """
-        starts, seen, states = [0, *accumulate(counts)], first, {}
-        for i, layer in enumerate(self.encoder_layers):
-            if i in layers:
-                states[i] = seen.split(counts)
-            place = packed(seen, counts, self.tower.config)
-            if i not in reducers.encoder_layers:
-                seen = replace(seen, hidden=layer(seen.hidden, **place))
-                continue
-            attended = seen.hidden + layer.attn(layer.norm1(seen.hidden), **place)
-            attention = partial(self._attention_of, layer, seen.split(counts))
-            units = reduce_together(reducers, attended.split(counts), [0] * len(counts), attention)
-            counts, h = [len(x) for x in units], torch.cat(units)
-            left = [reducers[i].left.to(h.device) + starts[i] for i in range(len(units))]
-            seen = first.at(torch.cat(left), h + layer.mlp(layer.norm2(h)))
-        return self.tower.merger(seen.hidden).split([n // self.merge**2 for n in counts]), states
-
-    def _attention_of(
-        self, layer: nn.Module, seen: Sequence[LayerInput], units: Sequence[int]
-    ) -> EncoderAttention:
-        """Queries and keys of a layer for some units of one length."""
-        return self.attention(layer, LayerInput.stack([seen[i] for i in units]))
+    def feed(self, layer: nn.Module, hidden: Tensor) -> Tensor:
+        """See `libra.models.units.Steps`."""
+        return hidden + layer.mlp(layer.norm2(hidden))

@@ -188,14 +188,14 @@ class QwenVL(Family):
         layer = layer if layer >= 0 else self.attention_layer
         return self.attention(self.encoder_layers[layer], hidden)
 
-    def attention(self, layer: nn.Module, seen: LayerInput) -> EncoderAttention:
+    def attention(self, layer: nn.Module, seen: LayerInput, n_front: int = 0) -> EncoderAttention:
         """Queries and keys of a layer, after rotary embedding."""
         dtype = torch.promote_types(seen.hidden.dtype, torch.float32)
         mixed = layer.attn.qkv(layer.norm1(seen.hidden))
         query, key, _ = mixed.unflatten(-1, (3, layer.attn.num_heads, -1)).unbind(-3)
         query, key = apply_rotary_pos_emb_vision(query, key, *seen.tables)
         query, key = (x.transpose(-3, -2).to(dtype) for x in (query, key))
-        return EncoderAttention(query, key, n_front=0, has_cls=False)
+        return EncoderAttention(query, key, n_front, has_cls=False)
 
     def pack(self, patches: Sequence[Tensor], prepared: Prepared) -> Tensor:
         """A token knows the mean of what its patches know."""

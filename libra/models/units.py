@@ -7,14 +7,17 @@ length, which methods inside the encoder leave behind, go through a layer as one
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.utils.generic import is_flash_attention_requested
 
+from libra.methods.operations import complement
 from libra.models.base import EncoderReducers
 from libra.models.features import EncoderAttention, LayerInput
 
@@ -77,3 +80,75 @@ def reduce_together(
         for i, x in zip(units, reduced, strict=True):
             out[i] = x
     return out
+
+
+class Steps(Protocol):
+    """An encoder that takes units one after the other, and how its layers are taken apart."""
+
+    tower: nn.Module
+    encoder_layers: nn.ModuleList
+
+    def attend(self, layer: nn.Module, hidden: Tensor, place: dict) -> Tensor:
+        """[P, D] what goes into a layer, and its attention's output added to it."""
+
+    def feed(self, layer: nn.Module, hidden: Tensor) -> Tensor:
+        """[P, D] what comes out of the attention, and the MLP's output added to it."""
+
+    def attention(self, layer: nn.Module, seen: LayerInput, n_front: int) -> EncoderAttention:
+        """Queries and keys of a layer for some units, after rotary embedding."""
+
+
+def run_reduced(
+    steps: Steps,
+    whole: LayerInput,
+    counts: Sequence[int],
+    reducers: EncoderReducers,
+    wanted: Collection[int],
+) -> tuple[list[Tensor], list[int], dict[int, list[LayerInput]]]:
+    """An encoder that takes units one after the other, whatever their lengths, while they shrink.
+
+    A chosen layer is taken apart, because what is merged between attention and MLP changes the
+    length of the residual too, which no hook reaches. Patches keep their rotary embedding. Those
+    that become no token stand in front of their unit.
+
+    Args:
+        steps: the encoder.
+        whole: what the first layer sees of all units, as they come.
+        counts: of how many patches each.
+        reducers: what shrinks them.
+        wanted: layers whose inputs are wanted.
+
+    Returns:
+        what the last layer gives [F + n, D] and F, of each unit; the wanted inputs by layer.
+    """
+    starts, device = [0, *accumulate(counts)], whole.hidden.device
+    fronts = [complement(reducers[i].patches, n).to(device) for i, n in enumerate(counts)]
+    lengths = [len(front) for front in fronts]
+
+    def places(name: str) -> LongTensor:
+        """Where in `whole` the patches of all units stand: their fronts, then those named."""
+        own = [getattr(reducers[i], name).to(device) for i in range(len(fronts))]
+        units = zip(fronts, own, starts, strict=False)
+        return torch.cat([torch.cat([front, patches]) + start for front, patches, start in units])
+
+    order, states = places("patches"), {}
+    seen = whole.at(order, whole.hidden[order])
+    for i, layer in enumerate(steps.encoder_layers):
+        if i in wanted:
+            states[i] = seen.split(counts)
+        place = packed(seen, counts, steps.tower.config)
+        if i not in reducers.encoder_layers:
+            seen = replace(seen, hidden=layer(seen.hidden, **place))
+            continue
+
+        def attention(
+            units: Sequence[int], layer: nn.Module = layer, seen: Sequence = seen.split(counts)
+        ) -> EncoderAttention:
+            same = LayerInput.stack([seen[i] for i in units])
+            return steps.attention(layer, same, lengths[units[0]])
+
+        attended = steps.attend(layer, seen.hidden, place).split(counts)
+        units = reduce_together(reducers, attended, lengths, attention)
+        counts = [len(x) for x in units]
+        seen = whole.at(places("left"), steps.feed(layer, torch.cat(units)))
+    return list(seen.hidden.split(counts)), lengths, states

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import accumulate
 
 import torch
 from torch import LongTensor, Tensor, nn
@@ -22,7 +20,6 @@ from transformers.vision_utils import get_vision_position_ids
 
 from libra.layout import TokenLayout
 from libra.media import Media
-from libra.methods.operations import complement
 from libra.models.base import EncoderReducers, Family, seconds
 from libra.models.features import EncoderAttention, Features, LayerInput
 from libra.models.folder import (
@@ -32,7 +29,7 @@ from libra.models.folder import (
     video_settings,
 )
 from libra.models.prepared import Prepared, Prompt
-from libra.models.units import packed, reduce_together
+from libra.models.units import run_reduced
 
 Tables = tuple[Tensor, Tensor]  # [T, d] cosines and sines of the encoder's rotary embedding
 STILL = 0.1  # mean difference, times 255, up to which a token repeats the frame before
@@ -188,56 +185,22 @@ class VideoLlama3(Family):
         reducers: EncoderReducers,
         layers: Collection[int],
     ) -> tuple[list, list, dict]:
-        """The fields of `Features`. Patches that are no token stand in front of their unit.
-
-        Units stand one after the other, whatever their lengths, as in the model itself. A chosen
-        layer is taken apart, because what is merged between attention and MLP changes the length
-        of the residual too, which no hook reaches. Patches keep their rotary embedding.
-        """
-        counts, x = grids.prod(1).tolist(), self.tower.embeddings(pixels)
+        """The fields of `Features`. Patches that are no token stand in front of their unit."""
+        x = self.tower.embeddings(pixels)
         whole = LayerInput(x, self._tables(x, grids, torch.ones_like(grids[:, 0])))
-        fronts = [complement(reducers[i].patches, n).to(x.device) for i, n in enumerate(counts)]
-        lengths, starts = [len(front) for front in fronts], [0, *accumulate(counts)]
+        counts = grids.prod(1).tolist()
+        units, fronts, states = run_reduced(self, whole, counts, reducers, layers)
+        normed = self.tower.post_layernorm(torch.cat(units)).split([len(unit) for unit in units])
+        both = list(zip(normed, fronts, strict=True))
+        return [x[n:] for x, n in both], [x[:n] for x, n in both], states
 
-        def places(name: str) -> LongTensor:
-            """Where in `whole` the patches of all units stand: their fronts, then those named."""
-            own = [getattr(reducers[i], name) for i in range(len(fronts))]
-            rows = [
-                torch.cat([front, patches.to(x.device)]) + start
-                for front, patches, start in zip(fronts, own, starts, strict=False)
-            ]
-            return torch.cat(rows)
+    def attend(self, layer: nn.Module, hidden: Tensor, place: dict) -> Tensor:
+        """See `libra.models.units.Steps`."""
+        return hidden + layer.self_attn(layer.layer_norm1(hidden), **place)[0]
 
-        order, states = places("patches"), {}
-        seen = whole.at(order, x[order])
-        for i, layer in enumerate(self.encoder_layers):
-            if i in layers:
-                states[i] = seen.split(counts)
-            place = packed(seen, counts, self.tower.config)
-            if i not in reducers.encoder_layers:
-                seen = replace(seen, hidden=layer(seen.hidden, **place))
-                continue
-            attended = seen.hidden + layer.self_attn(layer.layer_norm1(seen.hidden), **place)[0]
-            attention = partial(self._attention_of, layer, seen.split(counts), lengths)
-            units = reduce_together(reducers, attended.split(counts), lengths, attention)
-            counts, h = [len(x) for x in units], torch.cat(units)
-            seen = whole.at(places("left"), h + layer.mlp(layer.layer_norm2(h)))
-        hidden = self.tower.post_layernorm(seen.hidden).split(counts)
-        return (
-            [x[n:] for x, n in zip(hidden, lengths, strict=True)],
-            [x[:n] for x, n in zip(hidden, lengths, strict=True)],
-            states,
-        )
-
-    def _attention_of(
-        self,
-        layer: nn.Module,
-        seen: Sequence[LayerInput],
-        fronts: Sequence[int],
-        units: Sequence[int],
-    ) -> EncoderAttention:
-        """Queries and keys of a layer for some units of one length, as much of it in front."""
-        return self._attention(layer, LayerInput.stack([seen[i] for i in units]), fronts[units[0]])
+    def feed(self, layer: nn.Module, hidden: Tensor) -> Tensor:
+        """See `libra.models.units.Steps`."""
+        return hidden + layer.mlp(layer.layer_norm2(hidden))
 
     def _tables(self, x: Tensor, grids: LongTensor, merges: LongTensor) -> Tables:
         """Cosines and sines [P, d] for the rows and columns of all patches."""
@@ -245,9 +208,9 @@ class VideoLlama3(Family):
 
     def encoder_attention(self, layer: int, hidden: LayerInput) -> EncoderAttention:
         """Queries and keys of a watched layer; below 0, of the last one."""
-        return self._attention(self.encoder_layers[max(-1, layer)], hidden, 0)
+        return self.attention(self.encoder_layers[max(-1, layer)], hidden, 0)
 
-    def _attention(self, layer: nn.Module, seen: LayerInput, n_front: int) -> EncoderAttention:
+    def attention(self, layer: nn.Module, seen: LayerInput, n_front: int) -> EncoderAttention:
         """Queries and keys of a layer, after rotary embedding."""
         heads = (layer.self_attn.num_heads, layer.self_attn.head_dim)
         dtype = torch.promote_types(seen.hidden.dtype, torch.float32)
