@@ -138,7 +138,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         several.frames.input(
             visit.pick_compared,
             [shown, several.frames, *several.looks],
-            several.outputs,
+            results,
             **LAST,
         )
         a.overlays.select(visit.pick_overlay, shown, a.outputs, **QUICK)
@@ -147,7 +147,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             [several.overlay.input, several.position.input, compare_tab.select],
             visit.draw_compared,
             looks,
-            several.outputs,
+            results,
             **QUICK,
         )
         ask_tab.select(visit.come_back, shown, a.outputs, **QUICK)

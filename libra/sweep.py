@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 from libra import methods
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from libra.lvlm import LVLM
 
 _SHARED = ("question", "max_new_tokens", "seed")  # what vanilla is asked, too
+RUNS, QUICK = 3, 1.0  # a prefill of less than so many seconds is measured so often
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 LAYERS = (3, 7, 15, 23)  # of 32
 MAX_SETTINGS = 100
@@ -40,7 +42,7 @@ class Row:
     flops_share: float
     kv_share: float
     prefill_s: float
-    prefill_share: float  # measured once each
+    prefill_share: float
     total_s: float
     measured_on: str = ""
 
@@ -104,8 +106,9 @@ def sweep(
 ) -> Iterator[tuple[Row, Trace]]:
     """Answer under one setting after the other, vanilla first.
 
-    Each pair is what came of a setting, and its trace. The encoder runs once, unless the method
-    acts there; an answer that is not measured comes first, because first runs are slow.
+    Each pair is what came of a setting, and its trace, whose time of the prefill is the median of
+    three where it is short. The encoder runs once, unless the method acts there; an answer that is
+    not measured comes first, because first runs are slow.
 
     Args:
         lvlm: the model.
@@ -126,9 +129,18 @@ def sweep(
     lvlm.answer(**plain | {"max_new_tokens": 1})
     features, vanilla = lvlm.encode(**media), None
     for setting, each in zip(chosen, requests, strict=True):
-        trace = lvlm.answer(**each, features=features).trace
+        each = each | {"features": features}
+        trace = lvlm.answer(**each).trace
+        trace.timings.prefill = _prefill(lvlm, each, trace.timings.prefill)
         vanilla = vanilla or trace
         yield Row.of(setting, trace, vanilla), trace
+
+
+def _prefill(lvlm: LVLM, request: dict, first: float) -> float:
+    """Seconds of a request's prefill: the median of several, where one would be mostly noise."""
+    more = RUNS - 1 if first < QUICK else 0
+    again = (lvlm.answer(**request | {"max_new_tokens": 1}).trace for _ in range(more))
+    return median([first, *(trace.timings.prefill for trace in again)])
 
 
 def _own(method: str, setting: Setting) -> dict:

@@ -131,10 +131,12 @@ def build_pictures(shown: Shown) -> dict[str, gr.components.Component]:
 
 def build_answer(shown: Shown) -> dict[str, gr.components.Component]:
     """Place the right column."""
-    status = texts.FROM_EXAMPLE if shown.trace else ""
+    shown.status = texts.FROM_EXAMPLE if shown.trace else ""
     return {
         "answer": gr.HTML(
-            panels.answer(shown.trace, status=status), js_on_load=panels.PICKS, elem_id="answer"
+            panels.answer(shown.trace, status=shown.status),
+            js_on_load=panels.PICKS,
+            elem_id="answer",
         ),
         "readouts": gr.HTML(readouts(shown.trace, shown.vanilla), elem_id="readouts"),
         "compare": gr.Button("Compare with vanilla", elem_id="compare-button"),

@@ -8,6 +8,7 @@ from PIL import Image
 
 import viz
 from libra import methods
+from libra.reduction import Fate
 from libra.trace import Trace
 from page import legends, texts, views
 from page.shown import Result
@@ -60,14 +61,19 @@ class View:
             return cls([], [], "")
         stages = [stage_of(trace, position, traces) for trace in traces]
         options = {"legend": False, "patch": PATCH, "image": image}
-        legend = legends.marks(overlay)
+        fates = [
+            trace.lineage(stage).fate().unique()
+            for trace, stage in zip(traces, stages, strict=True)
+        ]
+        legend = legends.marks(overlay, {Fate(f) for each in fates for f in each.tolist()})
         if overlay in texts.HEAT:
             leader = max(traces, key=lambda trace: len(trace.events))
             layer = views.deciding_layer(leader, stage_of(leader, position, traces))
             vmax = median(viz.heat_scale([viz.attention_row(trace, layer)]) for trace in traces)
             stages = [stage_at(trace, layer) for trace in traces]
             options |= {"layer": layer, "vmax": vmax}
-            legend = legends.scale(vmax, f"<li>layer {layer}</li>", clipped=True)
+            gone = legends.GONE * any(stages)
+            legend = legends.scale(vmax, f"{gone}<li>layer {layer}</li>", clipped=True)
         seen = list(zip(traces, stages, strict=True))
         return cls(
             [views.picture(trace, overlay, stage, **options) for trace, stage in seen],

@@ -1,6 +1,6 @@
 """The legend under the large picture, as HTML: it follows the theme and the width of the page."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import viz
 from libra.reduction import Fate
@@ -15,6 +15,7 @@ FATES = {
     Fate.COMPENSATED: "compensated",
     Fate.DROPPED: "dropped",
 }
+GONE = '<li><i class="swatch gone"></i>no token here any more</li>'
 LOST = (Fate.COMPENSATED, Fate.DROPPED)  # in no group
 
 
@@ -34,13 +35,14 @@ def legend(trace: Trace, overlay: str, stage: int, word: int) -> str:
     return _keys(marks)
 
 
-def marks(overlay: str) -> str:
-    """What the marks of an overlay mean, whatever the trace."""
+def marks(overlay: str, there: Collection[Fate]) -> str:
+    """What the marks of an overlay mean, where these fates occur."""
     if overlay == "fate":
-        return _keys((name, name) for name in FATES.values())
+        return _keys((name, name) for fate, name in FATES.items() if fate in there)
     if overlay == "kept":
         return _keys((("kept", "kept"), ("faded", "not kept")))
-    return _keys((("group", "one token per colour"), *((FATES[f], FATES[f]) for f in LOST)))
+    lost = ((FATES[f], FATES[f]) for f in LOST if f in there)
+    return _keys((("group", "one token per colour"), *lost))
 
 
 def _keys(entries: Iterable[tuple[str, str]]) -> str:
@@ -59,4 +61,5 @@ def _heat(trace: Trace, layer: int, word: int) -> str:
     """The scale of one heat map and the share of attention that the picture gets."""
     row = viz.attention_row(trace, layer, word)
     share = percent(float(row.sum()))
-    return scale(viz.heat_scale([row]), f"<li>all visual tokens together: {share}</li>")
+    gone = GONE if len(row) < len(trace.layout) else ""
+    return scale(viz.heat_scale([row]), f"{gone}<li>all visual tokens together: {share}</li>")

@@ -184,6 +184,11 @@ def shown(word: str) -> str:
     return word.strip() or "␣"
 
 
+def _joined(i: int, word: str) -> str:
+    """The mark of a token that goes on right where the one before it ends, as a comma does."""
+    return "" if i == 0 or word[:1].isspace() else ' class="joined"'
+
+
 def streaming(
     question: str, text: str, status: str, history: Sequence[tuple[str, str]] = ()
 ) -> str:
@@ -197,7 +202,7 @@ def answer(trace: Trace | None, chosen: int = 0, status: str = "") -> str:
     if trace is None:
         return _answer("", f'<p class="empty">{texts.EMPTY_ANSWER}</p>' + rivals(()), status)
     words = "".join(
-        f'<button data-pick="{i}" aria-pressed="{str(i == chosen).lower()}" '
+        f'<button data-pick="{i}" aria-pressed="{str(i == chosen).lower()}"{_joined(i, word.text)} '
         f'title="{percent(word.probability)} sure">{escape(shown(word.text))}</button>'
         for i, word in enumerate(trace.words)
     )

@@ -62,13 +62,15 @@ class Shown:
     overlay: str = "merged"
     stage: int = 0  # index into the stages of the trace
     word: int = 0
+    status: str = ""  # how the answer stands
     image: int = 0  # index into the pictures of the trace
     picture: str | None = None  # the last readable picture in the control
     removed: str | None = None  # the one that was taken out of it
     added: Added = Added()  # what the question is about besides it
     compared: dict[str, Result] = field(default_factory=dict)  # by method, in the order of the page
     asked: dict[str, dict] = field(default_factory=dict)  # by method, what was asked of the model
-    before: tuple[dict, dict] = ({}, {})  # both of these before a running comparison
+    ran: bool = False  # whether they are of a comparison that was asked for
+    before: tuple[dict, dict, bool] = ({}, {}, False)  # these before a running comparison
     inspected: dict[str, Trace] = field(default_factory=dict)  # by name, what the Inspect tab shows
     followed: int = 0  # the picture that the Inspect tab was last told of
     drawn: tuple[Trace, int] | None = None  # of which of its pictures the Figures tab shows figures
@@ -120,14 +122,14 @@ class Shown:
 
     def measure(self, vanilla: Trace | None) -> None:
         """Take in vanilla's trace of the same inputs, and compare the two."""
-        self.vanilla, self.again = vanilla, None
+        self.vanilla, self.again, self.ran = vanilla, None, False
         pair = [trace for trace in (vanilla, self.trace) if trace is not None]
         self.compared = {t.method: Result(t.method, t.answer, t) for t in pair}
 
     def begin(self, results: dict[str, Result], requests: Sequence[dict] = ()) -> None:
         """A comparison starts; `results` fill up while it runs."""
-        self.before = self.compared, self.asked
-        self.compared = results
+        self.before = self.compared, self.asked, self.ran
+        self.compared, self.ran = results, True
         self.asked = {request["method"]: request for request in requests}
 
     def settle(self) -> None:
@@ -136,7 +138,7 @@ class Shown:
         if done:
             self.compared, self.again = done, None
         else:
-            self.compared, self.asked = self.before
+            self.compared, self.asked, self.ran = self.before
 
     @property
     def traces(self) -> list[Trace]:

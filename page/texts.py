@@ -76,8 +76,8 @@ FAINT = "Only {} of the attention in this layer is on the picture."
 STAGE_BACK = " An earlier stage shows more."
 UNLIKE_VANILLA = "Without compression the model says “{}”."
 HARDLY = (
-    "{} goes by a rule of its own, which keeps {} of {} tokens here: nearly nothing is saved. A "
-    "ratio among its parameters sets the number."
+    "{} goes by a rule of its own, which keeps {} of {} tokens here: nearly nothing is saved, and "
+    "each is blended with those most like it. A ratio among its parameters sets the number."
 )
 FROM_EXAMPLE = "A stored answer: nothing was computed for it. Press Ask to run it here."
 FROM_FILE = "Opened from a file: nothing was computed for it."
@@ -157,6 +157,7 @@ SILENT = "(no words)"
 NOTHING_COMPARED = "There are no answers to compare yet: press Compare, or ask a question."
 FAILED = "This failed unexpectedly; the log of the page says why."
 NO_METHODS = "There is no method to compare: choose at least one."
+LAST_ANSWER = "These are the last answer and vanilla's. Press Compare to run the methods above."
 COMPARED = "{} of {} methods answered."
 STOPPED = "Stopped. {} of {} methods answered."
 MEASURED = (
@@ -207,8 +208,8 @@ CHARTS = (
     ),
     (
         "Roofline",
-        "On the slope a device waits for its memory, on the flat for its arithmetic. Hollow "
-        "marks were measured, filled ones are the most that could be.",
+        "On the slope a device waits for its memory, on the flat for its arithmetic. Filled marks "
+        "are the most that could be; hollow ones, once you have asked here, were measured.",
     ),
     (
         "What it would cost",
@@ -238,8 +239,8 @@ SWEEP_HELP = (
 )
 SWEEP_LAYERS_HELP = "Empty: four over the depth."
 SWEEP_CHART = (
-    "Left by the papers' formula, right by the clock, one run each. Hollow: another answer than "
-    "vanilla's."
+    "Left by the papers' formula, right by the clock: the median of three runs, or one where a run "
+    "takes a second and more. Hollow: another answer than vanilla's."
 )
 NOT_SWEPT = "Nothing has been swept yet."
 SWEEPING = "Answering …"

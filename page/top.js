@@ -22,3 +22,22 @@ tabs.addEventListener("keydown", event => {
 // Gradio loads a picture when it is about to be scrolled to: what stands below it would jump.
 const load = () => tabs.querySelectorAll('.figure img[loading="lazy"]').forEach(img => { img.loading = "eager"; });
 new MutationObserver(load).observe(tabs, {childList: true, subtree: true});
+
+// One explanation at a time, beside its term and inside the window, whatever it stands in.
+const tip = document.createElement("div");
+tip.id = "tip";
+tip.hidden = true;
+document.querySelector(".gradio-container").append(tip);
+const explain = ({target}) => {
+  const term = target.closest?.(".tip");
+  tip.hidden = !term;
+  if (!term) return;
+  tip.textContent = term.dataset.tip;
+  const at = term.getBoundingClientRect(), {offsetWidth: width, offsetHeight: height} = tip;
+  const below = at.bottom + 8 + height < innerHeight;
+  tip.style.left = `${Math.max(8, Math.min(at.left - 60, innerWidth - width - 8))}px`;
+  tip.style.top = `${below ? at.bottom + 8 : at.top - height - 8}px`;
+};
+const quiet = () => { tip.hidden = true; };
+for (const event of ["pointerover", "focusin"]) document.addEventListener(event, explain);
+for (const event of ["focusout", "scroll"]) document.addEventListener(event, quiet, true);

@@ -118,7 +118,7 @@ def caption(trace: Trace, overlay: str, stage: int, word: int = 0) -> str:
         layer = deciding_layer(trace, stage)
         here = f"Layer {layer}."
         if overlay == "word":
-            said = f": “{trace.words[word].text}”" if trace.words else ""
+            said = f": “{trace.words[word].text.strip()}”" if trace.words else ""
             here = f"Layer {layer}, word {word + 1} of {len(trace.words)}{said}."
         if (share := _attended(trace, overlay, layer, word)) < FAINT:
             meaning = texts.FAINT.format(percent(share)) + texts.STAGE_BACK * (stage > 0)

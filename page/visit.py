@@ -121,7 +121,10 @@ class Visit:
             compared = shown.compared
             drawn = self.several.draw(shown, overlay, position)
             if shown.compared is compared:
-                return drawn
+                break
+        if shown.traces and not shown.ran:
+            drawn[self.several.status] = panels.note(texts.LAST_ANSWER)
+        return drawn
 
     def pick_stage(self, shown: Shown, stage: int) -> dict:
         """Another stage was chosen."""
@@ -155,7 +158,7 @@ class Visit:
         shown.word = event.index
         if "word" in overlays(shown.trace):
             shown.overlay = "word"
-        return self.tab.draw_pictures(shown) | self._status(shown, "")
+        return self.tab.draw_pictures(shown) | self._status(shown, shown.status)
 
     def open_example(self, shown: Shown, model: str, event: gr.EventData) -> dict:
         """Fill in an example, and show its stored trace if there is one."""
@@ -247,6 +250,7 @@ class Visit:
 
     def _stored(self, shown: Shown, model: str, status: str) -> dict:
         """Everything for a trace that was not computed just now."""
+        shown.status = status
         return self.tab.draw(shown, status) | self.controls.show_trace(shown.trace, model)
 
     def _measured(self, shown: Shown, model: str) -> dict:
@@ -256,12 +260,13 @@ class Visit:
             status = f"{status} {texts.OUTSIDE}"
         elif shown.trace.history and knowledge.of(model).words:
             status = f"{status} {texts.ONE_QUESTION}"
-        status = " ".join(filter(None, (status, _hardly(shown.trace))))
+        status = _joined(status, _unlike(shown), _hardly(shown.trace))
         numbers = readouts(shown.trace, shown.vanilla)
         return self._status(shown, status) | {self.tab.readouts: numbers}
 
     def _status(self, shown: Shown, status: str) -> dict:
         """The answer as it is, with a line on how it stands."""
+        shown.status = status
         return {self.tab.answer: panels.answer(shown.trace, shown.word, status)}
 
     def _growing(self, request: dict, text: str, status: str) -> dict:
@@ -282,7 +287,17 @@ def _hardly(trace: Trace) -> str:
 
 def _status_of_stored(shown: Shown, note: str) -> str:
     """What is to be known of a stored answer."""
-    ours, vanilla = shown.trace.answer, shown.vanilla
-    unlike = vanilla is not None and vanilla.answer != ours
-    also = [texts.UNLIKE_VANILLA.format(vanilla.answer)] if unlike else []
-    return " ".join(filter(None, (texts.FROM_EXAMPLE, *also, note)))
+    return _joined(texts.FROM_EXAMPLE, _unlike(shown), note)
+
+
+def _unlike(shown: Shown) -> str:
+    """What vanilla says, where that is something else."""
+    vanilla = shown.vanilla
+    if vanilla is None or vanilla.answer == shown.trace.answer:
+        return ""
+    return texts.UNLIKE_VANILLA.format(vanilla.answer)
+
+
+def _joined(*sentences: str) -> str:
+    """Those that there are, one after the other."""
+    return " ".join(filter(None, sentences))

@@ -66,10 +66,11 @@ def _against_plain(
     for y, (value, plain) in enumerate(values):
         ax.barh(y, value / divisor, 0.62, color=BLUE)
         ax.plot([plain / divisor] * 2, [y - 0.45, y + 0.45], "--", color=INK, linewidth=1.2)
-        share = f"· {percent(value / plain)}" if plain else ""
-        text = f" {value / divisor:.3g} {share}"
+        whole = f" of {plain / divisor:.3g}" if value != plain else ""
+        share = f" · {percent(value / plain)}" if plain else ""
+        text = f" {value / divisor:.3g}{whole}{share}"
         ax.text(max(value, plain) / divisor, y, text, va="center", fontsize=SMALL, color=INK)
-    ax.set_xlim(0, max(map(max, values), default=1) / divisor * 1.7 or 1)
+    ax.set_xlim(0, max(map(max, values), default=1) / divisor * 2 or 1)
 
 
 def _times(ax: Axes, traces: dict[str, Trace]) -> None:

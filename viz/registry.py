@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -104,7 +105,10 @@ def _stages(
 
     def panel(trace: Trace, image: int | None = None) -> Image.Image:
         pictures = through_stages(trace, partial(draw, patch=PATCH, **options), image)
-        return with_legend(pictures, [(sample(fate), LOOKS[fate].name) for fate in looks])
+        stages = range(len(trace.events) + 1)
+        there = torch.cat([trace.lineage(stage).fate() for stage in stages]).unique().tolist()
+        keys = [(sample(fate), LOOKS[fate].name) for fate in looks if fate in there]
+        return with_legend(pictures, keys) if keys else pictures
 
     return panel
 

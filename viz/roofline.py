@@ -72,12 +72,14 @@ def roofline(shown: Sequence[Point], device: Device, focus: str) -> Figure:
     ax.axvline(device.ridge, color=GREY, linewidth=0.8, linestyle=":")
     for point in shown:
         colour, order = _look(point.method, focus)
+        size = 8 if point.method == focus else 12  # what is hidden behind the focus still shows
         style = {"marker": MARKS[point.part], "color": colour, "zorder": order, "linewidth": 0}
-        ax.plot(point.intensity, point.attainable, markersize=8, markeredgecolor="white", **style)
+        style["markersize"] = size
+        ax.plot(point.intensity, point.attainable, markeredgecolor="white", **style)
         if point.reached:
             ends = (point.reached, point.attainable)
             ax.plot([point.intensity] * 2, ends, color=colour, linewidth=1, zorder=order - 1)
-            ax.plot(point.intensity, point.reached, markersize=8, fillstyle="none", **style)
+            ax.plot(point.intensity, point.reached, fillstyle="none", **style)
     rates = [rate for point in shown for rate in (point.attainable, point.reached) if rate]
     ax.set_xlim(low, high)
     ax.set_ylim(min([*rates, device.flops]) / 3, device.flops * 4)

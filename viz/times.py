@@ -17,7 +17,9 @@ def time_shares(traces: dict[str, Trace]) -> Figure:
     totals = [trace.timings.total or 1.0 for trace in traces.values()]
     stack_parts(ax, [100 / total for total in totals], list(traces.values()))
     for y, trace in enumerate(traces.values()):
-        ax.text(101, y, f"{trace.timings.total:.3g} s", va="center", fontsize=SMALL, color=INK)
+        total = trace.timings.total
+        text = f"{1000 * total:.3g} ms" if total < 1 else f"{total:.3g} s"
+        ax.text(101, y, text, va="center", fontsize=SMALL, color=INK)
     ax.set_yticks(range(len(traces)), list(traces), fontsize=SMALL + 1)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)

@@ -15,6 +15,8 @@ function short(value) {
     .replace(/^(-?)0\./, "$1.");
 }
 
+// What next to nothing weighs is no number that anybody could read.
+const weightText = (weight) => (weight < 0.001 ? "< .001" : short(weight));
 const similar = (value) => value.toFixed(2).replace(/^(-?)0\./, "$1.");
 const percent = (share) =>
   share >= 0.0005 || share === 0 ? `${+(100 * share).toPrecision(3)} %` : "< 0.05 %";
@@ -63,7 +65,7 @@ function why(decision, patch, params) {
     return decision.into[t] === COMPENSATION
       ? "It was in the compensation token before, and stays in it."
       : "The compensation token that held it was " + outcome(decision, t) + ".";
-  const subject = root === patch ? "" : `Its token, at patch ${root}: `;
+  const subject = root === patch ? "" : `It had merged into patch ${root}, and that token: `;
   const score = ranking(decision);
   const forced = score && decision.rule && Number.isNaN(score[t]);
   const reasons = { interval: byInterval, top: byRank, redundancy: byRedundancy };
@@ -84,7 +86,7 @@ function outcome(decision, t) {
       return others ? `kept, and took in ${plural(others, "other")}` : "kept as it is";
     }
     case Fate.MERGED: {
-      const share = Number.isNaN(weight) ? "" : ` with weight ${short(weight)}`;
+      const share = Number.isNaN(weight) ? "" : ` with weight ${weightText(weight)}`;
       return `merged into ${token(into)}${share}`;
     }
     case Fate.COMPENSATED:
@@ -162,7 +164,7 @@ function describe(trace, stage, situation, decision, patch) {
       ...evidenceOf(decision, tokenBefore(decision, patch)),
       ...(stage > 0 ? sharesOf(situation, patch) : []),
     ],
-    path: pathOf(trace, patch),
+    path: pathOf(trace, patch, stage, situation),
   };
 }
 
@@ -210,21 +212,23 @@ function sharesOf(situation, patch) {
   if (size > 1 && !Number.isNaN(weight))
     facts.push({
       label: "Weight",
-      value: `${short(weight)} in a token of ${plural(size, "patch")}`,
+      value: `${weightText(weight)} in a token of ${plural(size, "patch")}`,
     });
   if (parts > 1) facts.push({ label: "Part of", value: plural(parts, "token") });
   return facts;
 }
 
-// What became of a patch, stage by stage, until it is gone.
-function pathOf(trace, patch) {
+// What became of a patch, stage by stage, until it is gone; or until the stage whose situation is
+// another than the stored one, because what follows from that only a run can tell.
+function pathOf(trace, patch, here, situation) {
   const steps = [];
   for (let stage = 1; stage <= trace.last; stage++) {
-    const { root, fate, name } = trace.stages[stage];
+    const stored = trace.stages[stage];
+    const { root, fate } = stage === here ? situation : stored;
     const at = root[patch];
     const where = at === GONE ? "gone" : at === patch ? "its own token" : token(at);
-    steps.push({ stage, name, where, fate: fate[patch] });
-    if (at === GONE) break;
+    steps.push({ stage, name: stored.name, where, fate: fate[patch] });
+    if (at === GONE || (stage === here && situation !== stored)) break;
   }
   return steps;
 }

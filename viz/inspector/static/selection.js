@@ -1,7 +1,7 @@
 // Selected patches: how many of them are still there at each layer, per answer; and asking again.
 
 const HOW_TO_SELECT =
-  "Hold Ctrl or Shift and click, press Space, or use Box or Brush to mark an object. " +
+  "Mark an object with Box or Brush, or hold Ctrl or Shift and click, or press Space. " +
   "Then read how much of it survives each layer";
 
 class SelectionPanel {
@@ -23,7 +23,7 @@ class SelectionPanel {
     find(".i-note").textContent = n
       ? `${plural(n, "patch")} of ${trace.n}. Share of them that still has a token of its own:`
       : `${HOW_TO_SELECT}${asking}.`;
-    for (const name of ["keep", "drop", "only"]) find(`.i-${name}`).hidden = !canAsk;
+    for (const name of ["asking", "keep", "drop", "only"]) find(`.i-${name}`).hidden = !canAsk;
     if (!n) {
       find(".i-evidence").replaceChildren();
       find(".i-shares").replaceChildren();

@@ -106,7 +106,9 @@ class Views {
   }
 
   // The choices that there are, and which is on.
-  choose({ trace, traces, others, overlay, overlays, attention }) {
+  choose(now) {
+    const { trace, traces, others, overlay, overlays, attention } = now;
+    const { stage, situation, changed } = now;
     const { find, state } = this;
     const names = (list) => list.map(({ name }, value) => ({ value, label: name }));
     this.traces.show(traces.length > 1 ? names(traces) : [], state.trace);
@@ -120,7 +122,10 @@ class Views {
     this.tools.show(TOOLS, state.tool);
     this.modes.show(overlay === OVERLAYS.groups ? MODES : [], state.mode);
     const stages = trace.stages.map(({ name, nTokens, compensated }, value) => {
-      const note = compensated ? `${nTokens - 1} + 1` : `${nTokens}`;
+      const other = changed && value === stage; // than the stored one
+      const gathered = other ? situation.counts[Fate.COMPENSATED] > 0 : compensated;
+      const kept = other ? situation.counts[Fate.KEPT] : nTokens - compensated;
+      const note = gathered ? `${kept} + 1` : `${kept}`;
       return { value, label: capital(name), note };
     });
     this.stages.show(stages, state.stage);

@@ -1,6 +1,8 @@
-const AGAIN = "This step decided again on the tokens that stood before it, without a model run.";
-const ROUNDED = "At another count, similarities are only known in 8 bits: to ±";
-const NOT_HELD = "A trace does not hold what this step could be decided again with.";
+const AGAIN =
+  "Move a slider: this step is decided again with that setting, on the tokens that stood before " +
+  "it. The model does not run.";
+const ROUNDED = "For another number of tokens, similarities are only known to ±";
+const NOT_HELD = "The trace does not hold what it takes to decide this step again.";
 
 // What if: sliders for what can be decided again on the stored tokens.
 class WhatIfPanel {
@@ -82,12 +84,12 @@ function slidersOf({ keep, tau, eta }) {
     });
   if (tau !== undefined)
     sliders.push({
-      ...{ name: "tau", label: "τ", title: "Tokens more similar than this to a target merge" },
+      ...{ name: "tau", label: "τ, the similarity from which tokens merge", title: "Tokens more similar than this to a target merge" },
       ...{ min: -1, max: 1, step: 0.01, stored: tau, write: same, read: same, text: similar },
     });
   if (eta)
     sliders.push({
-      ...{ name: "eta", label: "η", title: "Temperature of the merging weights" },
+      ...{ name: "eta", label: "η, the temperature of the weights", title: "Temperature of the merging weights" },
       ...{ min: -3, max: 3, step: 0.1, stored: eta, text: short },
       write: (value) => Math.log2(value / eta),
       read: (power) => eta * 2 ** power,
