@@ -131,7 +131,6 @@ def build_pictures(shown: Shown) -> dict[str, gr.components.Component]:
 
 def build_answer(shown: Shown) -> dict[str, gr.components.Component]:
     """Place the right column."""
-    shown.status = texts.FROM_EXAMPLE if shown.trace else ""
     return {
         "answer": gr.HTML(
             panels.answer(shown.trace, status=shown.status),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from libra.trace import Trace
 from libra.video import load_video
+from page import texts
 from page.shown import Added, Shown
 from page.views import data_url
 
@@ -81,7 +82,7 @@ def first_shown(examples: Sequence[Example]) -> Shown:
     shown, trace = Shown(picture=str(first.image), added=first.added()), first.trace()
     if trace is not None:
         shown.show(trace, first.vanilla())
-        shown.stage = len(trace.events)
+        shown.stage, shown.status = len(trace.events), texts.FROM_EXAMPLE
     return shown
 
 

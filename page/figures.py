@@ -120,7 +120,9 @@ def build() -> FiguresTab:
     frames = scrubber.build(FRAMES)
     with gr.Row(elem_id="gallery"):
         cards = {
-            spec.name: card(spec.name, spec.title, spec.explanation, KINDS, lines=spec.lines)
+            spec.name: card(
+                spec.name, spec.title, spec.explanation, KINDS, lines=spec.lines, wide=spec.wide
+            )
             for spec in viz.FIGURES.values()
         }
     return FiguresTab(status, frames, cards)
@@ -133,12 +135,14 @@ def card(
     kinds: Sequence[str],
     missing: str = "",
     lines: bool = True,
+    wide: bool = False,
 ) -> Card:
     """Place a card for a figure that is saved in some formats; `missing` says why there is none.
 
-    All `lines` and bars are turned over on a dark page; pictures are not.
+    All `lines` and bars are turned over on a dark page; pictures are not. `wide` takes two columns.
     """
-    with gr.Column(elem_classes=["figure", "lines"] if lines else "figure", min_width=460):
+    classes = ["figure", *["lines"] * lines, *["wide"] * wide]
+    with gr.Column(elem_classes=classes, min_width=460):
         gr.HTML(f"<h3>{title}</h3><p>{explanation}</p>")
         note = gr.HTML(f'<p class="empty">{missing}</p>', visible=bool(missing))
         picture = gr.Image(

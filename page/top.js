@@ -28,16 +28,20 @@ const tip = document.createElement("div");
 tip.id = "tip";
 tip.hidden = true;
 document.querySelector(".gradio-container").append(tip);
-const explain = ({target}) => {
-  const term = target.closest?.(".tip");
-  tip.hidden = !term;
+let term = null; // that is explained
+const place = () => {
   if (!term) return;
-  tip.textContent = term.dataset.tip;
   const at = term.getBoundingClientRect(), {offsetWidth: width, offsetHeight: height} = tip;
   const below = at.bottom + 8 + height < innerHeight;
   tip.style.left = `${Math.max(8, Math.min(at.left - 60, innerWidth - width - 8))}px`;
-  tip.style.top = `${below ? at.bottom + 8 : at.top - height - 8}px`;
+  tip.style.top = `${Math.max(8, below ? at.bottom + 8 : at.top - height - 8)}px`;
 };
-const quiet = () => { tip.hidden = true; };
+const explain = ({target}) => {
+  term = target?.closest?.(".tip") ?? null;
+  tip.hidden = !term;
+  tip.textContent = term?.dataset.tip;
+  place();
+};
 for (const event of ["pointerover", "focusin"]) document.addEventListener(event, explain);
-for (const event of ["focusout", "scroll"]) document.addEventListener(event, quiet, true);
+document.addEventListener("focusout", () => explain({}));
+document.addEventListener("scroll", place, true);

@@ -579,3 +579,28 @@ def test_charts_turn_dark_and_pictures_do_not(open_page):
         picture = page.locator("#gallery .figure", has=page.get_by_role("heading", name=title))
         shown = picture.locator("img").evaluate("img => getComputedStyle(img).filter")
         assert ("invert" in shown) == turned, title
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_explanations_stay_inside_the_window(open_page, width):
+    """Also those of a table that can be moved sideways."""
+    page = open_page(width=width, height=800)
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#numbers .tip").first.wait_for()
+    for term in page.locator("#numbers .tip").all():
+        term.focus()
+        expect(page.locator("#tip")).to_be_visible()
+        box = page.locator("#tip").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 800
+        expect(page.locator("#tip")).to_have_text(term.get_attribute("data-tip"))
+    page.get_by_role("tab", name="Compare").focus()
+    expect(page.locator("#tip")).to_be_hidden()
+
+
+def test_a_chosen_word_leaves_the_status_of_the_answer(open_page):
+    page = open_page()
+    status = page.locator("#answer .status").inner_text()
+    page.locator("#answer .words button").last.click()
+    expect(page.locator("#answer .words button").last).to_have_attribute("aria-pressed", "true")
+    assert status and page.locator("#answer .status").inner_text() == status

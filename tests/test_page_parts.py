@@ -1,6 +1,7 @@
 """The parts of the page that need no browser: settings, numbers, knowledge, diagrams, errors."""
 
 import json
+import re
 from dataclasses import replace
 
 import gradio as gr
@@ -10,8 +11,9 @@ from PIL import Image
 
 from libra import methods
 from libra.errors import InputError
-from libra.trace import Trace
-from page import diagrams, examples, knowledge, panels, plan, readouts, texts, views
+from libra.reduction import Fate
+from libra.trace import Trace, Word
+from page import diagrams, examples, knowledge, legends, panels, plan, readouts, texts, views
 from page.controls import _ratio_help, control
 from page.errors import explained
 from page.shown import Result, Shown
@@ -270,3 +272,17 @@ def test_a_number_that_may_be_left_out_is_a_field_for_text():
         plan.read(eta, "much")
     with pytest.raises(InputError, match="a whole number"):
         plan.parse_number("1.5", "Visual tokens", int)
+
+
+def test_tokens_that_go_on_are_joined(trace):
+    said = [Word(text, 1.0, [(text, 1.0)]) for text in ("a", " cat", ",", " two", "s")]
+    answer = panels.answer(replace(trace, words=said))
+    assert re.findall(r'class="joined"[^>]*>([^<]*)<', answer) == [",", "s"]
+
+
+def test_legends_name_what_there_is():
+    everything = legends.marks("fate", set(Fate))
+    assert all(name in everything for name in ("kept", "merged", "compensated", "dropped"))
+    some = legends.marks("fate", {Fate.KEPT, Fate.MERGED})
+    assert "merged" in some and "compensated" not in some and "dropped" not in some
+    assert "compensated" not in legends.marks("groups", {Fate.KEPT, Fate.DROPPED})

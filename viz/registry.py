@@ -83,6 +83,7 @@ class FigureSpec:
     function: Callable[..., Image.Image | Figure]
     needs: tuple[str, ...] = ()  # keys of NEEDS
     of_picture: bool = False  # whether the function can be asked for one `image` of several
+    wide: bool = False  # whether it needs the whole width of a page to be read
     lines: bool = False  # whether it is all lines and bars, which a dark page may turn over
 
     def draw(self, trace: Trace, image: int) -> Image.Image | Figure:
@@ -134,6 +135,7 @@ FIGURES = {
             "the compensation token; dark hatched ones were dropped.",
             _stages(fate_map, tuple(LOOKS), legend=False),
             of_picture=True,
+            wide=True,
         ),
         FigureSpec(
             "group_map",
@@ -141,6 +143,7 @@ FIGURES = {
             "All patches that became one token share its mean colour: what the decoder still sees.",
             _stages(group_map, LOST, mode="mean", legend=False),
             of_picture=True,
+            wide=True,
         ),
         FigureSpec(
             "group_map_label",
@@ -148,6 +151,7 @@ FIGURES = {
             "Same colour = merged. Touching groups differ, and a group keeps its colour.",
             _labelled_groups,
             of_picture=True,
+            wide=True,
         ),
         FigureSpec(
             "selected",
@@ -155,6 +159,7 @@ FIGURES = {
             "The patches whose place in the sequence lives on, at full brightness.",
             _stages(selected),
             of_picture=True,
+            wide=True,
         ),
         FigureSpec(
             "selected_through_model",
@@ -169,6 +174,7 @@ FIGURES = {
             merging_masks,
             ("events",),
             of_picture=True,
+            wide=True,
         ),
         FigureSpec(
             "retention",
@@ -193,6 +199,7 @@ FIGURES = {
             attention_through_layers,
             ("attention",),
             of_picture=True,
+            wide=True,
         ),
         FigureSpec(
             "attention_per_word",
@@ -209,6 +216,7 @@ FIGURES = {
             attention_heads,
             ("detail",),
             of_picture=True,
+            wide=True,
         ),
         FigureSpec(
             "attention_matrix",
@@ -216,6 +224,7 @@ FIGURES = {
             "Rows look at columns: system prompt, picture, instruction and output, on a log scale.",
             attention_matrix,
             ("detail",),
+            wide=True,
         ),
         FigureSpec(
             "attention_matrix_raw",
@@ -223,6 +232,7 @@ FIGURES = {
             "The same with one cell per token, not averaged.",
             partial(attention_matrix, raw=True),
             ("raw",),
+            wide=True,
         ),
         FigureSpec(
             "encoder_attention",
@@ -231,6 +241,7 @@ FIGURES = {
             encoder_attention,
             ("encoder",),
             of_picture=True,
+            wide=True,
         ),
         FigureSpec(
             "compensation_lens",
@@ -246,6 +257,7 @@ FIGURES = {
             "The sequence of visual tokens stage by stage: full bars are kept, half bars merged, "
             "low ones compensated, stubs dropped.",
             strips,
+            wide=True,
         ),
         FigureSpec(
             "interval_strip",
@@ -254,6 +266,7 @@ FIGURES = {
             "dissimilar ones into the compensation token.",
             interval_strip,
             ("intervals",),
+            wide=True,
         ),
         FigureSpec(
             "staircase",
@@ -268,6 +281,7 @@ FIGURES = {
             "FLOPs and KV cache of the visual tokens beside the plain model, and measured time.",
             lambda trace: cost_bars(_titled(trace)),
             lines=True,
+            wide=True,
         ),
         FigureSpec(
             "time_shares",
@@ -292,6 +306,7 @@ FIGURES = {
             cls_distribution,
             ("cls_attention",),
             lines=True,
+            wide=True,
         ),
         FigureSpec(
             "accuracy",
