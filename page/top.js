@@ -37,7 +37,7 @@ const place = () => {
   tip.style.top = `${Math.max(8, below ? at.bottom + 8 : at.top - height - 8)}px`;
 };
 const explain = ({target}) => {
-  term = target?.closest?.(".tip") ?? null;
+  term = target?.closest?.(".tip") ?? document.activeElement.closest(".tip"); // or that in focus
   tip.hidden = !term;
   tip.textContent = term?.dataset.tip;
   place();
