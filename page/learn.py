@@ -8,7 +8,8 @@ from typing import NamedTuple
 import gradio as gr
 
 from libra import methods, models
-from page import diagrams, engine, knowledge, panels, plan, texts
+from libra.trace import Trace
+from page import diagrams, engine, knowledge, panels, plan, readouts, texts, views
 from page.examples import Example
 
 
@@ -86,15 +87,25 @@ def _section(title: str, body: str) -> str:
 
 
 def _lessons(prepared: Sequence[Lesson]) -> str:
-    """A button per lesson."""
-    pictures = {e.image: e.thumbnail() for e in {lesson.example for lesson in prepared}}
+    """A button per lesson, with what the method has made of the picture."""
     buttons = "".join(
-        f'<button type="button" data-pick="{i}"><img src="{pictures[example.image]}" alt="" '
-        f'width="44" height="44"><span><b>{escape(methods.get(method).title)}</b>'
-        f"{texts.GROUPS[plan.group(method)]}</span></button>"
-        for i, (method, example, _) in enumerate(prepared)
+        f'<button type="button" data-pick="{i}">{_outcome(lesson)}</button>'
+        for i, lesson in enumerate(prepared)
     )
     return f'<p>{texts.LESSONS}</p><div class="lessons">{buttons}</div>'
+
+
+def _outcome(lesson: Lesson) -> str:
+    """What is left of the picture in small; the numbers of tokens and the answer in words."""
+    trace, method = Trace.load(lesson.file), methods.get(lesson.method)
+    overlay = "merged" if method.kind == "merge" else "kept"
+    picture = views.data_url(views.picture(trace, overlay, len(trace.events), **views.SMALL))
+    return (
+        f'<img src="{picture}" alt="" width="56" height="56">'
+        f"<span><b>{escape(method.title)}</b>"
+        f"{texts.GROUPS[plan.group(lesson.method)]}<br>"
+        f"{texts.OUTCOME.format(readouts.staircase(trace), escape(trace.answer))}</span>"
+    )
 
 
 def _order() -> list[str]:

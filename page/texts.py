@@ -305,6 +305,7 @@ LESSONS = (
     "Each opens a stored answer in the inspector and leads through it step by step. Nothing is "
     "computed, and you can leave the path at any time."
 )
+OUTCOME = "{} tokens, says “{}”"
 PRESETS = "As in the papers:"
 DIAGRAM = (
     "Each diagram is the method itself at work on sixteen toy tokens: colour is content, the bar "
