@@ -87,6 +87,9 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         visit = Visit(c, a, several, prepared)
         looks, results = [shown, *several.looks], [several.status, *several.outputs]
 
+        # Gradio frees what it keeps of a visitor only if an event has put it out.
+        page.load(lambda shown: shown, shown, shown, **QUICK)
+
         # Asking: the answer streams, then vanilla is measured; Stop frees the slot. The buttons
         # swap first: a browser goes through the events of one click in this order.
         asks = [c.ask.click, c.question.submit]

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -141,8 +142,8 @@ class Trace:
             lineage = lineage.then(event.reduction)
         return lineage
 
-    def save(self, path: str | Path) -> None:
-        """Write the trace to one zip file.
+    def save(self, path: str | Path | BinaryIO) -> None:
+        """Write the trace to one zip file; the same trace always gives the same.
 
         Raises:
             InputError: a trace that would be too large to be opened again.
@@ -163,7 +164,8 @@ class Trace:
             )
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
             for name, member in members.items():
-                file.writestr(name, member)
+                undated = zipfile.ZipInfo(name)
+                file.writestr(undated, member, zipfile.ZIP_DEFLATED)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

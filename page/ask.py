@@ -44,7 +44,7 @@ class AskTab:
         if shown.trace is None:
             return {}
         return self.draw_picture(shown) | {
-            self.frames: scrubber.update(FRAMES, shown.trace, shown.image, *_paint(shown)),
+            self.frames: scrubber.update(FRAMES, shown.trace, shown.own_image, *_paint(shown)),
             self.tokens: strip(shown),
         }
 
@@ -83,7 +83,7 @@ def build_pictures(shown: Shown) -> dict[str, gr.components.Component]:
             buttons=["fullscreen"],
             elem_id="hero",
         ),
-        "frames": scrubber.build(FRAMES, shown.trace, shown.image, *_paint(shown)),
+        "frames": scrubber.build(FRAMES, shown.trace, shown.own_image, *_paint(shown)),
         "caption": gr.HTML(caption(shown) if there else "", elem_id="caption"),
         "stage": gr.Radio(
             views.stage_choices(shown.trace),
@@ -154,15 +154,15 @@ def picture_file(shown: Shown) -> str:
 
 def caption(shown: Shown) -> str:
     """Legend and explanation of the large picture, below it."""
-    place = scrubber.place(shown.trace, shown.image, shown.stage)
-    parts = place, views.caption(*_at(shown)), views.cropped(shown.trace, shown.image)
+    place = scrubber.place(shown.trace, shown.own_image, shown.stage)
+    parts = place, views.caption(*_at(shown)), views.cropped(shown.trace, shown.own_image)
     words = escape(" ".join(filter(None, parts)))
-    return f'{legend(*_at(shown))}<p class="caption">{words}</p>'
+    return f'{legend(*_at(shown), shown.own_image)}<p class="caption">{words}</p>'
 
 
 def overlays(shown: Shown) -> str:
     """The overlays to choose from, as small pictures of this stage."""
-    thumbnails = views.thumbnails(shown.trace, shown.stage, shown.word, shown.image)
+    thumbnails = views.thumbnails(shown.trace, shown.stage, shown.word, shown.own_image)
     return panels.overlay_picker(thumbnails, shown.overlay)
 
 
@@ -174,10 +174,10 @@ def strip(shown: Shown) -> str:
 
 
 def _save(shown: Shown, legend: bool) -> str:
-    which = [shown.image + 1] if len(shown.trace.images) > 1 else []
+    which = [shown.own_image + 1] if len(shown.trace.images) > 1 else []
     stage = shown.trace.stages[shown.stage]
     name = views.file_name(shown.trace, shown.overlay, *which, stage)
-    return views.save_png(views.picture(*_at(shown), legend=legend, image=shown.image), name)
+    return views.save_png(views.picture(*_at(shown), legend=legend, image=shown.own_image), name)
 
 
 def _paint(shown: Shown) -> tuple[str, int, int]:

@@ -62,10 +62,10 @@ class View:
         stages = [stage_of(trace, position, traces) for trace in traces]
         options = {"legend": False, "patch": PATCH, "image": image}
         fates = [
-            trace.lineage(stage).fate().unique()
+            trace.lineage(stage).fate()[trace.layout.image == image]
             for trace, stage in zip(traces, stages, strict=True)
         ]
-        legend = legends.marks(overlay, {Fate(f) for each in fates for f in each.tolist()})
+        legend = legends.marks(overlay, {Fate(f) for each in fates for f in each.unique().tolist()})
         if overlay in texts.HEAT:
             leader = max(traces, key=lambda trace: len(trace.events))
             layer = views.deciding_layer(leader, stage_of(leader, position, traces))

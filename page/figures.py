@@ -53,13 +53,13 @@ class FiguresTab:
         """
         trace = shown.trace
         if trace is not None:
-            first = {self.frames: scrubber.update(FRAMES, trace, shown.image)}
-            yield from together([first], self._draw(shown, trace, shown.image))
+            first = {self.frames: scrubber.update(FRAMES, trace, shown.own_image)}
+            yield from together([first], self._draw(shown, trace, shown.own_image))
 
     def pick(self, shown: Shown, image: int) -> Iterator[dict]:
         """Another picture or frame was chosen: draw what shows one of them."""
         shown.look_at(image)
-        yield from together(self._draw(shown, shown.trace, shown.image))
+        yield from together(self._draw(shown, shown.trace, shown.own_image))
 
     def _draw(self, shown: Shown, trace: Trace, image: int) -> Iterator[dict]:
         """What is not drawn yet."""
@@ -69,7 +69,7 @@ class FiguresTab:
         for i, spec in enumerate(specs, 1):
             status = panels.note(texts.DRAWING.format(i, len(specs)) if i < len(specs) else "")
             yield self._fill(spec, trace, image) | {self.status: status}
-            if shown.trace is not trace or shown.image != image:
+            if shown.trace is not trace or shown.own_image != image:
                 return  # another answer or picture has come up meanwhile
         shown.drawn = trace, image
 
@@ -109,7 +109,7 @@ def save(shown: Shown, event: gr.EventData) -> str:
         if event.kind == "csv":
             path.write_text(as_csv(viz.NUMBERS[spec.name](trace)), "utf-8")
         else:
-            viz.save(spec.draw(trace, shown.image), path)
+            viz.save(spec.draw(trace, shown.own_image), path)
         return str(path)
 
 

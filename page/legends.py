@@ -19,11 +19,11 @@ GONE = '<li><i class="swatch gone"></i>no token here any more</li>'
 LOST = (Fate.COMPENSATED, Fate.DROPPED)  # in no group
 
 
-def legend(trace: Trace, overlay: str, stage: int, word: int) -> str:
-    """What the marks of an overlay mean here, with their numbers."""
+def legend(trace: Trace, overlay: str, stage: int, word: int, image: int = 0) -> str:
+    """What the marks of an overlay mean on one of the pictures, with their numbers."""
     if overlay in texts.HEAT:
         return _heat(trace, deciding_layer(trace, stage), word if overlay == "word" else 0)
-    fate = trace.lineage(stage).fate()
+    fate = trace.lineage(stage).fate()[trace.layout.image == image]
     counts = {f: int((fate == f).sum()) for f in FATES}
     if overlay == "fate":
         return _keys((FATES[f], f"{FATES[f]} {n}") for f, n in counts.items() if n)

@@ -141,6 +141,11 @@ class Shown:
             self.compared, self.asked, self.ran = self.before
 
     @property
+    def own_image(self) -> int:
+        """The chosen picture, or the last of the trace's: a comparison may be about more."""
+        return min(self.image, len(self.trace.images) - 1) if self.trace else 0
+
+    @property
     def traces(self) -> list[Trace]:
         """The traces of the comparison."""
         return [result.trace for result in self.compared.values() if result.trace is not None]

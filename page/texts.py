@@ -232,6 +232,7 @@ ESTIMATED = (
 )
 NO_SIZES = "The sizes of {} are not known here: choose a model below."
 NO_VANILLA = "This needs vanilla among the answers: press Compare with vanilla on the Ask tab."
+NO_TIMES = "This needs measured times, and one of the answers has none."
 SWEEP = "Sweep over ratio and layer"
 SWEEP_HELP = (
     "The picture and the question of the Ask tab under its method, at every ratio after every "

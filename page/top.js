@@ -7,9 +7,8 @@ element.addEventListener("click", event => {
   localStorage.setItem("theme", dark ? "dark" : "light");
 });
 
-const tabs = document.getElementById("tabs");
-tabs.addEventListener("keydown", event => {
-  const list = event.target.closest("[role=tablist]");
+document.addEventListener("keydown", event => {
+  const list = event.target.closest("#tabs [role=tablist]");
   const step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
   if (!list || !step) return;
   const all = [...list.querySelectorAll("[role=tab]")];
@@ -20,14 +19,14 @@ tabs.addEventListener("keydown", event => {
 });
 
 // Gradio loads a picture when it is about to be scrolled to: what stands below it would jump.
-const load = () => tabs.querySelectorAll('.figure img[loading="lazy"]').forEach(img => { img.loading = "eager"; });
-new MutationObserver(load).observe(tabs, {childList: true, subtree: true});
+const load = () => document.querySelectorAll('.figure img[loading="lazy"]').forEach(img => { img.loading = "eager"; });
+new MutationObserver(load).observe(document.body, {childList: true, subtree: true});
 
 // One explanation at a time, beside its term and inside the window, whatever it stands in.
 const tip = document.createElement("div");
 tip.id = "tip";
 tip.hidden = true;
-document.querySelector(".gradio-container").append(tip);
+document.body.append(tip);
 let term = null; // that is explained
 const place = () => {
   if (!term) return;

@@ -4,7 +4,6 @@ import base64
 import io
 import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -166,10 +165,10 @@ def image(trace: Trace, index: int = 0) -> Image.Image:
 
 def save_trace(trace: Trace) -> str:
     """The trace as a file to download."""
-    folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
-    path = folder / f"{_safe(trace.method)}.trace.zip"
-    trace.save(path)
-    return str(path)
+    file = io.BytesIO()
+    trace.save(file)
+    content, name = file.getvalue(), f"{_safe(trace.method)}.trace.zip"
+    return _cached(content, name, lambda path: path.write_bytes(content))
 
 
 def save_table(traces: Sequence[Trace]) -> str:

@@ -54,7 +54,7 @@ class Visit:
                     trace = progress.trace
                     asked = plan.comparison(request, ["vanilla", trace.method], {})
                     shown.show(trace, requests=asked)
-                    shown.about = about
+                    shown.about, shown.status = about, texts.MEASURING
                     yield self.tab.draw(shown, texts.MEASURING)
                 elif shown.trace is not trace:
                     return  # an example or a file has been opened since: its numbers stay
@@ -68,7 +68,8 @@ class Visit:
         """A question failed or was stopped: put back what was there before."""
         status = ""
         if shown.trace is not None:
-            status = texts.UNFINISHED if shown.vanilla else texts.NOT_MEASURED
+            begun = shown.status == texts.MEASURING
+            status = texts.NOT_MEASURED if begun else texts.UNFINISHED
         return self._status(shown, status)
 
     def compare(
@@ -91,18 +92,25 @@ class Visit:
                 if not i:  # nobody can have complained about picture or question
                     shown.begin(results, requests)
                     yield self.several.start(list(results.values()))
+                if shown.compared is not results:
+                    return  # something else has been opened since
                 results[result.method] = result
                 so_far = list(results.values())
                 yield self.several.go_on(so_far, result, overlay, position, shown.image)
 
     def compared(self, shown: Shown, overlay: str, position: int) -> dict:
         """A comparison is complete: everything on one scale, with its files."""
+        if not shown.ran:  # something else has been opened since
+            return self.draw_compared(shown, overlay, position)
         return self._settled(shown, overlay, position, texts.COMPARED)
 
     def settle(self, shown: Shown, overlay: str, position: int) -> dict:
         """A comparison failed or was stopped: what is complete stays."""
-        begun = not all(result.complete for result in shown.compared.values())
-        return self._settled(shown, overlay, position, texts.STOPPED if begun else "")
+        if all(result.complete for result in shown.compared.values()):  # none was begun
+            return {self.several.status: panels.note("")} | self.draw_compared(
+                shown, overlay, position
+            )
+        return self._settled(shown, overlay, position, texts.STOPPED)
 
     def _settled(self, shown: Shown, overlay: str, position: int, words: str) -> dict:
         """The comparison as it is left, and how many methods have answered."""
@@ -140,7 +148,7 @@ class Visit:
         """The Ask tab is opened: another picture may have been chosen elsewhere."""
         if shown.trace is None or len(shown.trace.images) == 1:
             return gr.skip()
-        return self.tab.draw_picture(shown) | {self.tab.frames: gr.HTML(value=shown.image)}
+        return self.tab.draw_picture(shown) | {self.tab.frames: gr.HTML(value=shown.own_image)}
 
     def pick_compared(self, shown: Shown, image: int, overlay: str, position: int) -> dict:
         """Another picture or frame was chosen on the Compare tab."""

@@ -293,17 +293,6 @@ def test_captions_say_method_ratio_and_layers(method, params, words):
     assert texts(figure)[-1] == f"{words}. synthetic."
 
 
-def test_sampling_strategies_as_printed(libra):
-    figure = viz.paper.sampling_strategies(libra)
-    grids = [f"{rows} x {columns} grid: {rows * columns}" for rows, columns in SHAPES]
-    assert [t for t in texts(figure) if t][:-1] == [
-        "picture",
-        "Libra-Merging: 72",
-        "first 72",
-        *grids,
-    ]
-
-
 def test_panels_have_vector_text_in_pdf(tmp_path, libra):
     viz.save(viz.compare_merging([{"Libra": libra}]), tmp_path / "a.pdf")
     assert b"/FontFile2" in (tmp_path / "a.pdf").read_bytes()

@@ -21,8 +21,7 @@ from viz.fates import fate_map
 from viz.groups import group_map
 from viz.marks import percent, to_image
 from viz.retention import picture_names
-from viz.sampling import COLUMNS, samples
-from viz.selection import paint_selection, selected
+from viz.selection import selected
 from viz.style import DPI, SMALL
 
 WIDTH, GAP, LINE = 2.5, 0.12, 0.19  # inches: a picture, the space between, a line of text
@@ -75,16 +74,6 @@ def selected_tokens(traces: dict[str, Trace], mode: str = "dim") -> Figure:
         last = len(trace.events)
         rows[-1].append(_Cell(selected(trace, last, mode=mode), f"{name}: {_kept(trace, last)}"))
     return _panel(rows, [""] * len(rows), traces.values())
-
-
-def sampling_strategies(trace: Trace, image: int = 0) -> Figure:
-    """PruMerge Fig. 4: the tokens that a method selects beside as many in sequence, and grids."""
-    canvas = Canvas.of(trace, image)
-    cells = [_Cell(to_image(canvas.pixels), "picture")]
-    for name, chosen in samples(trace, len(trace.events), image).items():
-        cells.append(_Cell(to_image(paint_selection(canvas, chosen)), name))
-    rows = [cells[i : i + COLUMNS] for i in range(0, len(cells), COLUMNS)]
-    return _panel(rows, [""] * len(rows), [trace])
 
 
 def selected_through_model(*traces: Trace) -> Figure:

@@ -107,7 +107,8 @@ def _stages(
     def panel(trace: Trace, image: int | None = None) -> Image.Image:
         pictures = through_stages(trace, partial(draw, patch=PATCH, **options), image)
         stages = range(len(trace.events) + 1)
-        there = torch.cat([trace.lineage(stage).fate() for stage in stages]).unique().tolist()
+        here = slice(None) if image is None else trace.layout.image == image
+        there = torch.cat([trace.lineage(stage).fate()[here] for stage in stages]).unique().tolist()
         keys = [(sample(fate), LOOKS[fate].name) for fate in looks if fate in there]
         return with_legend(pictures, keys) if keys else pictures
 

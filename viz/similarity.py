@@ -11,11 +11,15 @@ from viz.colour import GREY, INK, SKY, VERMILION
 from viz.style import chart, label, legend
 
 
-def similarity_histogram(trace: Trace, event: int = 0) -> Figure:
+def similarity_histogram(trace: Trace, event: int | None = None) -> Figure:
     """s_max of the non-target tokens of one event (Libra-Merging, section 3.3 and Table 4).
 
-    Merged tokens are blue, compensated or dropped ones grey and hatched.
+    By default that is the first that merged by similarity. Merged tokens are blue, compensated or
+    dropped ones grey and hatched.
     """
+    if event is None:
+        told = ("similarity" in e.reduction.evidence for e in trace.events)
+        event = next((i for i, known in enumerate(told) if known), 0)
     if not 0 <= event < len(trace.events):
         raise InputError(f"Event {event} does not exist: the trace has {len(trace.events)}.")
     reduction = trace.events[event].reduction

@@ -26,7 +26,7 @@ def sweep_lines(rows: Sequence[Row]) -> Figure:
     layers = list(dict.fromkeys(row.setting.layer for row in swept))
     for ax, name, title in (
         (axes[0], "flops_share", "FLOPs of the visual tokens (% of vanilla)"),
-        (axes[1], "prefill_share", "Prefill, measured once (% of vanilla)"),
+        (axes[1], "prefill_share", "Prefill, measured (% of vanilla)"),
     ):
         ax.axhline(100, color=GREY, linestyle="--", linewidth=1.2)
         for i, layer in enumerate(layers):

@@ -1,6 +1,5 @@
 """k-means merging: clusters of similar tokens become their means."""
 
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -32,7 +31,7 @@ class KMeans(Baseline):
     }
 
     iterations: int = field(
-        default=5, metadata={"help": "rounds of assigning and averaging", "range": (1, math.inf)}
+        default=5, metadata={"help": "rounds of assigning and averaging", "range": (1, 100)}
     )
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
