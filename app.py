@@ -245,6 +245,9 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         )
         loading.success(header, c.model, top, **QUICK)
         loading.failure(visit.last_model, shown, c.model, **QUICK)
+        own = [c.ratio.input, c.layers.input, c.encoder_layers.input]
+        own += [control.input for control in c.parameters.values()]
+        gr.on(own, None, None, c.preset, js=controls.OWN)  # no preset any more
         c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)
     return page.queue(max_size=places)
 

@@ -63,7 +63,8 @@ def build(model: str, turns: Turns) -> None:
         with explained():
             if not isinstance(parameters or {}, dict):
                 raise InputError('Parameters are one JSON object, like {"tau": 0.8}.')
-            known = (*(p.name for p in methods.parameters(method)), *ALSO, FRAMES)
+            own = (p.name for p in methods.parameters(method))
+            known = list(dict.fromkeys((*own, *ALSO, FRAMES)))
             for name in parameters or {}:
                 if name not in known:
                     raise InputError(

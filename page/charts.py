@@ -41,8 +41,8 @@ class Spec:
 
 
 def _layers(costing: Costing) -> list[dict]:
-    """Every decoder layer of every answer; beyond its tokens only where sizes are known."""
-    if costing.works:
+    """Every decoder layer of every answer, as asked; beyond its tokens where sizes are known."""
+    if costing.works and costing.as_asked:
         return [
             {"method": name, **row} for name, w in costing.works.items() for row in w.per_layer()
         ]

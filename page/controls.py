@@ -1,5 +1,6 @@
 """The left column: what to ask, of which model, compressed how."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,6 +126,9 @@ class Controls:
             **{fold: gr.Accordion(visible=name == method) for name, fold in self.folds.items()},
             **{c: settings[name] for (of, name), c in self.parameters.items() if of == method},
         }
+
+
+OWN = f"() => {json.dumps(texts.OWN_SETTINGS)}"
 
 
 def build(model: str, examples: Sequence[Example], method: str = "libra") -> Controls:

@@ -68,6 +68,7 @@ class Shape:
     n_encoder_layers: int
     last_encoder_layer: int  # the last one that can be compressed
     frames: int  # of a video, unless told otherwise
+    most_frames: int | None  # that fit, if that is known
     facts: str  # size and device in a few words
     architecture: Architecture | None  # what its cost depends on, if that is known
 
@@ -81,6 +82,7 @@ class Shape:
             n_encoder_layers=len(family.encoder_layers),
             last_encoder_layer=family.last_encoder_layer,
             frames=family.frames,
+            most_frames=family.most_frames,
             facts=f"{card['parameters'] / 1e6:,.0f} M parameters · {card['device'].upper()}",
             architecture=lvlm.architecture,
         )

@@ -46,7 +46,9 @@ class MediaBox:
         added = shown.added
         return {
             self.strip: gr.HTML(strip(shown), visible=bool(added.pictures or added.clip)),
-            self.frames: gr.Radio(value=added.frames or FRAMES, visible=bool(added.video)),
+            self.frames: gr.Radio(
+                choices(shown.model), value=added.frames or FRAMES, visible=bool(added.video)
+            ),
         }
 
     def take(self, files: Sequence[str], shown: Shown) -> dict:
@@ -76,7 +78,7 @@ class MediaBox:
     def sample(self, shown: Shown, frames: int) -> dict:
         """Take another number of frames from the video."""
         with explained():
-            if frames not in CHOICES or not shown.added.video:
+            if frames not in choices(shown.model) or not shown.added.video:
                 raise InputError(texts.NO_SUCH_FRAMES)
             film(shown, shown.added.video, frames)
             return self.draw_strip(shown)
@@ -152,6 +154,12 @@ def of_trace(trace: Trace) -> Added:
         return Added(tuple(views.save_png(picture, "from-trace") for picture in more))
     clip = Clip([first, *more], trace.times, trace.times[-1], texts.TRACE_VIDEO)
     return Added(clip=clip)
+
+
+def choices(model: str) -> list[int]:
+    """The numbers of frames that a model has room for; it may be unknown yet."""
+    most = engine.shape(model).most_frames if model else None
+    return [n for n in CHOICES if n <= (most or CHOICES[-1])] or [CHOICES[0]]
 
 
 def usual_frames(model: str) -> int:

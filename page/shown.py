@@ -109,6 +109,7 @@ class Shown:
             requests: what the model was asked for them; none where they are stored ones.
         """
         at_end = self.trace is None or self.stage == len(self.trace.events)
+        self.image = self.image if self.about == self.media else 0
         self.trace, self.word, self.about = trace, 0, self.media
         self.asked = {request["method"]: request for request in requests}
         self.stage = len(trace.events) if at_end else min(self.stage, len(trace.events))

@@ -169,7 +169,7 @@ INSPECT = (
     "Select patches to ask again with or without them."
 )
 # Asking again: how patches are forced.
-AGAIN = {"keep": "{} kept", "drop": "{} dropped", "only": "all but {} dropped"}
+AGAIN = {"keep": "{} kept in the first step", "drop": "{} dropped", "only": "all but {} dropped"}
 AS_IT_WAS = "As it was"
 ASKING_AGAIN = "Asking again …"
 AGAIN_SAME = "Both say the same. The chances may have moved: compare the lists."

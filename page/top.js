@@ -18,6 +18,18 @@ document.addEventListener("keydown", event => {
   next.focus();
 });
 
+// Gradio gives each radio button a name of its own, so that arrow keys know no neighbours.
+document.addEventListener("keydown", event => {
+  const step = {ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1}[event.key];
+  const group = event.target.closest?.(".segments input[type=radio]")?.closest(".segments");
+  if (!group || !step) return;
+  const all = [...group.querySelectorAll("input[type=radio]:enabled")];
+  const next = all.at((all.indexOf(event.target) + step) % all.length);
+  event.preventDefault();
+  next.click();
+  next.focus();
+});
+
 // Gradio loads a picture when it is about to be scrolled to: what stands below it would jump.
 const load = () => document.querySelectorAll('.figure img[loading="lazy"]').forEach(img => { img.loading = "eager"; });
 new MutationObserver(load).observe(document.body, {childList: true, subtree: true});
@@ -44,3 +56,6 @@ const explain = ({target}) => {
 for (const event of ["pointerover", "focusin"]) document.addEventListener(event, explain);
 document.addEventListener("focusout", () => explain({}));
 document.addEventListener("scroll", place, true);
+document.addEventListener("keydown", ({key}) => {
+  if (key === "Escape") tip.hidden = true;
+});

@@ -10,7 +10,9 @@ from libra.errors import InputError
 from libra.models.llava import Llava
 from page import compare, comparison, engine, panels, plan, readouts, texts, views
 from page.shown import Result, Shown
+from page.visit import Visit
 from tests.conftest import N_VISUAL, QUESTION, make_image
+from tests.serve_page import unserved
 
 METHODS = ["vanilla", "fastv", "sparsevlm", "libra", "prumerge", "illava", "tome"]
 
@@ -246,3 +248,28 @@ def test_the_method_of_the_ask_tab_is_compared_with_vanilla_as_it_is_set_there()
 
 def test_before_the_first_comparison_the_page_says_what_to_do():
     assert texts.NOTHING_COMPARED in panels.below("", "groups")
+
+
+def test_what_is_opened_meanwhile_ends_a_comparison(model, traces, tmp_path, monkeypatch):
+    """Its results do not come up on the cards of the other."""
+    visit, (first, second, *_) = unserved(model, tmp_path), traces
+    results = [Result(t.method, t.answer, t) for t in (first, second)]
+    monkeypatch.setattr(engine, "compare", lambda *_: iter(results))
+    asked = {"method": "libra", "question": QUESTION, "images": ["a.png"]}
+    monkeypatch.setattr(Visit, "_request", lambda *_: (model, asked))
+    shown = Shown()
+    steps = visit.compare(shown, [first.method, second.method], compare.OWN, "fate", 0)
+    for _ in range(3):  # waiting, a place for each, the first answer
+        next(steps)
+    shown.show(first)
+    assert list(steps) == [] and not shown.ran
+    done = visit.compared(shown, "fate", 0)
+    assert done[visit.several.status] == panels.note(texts.LAST_ANSWER)
+
+
+def test_a_comparison_that_never_began_takes_nothing_away(model, traces, tmp_path):
+    visit, shown = unserved(model, tmp_path), Shown()
+    shown.show(traces[0])
+    shown.again = "asked again"
+    visit.settle(shown, "fate", 0)
+    assert shown.again == "asked again"

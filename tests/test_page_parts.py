@@ -286,3 +286,33 @@ def test_legends_name_what_there_is():
     some = legends.marks("fate", {Fate.KEPT, Fate.MERGED})
     assert "merged" in some and "compensated" not in some and "dropped" not in some
     assert "compensated" not in legends.marks("groups", {Fate.KEPT, Fate.DROPPED})
+
+
+def test_a_picture_of_a_comparison_may_be_none_of_the_answers(trace):
+    shown = Shown(trace=trace, image=2)
+    assert shown.own_image == len(trace.images) - 1 == 0
+    assert Shown().own_image == 0
+
+
+def test_the_legend_counts_the_picture_that_is_shown(lvlm):
+    images = [make_image(0), make_image(1)]
+    request = {"images": images, "question": QUESTION, "method": "fastv", "max_new_tokens": 1}
+    trace = lvlm.answer(**request).trace
+    here = trace.layout.image == 1
+    fate = trace.lineage(1).fate()[here]
+    words = legends.legend(trace, "fate", 1, 0, image=1)
+    assert f"kept {int((fate == Fate.KEPT).sum())}" in words
+    assert f"dropped {int((fate == Fate.DROPPED).sum())}" in words
+
+
+def test_the_same_trace_is_the_same_file(trace):
+    assert views.save_trace(trace) == views.save_trace(trace)
+
+
+def test_another_picture_begins_with_the_first(trace):
+    shown = Shown(picture="a")
+    shown.show(trace)
+    shown.image = 1
+    shown.picture = "b"
+    shown.show(trace)
+    assert shown.image == 0

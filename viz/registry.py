@@ -313,7 +313,7 @@ FIGURES = {
             "accuracy",
             "Accuracy against FLOPs",
             "How often this model is right under every method, at two or more ratios, on held-out "
-            "questions; the bars are 95 % intervals.",
+            "questions of all kinds together; the bars are 95 % intervals.",
             accuracy,
             ("evaluation",),
             lines=True,

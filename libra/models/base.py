@@ -114,6 +114,11 @@ class Family(ABC):
         return FRAMES
 
     @property
+    def most_frames(self) -> int | None:
+        """How many frames of a video fit its context, if each takes the same room."""
+        return None
+
+    @property
     def decoder_layers(self) -> nn.ModuleList:
         """The layers of the language model."""
         return self.model.model.language_model.layers

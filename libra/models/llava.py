@@ -19,10 +19,14 @@ class Llava(TowerFamily):
     processor_class = CLIPImageProcessorPil
 
     @property
+    def most_frames(self) -> int:
+        """As many as fill seven eighths of its context."""
+        return max(1, self.max_positions * 7 // 8 // (self.grid[0] * self.grid[1]))
+
+    @property
     def frames(self) -> int:
-        """As many as fill seven eighths of its context, up to the usual number."""
-        room = self.max_positions * 7 // 8 // (self.grid[0] * self.grid[1])
-        return max(1, min(super().frames, room))
+        """The usual number, or as many as fit."""
+        return min(super().frames, self.most_frames)
 
     def prepare(self, media: Media, pooled: bool = True) -> Prepared:
         """A square grid in the centre of each picture, or over all of it where none is cut."""

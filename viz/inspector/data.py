@@ -200,6 +200,7 @@ def _decision(trace: Trace, index: int, event: Event) -> dict:
         "fate": packed(fate),
         "group": packed(group),
         "slot": packed(reduction.slot),
+        "members": packed(reduction.target.bincount(minlength=reduction.n_out)),
         "weight": packed(weight.float()),
         "measure": label,
         "evidence": evidence,

@@ -82,7 +82,8 @@ function outcome(decision, t) {
   const weight = decision.weight[t];
   switch (decision.fate[t]) {
     case Fate.KEPT: {
-      const others = decision.into.reduce((sum, r) => sum + (r === into), 0) - 1;
+      const size = decision.size?.[t] ?? decision.into.reduce((sum, r) => sum + (r === into), 0);
+      const others = size - 1;
       return others ? `kept, and took in ${plural(others, "other")}` : "kept as it is";
     }
     case Fate.MERGED: {
@@ -113,7 +114,7 @@ function byInterval(decision, t) {
   if (!similarity) return `${beaten}, so it was ${outcome(decision, t)}`;
   const merged = decision.fate[t] === Fate.MERGED;
   const side = merged ? "above" : "not above";
-  const limit = decision.tau === undefined ? "" : ` is ${side} tau ${similar(decision.tau)}`;
+  const limit = decision.tau === undefined ? "" : ` is ${side} τ ${similar(decision.tau)}`;
   const whom = merged ? "" : `, to ${token(rootOf[best[t]])},`; // else the outcome names it
   const likeness = `best similarity ${similar(similarity[t])}${whom}`;
   const end = {
@@ -194,7 +195,7 @@ function evidenceOf(decision, t) {
   }
   if (known(redundancy)) facts.push({ label: "Redundancy", value: similar(redundancy[t]) });
   if (known(similarity) && best[t] !== t) {
-    const limit = tau === undefined ? "" : `, tau ${similar(tau)}`;
+    const limit = tau === undefined ? "" : `, τ ${similar(tau)}`;
     const likeness = `similarity ${similar(similarity[t])}${limit}`;
     facts.push({ label: "Best target", value: `${token(before.rootOf[best[t]])} · ${likeness}` });
   }

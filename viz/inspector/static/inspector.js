@@ -36,7 +36,7 @@ function createInspector(root, emit = null) {
     trace: index,
     stage: Infinity, // the last
     word: 0,
-    layer: Infinity,
+    layer: null, // the one that looks at the pictures most
     image: -1, // which of the pictures is shown alone; -1: all
     beside: 0, // which of the other answers stands beside
     hover: -1,
@@ -108,7 +108,7 @@ function createInspector(root, emit = null) {
       ...{ looks, images, ask },
       situation: changed ? situationAfter(decision) : mine.stages[stage],
       theirs: other?.stages[stage === mine.last ? other.last : Math.min(stage, other.last)],
-      attention: mine.attention.words.length > 0 && attentionRow(mine, word, layer),
+      attention: mine.attention.words.length > 0 && attentionRow(mine, word, layer ?? loudest(mine, word)),
       guessing: guessing(),
     };
     found.overlays = Object.entries(OVERLAYS).filter(([, { can }]) => !can || can(found));

@@ -29,8 +29,10 @@ const OVERLAYS = {
       paintHeat(ctx, picture, atRoots(before, evidence.importance), heatTop(evidence.importance));
     },
     legend: ({ looks, decision }) => heatScale(looks, decision.evidence.importance),
-    caption: ({ decision, stage }) =>
-      `${capital(decision.measure)}: ${stage ? "it led to this stage" : "the first step goes by it"}.`,
+    caption({ trace, decision, stage }) {
+      const led = stage ? ": it led to this stage" : ": the first step goes by it";
+      return `${capital(decision.measure)}${trace.last ? led : ""}.`;
+    },
   },
   attention: {
     label: "Attention",
@@ -92,7 +94,11 @@ const heatScale = (looks, row) => [
 function stageCaption({ trace, stage, situation, changed }) {
   const { counts } = situation;
   const { name, nTokens, compensated } = trace.stages[stage];
-  if (changed) return `What if: ${counts[Fate.KEPT]} tokens would stand for ${trace.n} patches.`;
+  if (changed) {
+    const gathered = counts[Fate.COMPENSATED] ? " and the compensation token" : "";
+    const left = plural(counts[Fate.KEPT], "token");
+    return `What if: ${left}${gathered} would stand for ${trace.n} patches.`;
+  }
   if (stage === 0) return `Before compression: one token for each of ${trace.n} patches.`;
   const extra = compensated ? " and the compensation token" : "";
   const tokens = plural(nTokens - compensated, "token");

@@ -94,6 +94,7 @@ function openStage(raw) {
 function openDecision(raw, before, after) {
   const group = unpack(raw.group);
   const slot = unpack(raw.slot);
+  const members = unpack(raw.members);
   const compensation = after ? after.compensation : null;
   const place = (o) => (o < 0 ? GONE : o === compensation ? COMPENSATION : before.rootOf[slot[o]]);
   const evidence = {};
@@ -105,6 +106,8 @@ function openDecision(raw, before, after) {
     pairs: raw.pairs && { ...raw.pairs, codes: unpack(raw.pairs.codes) },
     fate: unpack(raw.fate),
     into: Int32Array.from(group, place),
+    // Of how many tokens the one is made that each goes into: a token may be part of several.
+    size: Int32Array.from(group, (o) => (o < 0 ? 0 : members[o])),
     weight: unpack(raw.weight),
     tau: raw.whatIf.tau,
     kept: raw.whatIf.keep?.kept,
@@ -127,6 +130,14 @@ function atRoots(stage, values) {
     if (root >= 0) spread[root] = values[token];
   });
   return spread;
+}
+
+// The index of the stored layer that attends most to the pictures while it produces a word.
+function loudest(trace, word) {
+  const sums = trace.attention.layers.map((_, i) =>
+    attentionRow(trace, word, i).row.reduce((a, b) => a + b, 0),
+  );
+  return sums.indexOf(Math.max(...sums));
 }
 
 // The attention row of a word in the stored layer of that index (or the last), with the stage whose

@@ -125,6 +125,7 @@ class Views {
       const other = changed && value === stage; // than the stored one
       const gathered = other ? situation.counts[Fate.COMPENSATED] > 0 : compensated;
       const kept = other ? situation.counts[Fate.KEPT] : nTokens - compensated;
+      if (changed && value > stage) return { value, label: capital(name), note: "?" }; // takes a run
       const note = gathered ? `${kept} + 1` : `${kept}`;
       return { value, label: capital(name), note };
     });

@@ -14,6 +14,7 @@ function reconsider(decision, change) {
     fate: decision.fate.slice(),
     into: decision.into.slice(),
     weight: decision.weight.slice(),
+    size: null, // to be counted
     tau,
     kept: keep,
   };

@@ -15,8 +15,8 @@ STORIES = {
         "Turbo asks two things of every token: how much it repeats another one, and how little "
         "it is attended to. Redundancy less attention decides who goes.",
         "Most patches resemble some other one closely, so a little attention decides: a flat patch "
-        "that is attended to stays, one of an object that is not merges. Point at some: the card "
-        "tells how redundant each is, and how much it is attended to.",
+        "that is attended to stays, and one of an object that is not attended to merges. Point at "
+        "some: the card tells how redundant each is, and how much it is attended to.",
     ),
     "pyramiddrop": Story(
         "PyramidDrop takes the choice of FastV in several steps. Early layers have not found out "
@@ -76,8 +76,8 @@ STORIES = {
     "evit": Story(
         "EViT keeps the patches with the highest attention inside the encoder, and sums up all "
         "others in one extra token.",
-        "One token for all of the rest is cheap, and an average is all that it holds: select an "
-        "object below to read how much of it still has tokens of its own.",
+        "One token for all of the rest is cheap, and a weighted mean is all that it holds. Mark an "
+        "object in the picture with Box to read how much of it still has tokens of its own.",
     ),
     "greedy": Story(
         "The plainest way to merge: the two most similar tokens become their mean, and so again "

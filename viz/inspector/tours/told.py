@@ -78,17 +78,18 @@ def _change(stage: str, reduction: Reduction) -> dict:
 
 def _examples(reduction: Reduction) -> list[dict]:
     """One patch of each kind that the first event makes."""
-    group, fate = reduction.group().numpy(), reduction.fate().numpy()
-    steps = []
-    merged = np.bincount(group[fate == Fate.MERGED], minlength=1)
-    if merged.any():
+    fate, steps = reduction.fate().numpy(), []
+    members = reduction.target.bincount(minlength=reduction.n_out).numpy()
+    if reduction.compensation is not None:
+        members[reduction.compensation] = 0
+    if members.max() > 1:
         steps.append(
             step(
-                f"This token now stands for {merged.max() + 1} patches, its own and those that "
+                f"This token now stands for {members.max()} patches, its own and those that "
                 "merged into it. They light up together, in picture and strip.",
                 overlay="groups",
                 stage=1,
-                patch=int(reduction.slot[merged.argmax()]),
+                patch=int(reduction.slot[members.argmax()]),
             )
         )
     for kind, text in (

@@ -32,9 +32,9 @@ def tour(trace: Trace) -> list[dict]:
             patch=best,
         ),
         step(
-            f"Move the layer to {peak}, and on to the others: which patches get the attention, and "
-            "how much the picture gets in all, changes from layer to layer. So it matters after "
-            "which one a method chooses.",
+            "This is the layer that looks at the picture most. Move the layer: which patches get "
+            "the attention, and how much the picture gets in all, changes from layer to layer. So "
+            "it matters after which one a method chooses.",
             overlay="attention",
         ),
     ]
