@@ -43,11 +43,15 @@ LAUNCH = {
     "run_history": False,
     "enable_monitoring": False,
     "max_file_size": MAX_BYTES,
+    "max_threads": 100,  # those who wait for the model hold one each
+    "state_session_capacity": 500,
 }
+QUEUED = 1000  # events of all kinds
 PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK = {"queue": False, **PRIVATE}
 LAST = {"trigger_mode": "always_last", **QUICK}  # what is chosen meanwhile is drawn next
 CHECKED = {"concurrency_id": "files", "concurrency_limit": 2, **PRIVATE}  # queued: errors show
+LOADED = {"concurrency_id": "loading", "concurrency_limit": 1}
 DECODED = {"concurrency_id": "videos", "concurrency_limit": 2, **PRIVATE}  # up to a minute each
 DRAWN = {"concurrency_id": "drawing", "concurrency_limit": 2, **PRIVATE}  # what takes seconds
 
@@ -55,8 +59,12 @@ DRAWN = {"concurrency_id": "drawing", "concurrency_limit": 2, **PRIVATE}  # what
 def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Blocks:
     """The page with one model loaded, and the first example of a folder already on it."""
     slots = setting("LIBRA_SLOTS", 1)
-    slot, turns = {"concurrency_id": "model", "concurrency_limit": slots}, Turns(slots)
     places = setting("LIBRA_QUEUE", 20)
+    turns = Turns(slots, places)
+    slot = {
+        "concurrency_id": "model",
+        "concurrency_limit": slots + places,
+    }  # who waits, does so there
     prepared = examples.load(folder)
     first = examples.first_shown(prepared)
     first.model = model
@@ -241,7 +249,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             [c.knows, *c.of_method],
             show_progress_on=c.model,
             api_visibility="private",
-            **slot,
+            **LOADED,
         )
         loading.success(header, c.model, top, **QUICK)
         loading.failure(visit.last_model, shown, c.model, **QUICK)
@@ -249,7 +257,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         own += [control.input for control in c.parameters.values()]
         gr.on(own, None, None, c.preset, js=controls.OWN)  # no preset any more
         c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)
-    return page.queue(max_size=places)
+    return page.queue(max_size=QUEUED)
 
 
 def header(model: str) -> str:

@@ -1,35 +1,46 @@
 """Whose turn it is at the models.
 
-Gradio's queue lets in as many events of the page as there are slots. A call of the API comes by
-another way: it decodes its video first, which may take a minute and needs no model. Here they meet.
+Gradio's own queue is one for everything: were it to hold back questions, those who wait would keep
+others from uploading a picture or looking at a figure. And a call of the API comes by another way:
+it decodes its video first, which may take a minute and needs no model. So all wait here.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import wraps
 from typing import Any
 
 import gradio as gr
 from anyio.to_thread import run_sync
 
+from libra.errors import InputError
 from page import panels, texts
+from page.errors import explained
 
 PAUSE = 0.1  # seconds between two looks at the line
+TELL = 10  # looks after which a stop is noticed, if nothing changes
 _OVER = object()
 
 
 class Turns:
-    """Who came first works first, as many at a time as there are slots."""
+    """Who came first works first, as many at a time as there are slots; so many places to wait."""
 
-    def __init__(self, slots: int):
-        self._slots = slots
+    def __init__(self, slots: int, places: int = sys.maxsize):
+        self._slots, self._room = slots, slots + places
         self._line: list[object] = []  # those at work, then those who wait
 
     @contextmanager
     def stand(self) -> Iterator[Callable[[], int]]:
-        """Stand in line while this is open; tells how many must leave before one's turn comes."""
+        """Stand in line while this is open; tells how many must leave before one's turn comes.
+
+        Raises:
+            InputError: all places are taken.
+        """
+        if len(self._line) >= self._room:
+            raise InputError(texts.CROWDED.format(len(self._line)))
         me = object()
         self._line.append(me)
         try:
@@ -53,10 +64,15 @@ class Turns:
 
         @wraps(work)
         def streaming(*args: Any) -> Iterator:
-            with self.stand() as before:
+            with ExitStack() as stack:
+                with explained():
+                    before = stack.enter_context(self.stand())
                 while n := before():
                     yield {place: say(texts.IN_LINE.format(n))}
-                    time.sleep(PAUSE)
+                    for _ in range(TELL):
+                        time.sleep(PAUSE)
+                        if before() != n:
+                            break
                 yield from work(*args)
 
         return streaming

@@ -378,7 +378,7 @@ def test_stop_frees_the_slot_and_the_next_in_the_queue_sees_its_place(open_page,
         first.locator("#ask-button").click()
         expect(first.locator("#answer .words")).to_have_text("slowly")
         second.locator("#ask-button").click()
-        expect(second.locator("#answer")).to_contain_text("queue: 1/1")
+        expect(second.locator("#answer .status")).to_have_text(texts.IN_LINE.format(1))
         assert len(asked) == 1
         first.locator("#stop-button").click()
         expect(first.locator("#ask-button")).to_be_visible()
@@ -604,3 +604,36 @@ def test_a_chosen_word_leaves_the_status_of_the_answer(open_page):
     page.locator("#answer .words button").last.click()
     expect(page.locator("#answer .words button").last).to_have_attribute("aria-pressed", "true")
     assert status and page.locator("#answer .status").inner_text() == status
+
+
+def test_arrow_keys_move_along_the_stages(open_page):
+    page = open_page()
+    page.locator("#stage input:checked").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#stage input:checked")).to_have_value("2")
+    expect(page.locator("#stage input:checked")).to_be_focused()
+    expect(page.locator("#caption")).to_contain_text("stand for")
+
+
+def test_own_settings_are_no_preset(open_page):
+    page = open_page()
+    choose_method(page, "fastv")
+    page.locator("#preset input").click()
+    page.get_by_role("option").nth(1).click()
+    expect(page.locator("#preset input")).not_to_have_value(texts.OWN_SETTINGS)
+    page.locator("#layers input").first.click()
+    expect(page.locator("#preset input")).to_have_value(texts.OWN_SETTINGS)
+
+
+def test_a_picture_that_fills_the_window_has_a_way_back(open_page):
+    page = open_page(width=390, height=844)
+    page.locator("#hero button[title=Fullscreen]").click()
+    filled = page.locator("#hero.fullscreen")
+    expect(filled).to_be_visible()
+    box = page.locator("#hero img").bounding_box()
+    assert box["width"] > 300 and box["y"] >= 0 and box["y"] + box["height"] <= 844
+    back = page.locator("#hero .icon-button-wrapper button").last
+    spot = back.bounding_box()
+    assert spot["x"] >= 0 and spot["y"] >= 0 and spot["y"] + spot["height"] <= 844
+    back.click()
+    expect(filled).to_have_count(0)

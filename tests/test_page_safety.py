@@ -507,6 +507,14 @@ def test_numbers_of_the_environment_are_used(monkeypatch, model, tmp_path):
     monkeypatch.setenv("LIBRA_SLOTS", "3")
     monkeypatch.setenv("LIBRA_QUEUE", "7")
     page = app.build(model, tmp_path)
-    assert page._queue.max_size == 7
     limits = {fn.concurrency_limit for fn in page.fns.values() if fn.concurrency_id == "model"}
-    assert limits == {3}
+    assert limits == {10}  # those at work and those who wait for them; others are refused
+
+
+def test_what_visitors_leave_is_freed(model, tmp_path):
+    """Gradio does so only with states that an event has put out: one at the page's load does."""
+    page = app.build(model, prepare_examples(tmp_path, model))
+    states = (b for b in page.blocks.values() if isinstance(b, gr.State))
+    (state,) = (b._id for b in states if isinstance(b.value, Shown))
+    loads = [fn for fn in page.fns.values() if (page._id, "load") in fn.targets]
+    assert any(state in [b._id for b in fn.outputs] for fn in loads)

@@ -5,10 +5,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
+import gradio as gr
 import httpx
 import pytest
 from gradio_client import Client, handle_file
 
+from libra.errors import InputError
 from page import engine
 from page.turns import Turns
 from tests import clips
@@ -61,6 +63,21 @@ def test_an_event_of_the_page_waits_and_says_for_how_many():
     second.close()  # stopped while it waits: it has not begun, and the next one moves up
     assert next(third) == {"place": "Waiting for the model: 1 before you …"} and not closed
     assert list(first) == ["b"] and list(third) == ["d"]
+
+
+def test_a_line_has_an_end():
+    """Who finds it full is told at once, and may come back."""
+    turns = Turns(1, places=1)
+    first, second = (turns.wait(words, "place", str)("a", "b") for _ in range(2))
+    assert next(first) == "a" and "1 before you" in next(second)["place"]
+    with pytest.raises(gr.Error, match="2 questions are waiting"):
+        next(turns.wait(words, "place", str)("c"))
+    with pytest.raises(InputError, match="2 questions are waiting"):
+        asyncio.run(turns.last(words("c")))
+    second.close()
+    third = turns.wait(words, "place", str)("c")
+    assert "1 before you" in next(third)["place"]
+    assert list(first) == ["b"] and list(third) == ["c"]
 
 
 def test_a_call_that_is_called_off_gives_its_place_away():
