@@ -17,12 +17,19 @@ PICKS = """element.addEventListener("click", event => {
   if (pick) trigger("select", {index: Number(pick.dataset.pick)});
 })"""
 
-# While a question runs, Ask gives way to Stop on both tabs; this happens in the browser, at once.
-# On a phone the answer is far above the button, so it comes into view.
+# While a question runs, Ask gives way to Stop on both tabs, and hands its focus over. This happens
+# in the browser, at once. On a phone the answer is far above the button, so it comes into view.
 _SWAP = "[{0}, {1}, {0}, {1}].map(visible => ({{visible, __type__: 'update'}}))"
-SHOW_ASK = "() => " + _SWAP.format("true", "false")
+_HAND_OVER = """() => {
+  const names = {"ask-button": "stop-button", "stop-button": "ask-button",
+    "compare-run": "compare-stop", "compare-stop": "compare-run"};
+  const other = names[document.activeElement.id];
+  if (other) setTimeout(() => document.getElementById(other)?.focus(), 200);
+"""
+SHOW_ASK = _HAND_OVER + "  return " + _SWAP.format("true", "false") + "}"
 SHOW_STOP = (
-    """() => {
+    _HAND_OVER
+    + """
   if (matchMedia("(max-width: 760px)").matches)
     document.querySelector("#answer").scrollIntoView({behavior: "smooth"});
   return """

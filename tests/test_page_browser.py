@@ -637,3 +637,11 @@ def test_a_picture_that_fills_the_window_has_a_way_back(open_page):
     assert spot["x"] >= 0 and spot["y"] >= 0 and spot["y"] + spot["height"] <= 844
     back.click()
     expect(filled).to_have_count(0)
+
+
+def test_the_keyboard_stays_at_the_button(open_page):
+    page = open_page()
+    page.locator("#ask-button").focus()
+    page.keyboard.press("Enter")
+    answered(page)
+    expect(page.locator("#ask-button")).to_be_focused()

@@ -13,13 +13,17 @@ class Quiz {
   show(quiz, trace) {
     const { element } = this;
     element.hidden = !quiz;
-    if (!quiz) return;
+    const place = !quiz ? ".i-quiz-button" : quiz.revealed ? ".i-again" : ".i-picture";
+    const moved = this.place !== undefined && place !== this.place;
+    this.place = place;
+    if (!quiz) return moved && focusOn(element, place);
     const left = quiz.goal - quiz.picks.size;
     const choose = `Choose ${quiz.goal}: ${left ? `${left} left` : "done, reveal"}.`;
     const reveal = element.querySelector(".i-reveal");
     reveal.disabled = quiz.picks.size === 0;
     reveal.hidden = quiz.revealed;
     element.querySelector(".i-again").hidden = !quiz.revealed;
+    if (moved) focusOn(element, place);
     element.querySelector(".i-text").textContent = quiz.revealed
       ? verdict(quiz.picks, trace)
       : `“${trace.question}” Which patches does ${trace.name} keep to the end? ${choose}`;

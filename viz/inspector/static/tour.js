@@ -11,11 +11,18 @@ class Tour {
   show(steps, index) {
     const { element } = this;
     const on = index !== null;
+    const turned = on === element.hidden;
     element.hidden = !on;
+    if (turned) focusOn(element, on ? ".i-next" : ".i-tour-button");
     if (!on) return;
     element.querySelector(".i-text").textContent = steps[index].text;
     element.querySelector(".i-count").textContent = `${index + 1} of ${steps.length}`;
     element.querySelector(".i-back").disabled = index === 0;
     element.querySelector(".i-next").textContent = index === steps.length - 1 ? "Done" : "Next";
   }
+}
+
+// What comes up or goes away takes the focus along: keys would begin at the top of the page again.
+function focusOn(element, selector) {
+  element.closest(".inspector").querySelector(selector).focus({ preventScroll: true });
 }
