@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
+from pathlib import Path
 
 import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
@@ -21,6 +22,7 @@ from page.shown import Added, Shown
 
 CHOICES = (4, 8, 16, 32)  # frames of a video
 FILES = ["image", "video", ".mkv"]
+SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class MediaBox:
     def take(self, files: Sequence[str], shown: Shown) -> dict:
         """Add pictures to what is there; a video is left to `watch`."""
         with explained():
-            if any(map(is_video, files)):
+            if any(map(_filmed, files)):
                 if len(files) > 1:
                     raise InputError(texts.ONE_VIDEO)
                 return gr.skip()
@@ -69,7 +71,7 @@ class MediaBox:
 
     def watch(self, files: Sequence[str], shown: Shown) -> dict:
         """Put a video in the place of what is there; pictures have been taken already."""
-        if not is_video(files[0]):
+        if not _filmed(files[0]):
             return gr.skip()
         with explained():
             film(shown, files[0], shown.added.frames or usual_frames(shown.model))
@@ -126,6 +128,11 @@ def uploaded(file: dict | None) -> str | None:
     if path and not is_in_or_equal(path, get_upload_folder()):
         raise InputError(texts.NOT_UPLOADED)
     return path or None
+
+
+def _filmed(file: str) -> bool:
+    """Whether a file is a video, or called like one: then it is told what is wrong with it."""
+    return is_video(file) or Path(file).suffix.lower() in SUFFIXES
 
 
 def pictures(shown: Shown) -> list[str]:

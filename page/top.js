@@ -1,4 +1,4 @@
-// Of the whole page: the theme, the keys of the tabs, figures that are there before they are seen.
+// Of the whole page: theme, keys, figures that are there before they are seen, explanations.
 const chosen = localStorage.getItem("theme");
 if (chosen) document.body.classList.toggle("dark", chosen === "dark");
 element.addEventListener("click", event => {
@@ -7,27 +7,21 @@ element.addEventListener("click", event => {
   localStorage.setItem("theme", dark ? "dark" : "light");
 });
 
+// Arrow keys go from tab to tab, and along choices: Gradio gives each radio button a name of its own,
+// so that it knows no neighbours.
+const BACK = ["ArrowLeft", "ArrowUp"], FORTH = ["ArrowRight", "ArrowDown"];
+const GROUPS = {"#tabs [role=tablist]": "[role=tab]", ".segments": "input[type=radio]:enabled"};
 document.addEventListener("keydown", event => {
-  const list = event.target.closest("#tabs [role=tablist]");
-  const step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
-  if (!list || !step) return;
-  const all = [...list.querySelectorAll("[role=tab]")];
-  const next = all.at((all.indexOf(event.target) + step) % all.length);
-  event.preventDefault();
-  next.click();
-  next.focus();
-});
-
-// Gradio gives each radio button a name of its own, so that arrow keys know no neighbours.
-document.addEventListener("keydown", event => {
-  const step = {ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1}[event.key];
-  const group = event.target.closest?.(".segments input[type=radio]")?.closest(".segments");
-  if (!group || !step) return;
-  const all = [...group.querySelectorAll("input[type=radio]:enabled")];
-  const next = all.at((all.indexOf(event.target) + step) % all.length);
-  event.preventDefault();
-  next.click();
-  next.focus();
+  const step = FORTH.includes(event.key) - BACK.includes(event.key);
+  for (const [group, item] of Object.entries(GROUPS)) {
+    const all = [...event.target.closest(group)?.querySelectorAll(item) ?? []];
+    const place = all.indexOf(event.target);
+    if (!step || place < 0) continue;
+    const next = all.at((place + step) % all.length);
+    event.preventDefault();
+    next.click();
+    next.focus();
+  }
 });
 
 // Gradio loads a picture when it is about to be scrolled to: what stands below it would jump.

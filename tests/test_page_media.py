@@ -175,6 +175,7 @@ def test_a_moving_gif_is_a_video_and_a_still_one_a_picture(box, folder):
         (["film", "picture"], "add a video alone"),
         (["picture"] * 200, f"These are 201 pictures; at most {MAX_PICTURES} are possible"),
         (["picture", "broken"], "broken.png is not a picture"),
+        (["text"], "text.webm is not a video that can be read"),
         (["cut"], "cut.mp4 has no video that can be read"),
         (["long"], "is 0 minutes long; at most 0 are possible"),
     ],
@@ -185,7 +186,10 @@ def test_what_cannot_be_used_changes_nothing(
     broken, cut = folder / "broken.png", folder / "cut.mp4"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     cut.write_bytes(clips.write(folder / "whole.mp4", [clips.numbered(1)] * 5).read_bytes()[:400])
+    text = folder / "text.webm"
+    text.write_text("no film")
     named = {"film": film, "picture": files[1], "broken": str(broken), "cut": str(cut)}
+    named["text"] = str(text)
     if wanted == ["long"]:
         monkeypatch.setattr(video, "MAX_SECONDS", 1)
     shown = Shown(picture=files[0])
