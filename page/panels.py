@@ -23,8 +23,11 @@ _SWAP = "[{0}, {1}, {0}, {1}].map(visible => ({{visible, __type__: 'update'}}))"
 _HAND_OVER = """() => {
   const names = {"ask-button": "stop-button", "stop-button": "ask-button",
     "compare-run": "compare-stop", "compare-stop": "compare-run"};
-  const other = names[document.activeElement.id];
-  if (other) setTimeout(() => document.getElementById(other)?.focus(), 200);
+  const held = document.activeElement, other = names[held.id];
+  if (other) setTimeout(() => {  // unless the visitor has gone on meanwhile
+    if ([held, document.body].includes(document.activeElement))
+      document.getElementById(other)?.focus();
+  }, 200);
 """
 SHOW_ASK = _HAND_OVER + "  return " + _SWAP.format("true", "false") + "}"
 SHOW_STOP = (
