@@ -43,28 +43,25 @@ LAUNCH = {
     "run_history": False,
     "enable_monitoring": False,
     "max_file_size": MAX_BYTES,
-    "max_threads": 100,  # those who wait for the model hold one each
+    "max_threads": 150,  # those at work and those who wait for a model hold one each
     "state_session_capacity": 500,
 }
 QUEUED = 1000  # events of all kinds
+MOST_SLOTS, MOST_WAITING = 32, 64
+RENEW = 600  # seconds; Gradio may free what it keeps of a visitor after an hour without a sign
 PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK = {"queue": False, **PRIVATE}
 LAST = {"trigger_mode": "always_last", **QUICK}  # what is chosen meanwhile is drawn next
 CHECKED = {"concurrency_id": "files", "concurrency_limit": 2, **PRIVATE}  # queued: errors show
-LOADED = {"concurrency_id": "loading", "concurrency_limit": 1}
+IN_TURN = {"concurrency_limit": None, "api_visibility": "private"}  # `Turns` has the limits
 DECODED = {"concurrency_id": "videos", "concurrency_limit": 2, **PRIVATE}  # up to a minute each
 DRAWN = {"concurrency_id": "drawing", "concurrency_limit": 2, **PRIVATE}  # what takes seconds
 
 
 def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Blocks:
     """The page with one model loaded, and the first example of a folder already on it."""
-    slots = setting("LIBRA_SLOTS", 1)
-    places = setting("LIBRA_QUEUE", 20)
-    turns = Turns(slots, places)
-    slot = {
-        "concurrency_id": "model",
-        "concurrency_limit": slots + places,
-    }  # who waits, does so there
+    slots = setting("LIBRA_SLOTS", 1, MOST_SLOTS)
+    turns = Turns(slots, setting("LIBRA_QUEUE", 20, MOST_WAITING))
     prepared = examples.load(folder)
     first = examples.first_shown(prepared)
     first.model = model
@@ -95,8 +92,10 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         visit = Visit(c, a, several, prepared)
         looks, results = [shown, *several.looks], [several.status, *several.outputs]
 
-        # Gradio frees what it keeps of a visitor only if an event has put it out.
-        page.load(lambda shown: shown, shown, shown, **QUICK)
+        # Gradio frees what it keeps of a visitor only if an event has put it out, and does so an
+        # hour later, also where a connection was lost for a moment: who is still there says so.
+        signs = [page.load, gr.Timer(RENEW).tick]
+        gr.on(signs, lambda shown: shown, shown, shown, **QUICK)
 
         # Asking: the answer streams, then vanilla is measured; Stop frees the slot. The buttons
         # swap first: a browser goes through the events of one click in this order.
@@ -112,8 +111,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             preprocess=False,
             show_progress="minimal",
             show_progress_on=a.answer,
-            api_visibility="private",
-            **slot,
+            **IN_TURN,
         )
         asking.failure(visit.restore, shown, a.answer, **QUICK)
 
@@ -129,8 +127,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
                 preprocess=False,
                 show_progress="minimal",
                 show_progress_on=several.status,
-                api_visibility="private",
-                **slot,
+                **IN_TURN,
             )
             for start in (several.run.click, vanilla.success)
         ]
@@ -192,8 +189,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             preprocess=False,
             show_progress="minimal",
             show_progress_on=charts.status,
-            api_visibility="private",
-            **slot,
+            **IN_TURN,
         )
         sweeping.success(None, None, sweeps, js=efficiency.SHOW_SWEEP)
         ended = sweeping.failure(charts.settle, charts.swept, charts.status, **QUICK)
@@ -208,8 +204,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             inspected.outputs,
             show_progress="minimal",
             show_progress_on=inspected.again,
-            api_visibility="private",
-            **slot,
+            **IN_TURN,
         )
         forcing.failure(inspected.settle, shown, inspected.outputs[:3], **QUICK)
         inspected.stop.click(None, None, None, cancels=forcing)
@@ -244,15 +239,14 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         c.follow.input(visit.follow, [shown, c.follow], None, **QUICK)
         c.method.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
         loading = c.model.select(
-            visit.choose_model,
+            turns.wait(visit.choose_model, c.knows, unless=visit.has_model),
             [shown, c.method, c.model],
-            [c.knows, *c.of_method],
+            [c.knows, c.media.frames, *c.of_method],
             show_progress_on=c.model,
-            api_visibility="private",
-            **LOADED,
+            **IN_TURN,
         )
         loading.success(header, c.model, top, **QUICK)
-        loading.failure(visit.last_model, shown, c.model, **QUICK)
+        loading.failure(visit.last_model, shown, [c.model, c.knows], **QUICK)
         own = [c.ratio.input, c.layers.input, c.encoder_layers.input]
         own += [control.input for control in c.parameters.values()]
         gr.on(own, None, None, c.preset, js=controls.OWN)  # no preset any more
@@ -265,20 +259,20 @@ def header(model: str) -> str:
     return panels.header(engine.title(model), engine.facts(model))
 
 
-def setting(variable: str, default: int | None) -> int | None:
-    """A number of the environment, small enough for a port."""
+def setting(variable: str, default: int | None, most: int) -> int | None:
+    """A number of the environment, from 1 on."""
     text = os.environ.get(variable)
     if not text:
         return default
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise InputError(f"{variable} must be a whole number from 1 to 65535, not {text!r}.")
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise InputError(f"{variable} must be a whole number from 1 to {most}, not {text!r}.")
     return int(text)
 
 
 def main() -> int:
     """Serve the page; 2 and one line if the model or the port cannot be had."""
     try:
-        port = setting("PORT", None)
+        port = setting("PORT", None, 65535)
         build().launch(server_name=os.environ.get("HOST"), server_port=port, **LAUNCH)
     except (OSError, InputError) as error:
         print(error, file=sys.stderr)

@@ -45,13 +45,15 @@ class MediaBox:
 
     def draw_strip(self, shown: Shown) -> dict:
         """The strip without the picture above it."""
-        added = shown.added
-        return {
-            self.strip: gr.HTML(strip(shown), visible=bool(added.pictures or added.clip)),
-            self.frames: gr.Radio(
-                choices(shown.model), value=added.frames or FRAMES, visible=bool(added.video)
-            ),
-        }
+        several = bool(shown.added.pictures or shown.added.clip)
+        return {self.strip: gr.HTML(strip(shown), visible=several)} | self.draw_frames(shown)
+
+    def draw_frames(self, shown: Shown) -> dict:
+        """The numbers of frames that the model has room for, if there is a video."""
+        added, offered = shown.added, choices(shown.model)
+        frames = added.frames or FRAMES
+        chosen = frames if frames in offered else None  # another model had room for more
+        return {self.frames: gr.Radio(offered, value=chosen, visible=bool(added.video))}
 
     def take(self, files: Sequence[str], shown: Shown) -> dict:
         """Add pictures to what is there; a video is left to `watch`."""
@@ -172,7 +174,7 @@ def choices(model: str) -> list[int]:
 def usual_frames(model: str) -> int:
     """How many of the offered numbers of frames a model is used to; it may be unknown yet."""
     most = engine.shape(model).frames if model else FRAMES
-    return max(n for n in CHOICES if n <= max(most, CHOICES[0]))
+    return max(n for n in choices(model) if n <= max(most, CHOICES[0]))
 
 
 def strip(shown: Shown) -> str:

@@ -31,7 +31,8 @@ class Shelf:
     ):
         self._open, self._need, self._capacity = open, need, capacity
         self._models: dict[str, LVLM] = {}  # the one unused for longest first
-        self._sizes: dict[str, float] = {}
+        self._sizes: dict[str, float] = {}  # of these, and of what is being loaded
+        self._loading: set[str] = set()
         self._users: Counter[str] = Counter()
         self._changed = Condition()
 
@@ -45,11 +46,7 @@ class Shelf:
         Raises:
             InputError: a model that cannot be loaded, or that has run out of memory at work.
         """
-        with self._changed:  # two who want the same one at once wait for one loading
-            if name not in self._models:
-                self._load(name)
-            lvlm = self._models[name] = self._models.pop(name)
-            self._users[name] += 1
+        lvlm = self._take(name)
         try:
             yield lvlm
         except ShortageError as error:
@@ -64,17 +61,43 @@ class Shelf:
         with self._changed:
             self._make_room(None)
 
-    def _load(self, name: str) -> None:
-        needed = self._need(name)
-        self._make_room(needed)
-        if name in self._models:  # somebody loaded it while this one waited
-            return
-        self._models[name] = self._open(name)
-        self._sizes[name] = self._capacity() if needed is None else needed
+    def _take(self, name: str) -> LVLM:
+        """The model, with one user more; of two who want it at once, one loads it for both.
+
+        Nothing is held up while a model is loaded, which may take minutes.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: name not in self._loading)
+            if name in self._models:
+                return self._taken(name)
+            self._loading.add(name)
+        try:
+            needed = self._need(name)
+            with self._changed:
+                self._make_room(needed)
+                self._sizes[name] = self._capacity() if needed is None else needed
+            lvlm = self._open(name)
+            with self._changed:
+                self._models[name] = lvlm
+                return self._taken(name)
+        except BaseException:
+            with self._changed:
+                self._sizes.pop(name, None)
+            raise
+        finally:
+            with self._changed:
+                self._loading.remove(name)
+                self._changed.notify_all()
+
+    def _taken(self, name: str) -> LVLM:
+        """A model that is there, as the one used last, with one user more."""
+        lvlm = self._models[name] = self._models.pop(name)
+        self._users[name] += 1
+        return lvlm
 
     def _make_room(self, needed: float | None) -> None:
         """Free models until so many bytes are free; all of them if it is None."""
-        while self._models and not self._fits(needed):
+        while self._sizes and not self._fits(needed):
             idle = next((name for name in self._models if not self._users[name]), None)
             if idle is None:
                 self._changed.wait()

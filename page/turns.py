@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import wraps
+from threading import Lock
 from typing import Any
 
 import gradio as gr
@@ -31,6 +32,7 @@ class Turns:
     def __init__(self, slots: int, places: int = sys.maxsize):
         self._slots, self._room = slots, slots + places
         self._line: list[object] = []  # those at work, then those who wait
+        self._entrance = Lock()
 
     @contextmanager
     def stand(self) -> Iterator[Callable[[], int]]:
@@ -39,10 +41,11 @@ class Turns:
         Raises:
             InputError: all places are taken.
         """
-        if len(self._line) >= self._room:
-            raise InputError(texts.CROWDED.format(len(self._line)))
         me = object()
-        self._line.append(me)
+        with self._entrance:
+            if len(self._line) >= self._room:
+                raise InputError(texts.CROWDED.format(len(self._line)))
+            self._line.append(me)
         try:
             yield lambda: max(0, self._line.index(me) + 1 - self._slots)
         finally:
@@ -53,6 +56,7 @@ class Turns:
         work: Callable[..., Iterator],
         place: gr.HTML,
         say: Callable[[str], str] = panels.note,
+        unless: Callable[..., bool] = lambda *args: False,
     ) -> Callable[..., Iterator]:
         """An event of the page that works in its turn, and can be stopped while it waits.
 
@@ -60,10 +64,14 @@ class Turns:
             work: the event, which streams what changes.
             place: where to say how many are before it.
             say: makes HTML of that.
+            unless: whether the event needs no turn, by its arguments.
         """
 
         @wraps(work)
         def streaming(*args: Any) -> Iterator:
+            if unless(*args):
+                yield from work(*args)
+                return
             with ExitStack() as stack:
                 with explained():
                     before = stack.enter_context(self.stand())

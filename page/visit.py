@@ -202,9 +202,13 @@ class Visit:
         vars(shown).update(vars(opened))
         return drawn
 
+    def has_model(self, shown: Shown, method: str, model: str, *progress: gr.Progress) -> bool:
+        """Whether a model that was chosen is there already."""
+        return model in engine.shelf
+
     def choose_model(
         self, shown: Shown, method: str, model: str, progress: gr.Progress = LOADING
-    ) -> dict:
+    ) -> Iterator[dict]:
         """Load the model that was chosen, and show what it knows and the method's defaults in it.
 
         All visitors share the models: where this one has no room beside another that is at work, it
@@ -214,15 +218,15 @@ class Visit:
             progress(0, desc=texts.LOADING.format(engine.label(model)))
             engine.load(model)
         shown.model = model
-        return self.controls.show_model(method, model)
+        yield self.controls.show_model(method, model) | self.controls.media.draw_frames(shown)
 
     def follow(self, shown: Shown, on: bool) -> None:
         """The next question goes behind the answer that is shown, or begins anew."""
         shown.follow = on
 
-    def last_model(self, shown: Shown) -> str:
-        """The model that was there before one that cannot be loaded."""
-        return shown.model
+    def last_model(self, shown: Shown) -> tuple[str, str]:
+        """The model that was there before one that cannot be loaded, and what it knows."""
+        return shown.model, panels.knows(shown.model)
 
     def check_picture(self, file: dict, shown: Shown) -> None:
         """Say at once what is wrong with an uploaded picture."""

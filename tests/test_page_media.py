@@ -122,7 +122,7 @@ def test_a_video_stands_in_the_place_of_pictures(visit, model, box, files, film)
 def test_at_first_a_video_has_as_many_frames_as_the_model_is_used_to(
     box, model, film, monkeypatch, used_to, taken
 ):
-    shape = replace(engine.shape(model), frames=used_to)
+    shape = replace(engine.shape(model), frames=used_to, most_frames=None)
     monkeypatch.setattr(engine, "shape", lambda name: shape)
     shown = Shown(model=model)
     assert take(box, [film], shown)[box.frames].value == taken

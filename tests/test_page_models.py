@@ -15,7 +15,7 @@ import app
 from libra import InputError, models
 from libra.errors import ShortageError
 from libra.models import room
-from page import engine, plan
+from page import engine, panels, plan
 from page.shelf import Shelf
 from page.shown import Shown
 
@@ -137,6 +137,30 @@ def test_those_who_want_the_same_one_at_once_wait_for_one_loading():
     assert opened == ["a"] and len(got) == 3 and len(set(map(id, got))) == 1
 
 
+def test_nobody_is_held_up_while_a_model_is_loaded():
+    begun, go = Signal(), Signal()
+
+    def slow(name):
+        if name == "slow":
+            begun.set()
+            assert go.wait(10)
+        return Model(name)
+
+    shelf = Shelf(slow, lambda name: 1.0, lambda: 2.0)
+    with shelf.use("here"):
+        loading = Thread(target=taken, args=(shelf, "slow"))
+        loading.start()
+        assert begun.wait(10)
+    taken(shelf, "here")  # whoever is done gives it back, and others may have it
+    waits = Thread(target=taken, args=(shelf, "third"))
+    waits.start()
+    waits.join(0.3)  # there is no room for three: the idle one goes, what is being loaded stays
+    assert "here" not in shelf and "slow" not in shelf and "third" in shelf
+    go.set()
+    loading.join(10)
+    assert "slow" in shelf and "third" in shelf
+
+
 def test_a_model_that_gives_way_leaves_nothing_behind():
     """Not even after it has answered, failed and been stopped in the middle."""
     shelf = Shelf(lambda name: make_lvlm(), lambda name: 1.0, lambda: 1.0)
@@ -204,7 +228,7 @@ def test_strangers_on_a_space_cannot_make_it_fetch_models(monkeypatch):
 def test_choosing_a_model_loads_it_and_says_so(visit, model, monkeypatch):
     said, shown = [], Shown(model="before")
     engine.shelf.clear()
-    drawn = visit.choose_model(shown, "libra", model, lambda done, desc: said.append(desc))
+    (drawn,) = visit.choose_model(shown, "libra", model, lambda done, desc: said.append(desc))
     assert said == [f"Loading {engine.label(model)} …"]
     assert model in engine.shelf and shown.model == model
     usual = engine.shape(model).default_layers("libra")
@@ -230,8 +254,8 @@ def test_a_model_that_cannot_be_had_is_one_message_and_the_last_one_stays(visit,
     error = InputError("org/x is a gated model: ... set HF_TOKEN")
     monkeypatch.setattr(engine, "load", lambda name: (_ for _ in ()).throw(error))
     with pytest.raises(gr.Error, match="HF_TOKEN"):
-        visit.choose_model(shown, "libra", "qwen2-vl-2b", lambda *a, **k: None)
-    assert visit.last_model(shown) == "before"
+        list(visit.choose_model(shown, "libra", "qwen2-vl-2b", lambda *a, **k: None))
+    assert visit.last_model(shown) == ("before", panels.knows("before"))
 
 
 def test_settings_need_no_model_once_it_was_loaded(model, monkeypatch):

@@ -493,28 +493,33 @@ def test_what_was_opened_meanwhile_stays(asking, traces):
 # Environment
 
 
-@pytest.mark.parametrize("variable", ["LIBRA_SLOTS", "LIBRA_QUEUE", "PORT"])
+@pytest.mark.parametrize(
+    "variable, most", [("LIBRA_SLOTS", 32), ("LIBRA_QUEUE", 64), ("PORT", 65535)]
+)
 @pytest.mark.parametrize("value", ["many", "-1", "0", "1.5", "99999", " "])
-def test_a_bad_number_in_the_environment_is_one_clear_line(monkeypatch, capsys, variable, value):
+def test_a_bad_number_in_the_environment_is_one_clear_line(
+    monkeypatch, capsys, variable, most, value
+):
     monkeypatch.setenv(variable, value)
     monkeypatch.setattr(engine, "load", None)  # it is said before anything is loaded
     assert app.main() == 2
-    expected = f"{variable} must be a whole number from 1 to 65535, not {value!r}.\n"
+    expected = f"{variable} must be a whole number from 1 to {most}, not {value!r}.\n"
     assert capsys.readouterr().err == expected
 
 
-def test_numbers_of_the_environment_are_used(monkeypatch, model, tmp_path):
-    monkeypatch.setenv("LIBRA_SLOTS", "3")
-    monkeypatch.setenv("LIBRA_QUEUE", "7")
-    page = app.build(model, tmp_path)
-    limits = {fn.concurrency_limit for fn in page.fns.values() if fn.concurrency_id == "model"}
-    assert limits == {10}  # those at work and those who wait for them; others are refused
+def test_everybody_who_may_wait_has_a_thread():
+    """What waits in line must not keep others from looking at a figure."""
+    assert app.LAUNCH["max_threads"] >= app.MOST_SLOTS + app.MOST_WAITING + 50
 
 
 def test_what_visitors_leave_is_freed(model, tmp_path):
-    """Gradio does so only with states that an event has put out: one at the page's load does."""
+    """Gradio does so only with states that an event has put out, some time after the last one."""
     page = app.build(model, prepare_examples(tmp_path, model))
     states = (b for b in page.blocks.values() if isinstance(b, gr.State))
     (state,) = (b._id for b in states if isinstance(b.value, Shown))
-    loads = [fn for fn in page.fns.values() if (page._id, "load") in fn.targets]
-    assert any(state in [b._id for b in fn.outputs] for fn in loads)
+    put_out = {
+        t for fn in page.fns.values() for t in fn.targets if state in [b._id for b in fn.outputs]
+    }
+    (timer,) = (b for b in page.blocks.values() if isinstance(b, gr.Timer))
+    assert {(page._id, "load"), (timer._id, "tick")} <= put_out
+    assert timer.value < 3600

@@ -13,9 +13,10 @@ from gradio_client import Client, handle_file
 from libra.errors import InputError
 from page import engine
 from page.turns import Turns
+from page.visit import Visit
 from tests import clips
 from tests.conftest import QUESTION, make_image
-from tests.serve_page import said_to
+from tests.serve_page import prepare_examples, said_to, serve_page
 
 SOON = 60  # seconds; busy machines are slow
 
@@ -78,6 +79,16 @@ def test_a_line_has_an_end():
     third = turns.wait(words, "place", str)("c")
     assert "1 before you" in next(third)["place"]
     assert list(first) == ["b"] and list(third) == ["c"]
+
+
+def test_what_needs_no_turn_takes_none():
+    turns = Turns(1, places=0)
+    first = turns.wait(words, "place", str)("a", "b")
+    assert next(first) == "a"
+    free = turns.wait(words, "place", str, unless=lambda word: word == "c")
+    assert list(free("c")) == ["c"]
+    with pytest.raises(gr.Error):
+        next(free("d"))
 
 
 def test_a_call_that_is_called_off_gives_its_place_away():
@@ -145,6 +156,52 @@ class Visitor:
         event = next(d for d in self.config["dependencies"] if d["api_name"] == name)
         values = [self.values[i] for i in event["inputs"]]
         return said_to(self.url, event, [first, *values[1:]])
+
+
+@pytest.fixture
+def asking_slowly(monkeypatch):
+    """Questions that go on until the test lets them end; tells how many have begun."""
+    begun, go = [], Event()
+
+    def slow(model, request):
+        begun.append(request)
+        while not go.wait(0.05):
+            yield engine.Progress("slowly")
+
+    monkeypatch.setattr(engine, "ask", slow)
+    yield lambda: len(begun), go
+    go.set()
+
+
+def test_visitors_who_find_the_line_full_are_told(model, tmp_path, monkeypatch, asking_slowly):
+    monkeypatch.setenv("LIBRA_QUEUE", "1")
+    begun, go = asking_slowly
+    with serve_page(model, prepare_examples(tmp_path, model)) as url:
+        visitors = [Visitor(url) for _ in range(3)]
+        with ThreadPoolExecutor(3) as threads:
+            asked = [threads.submit(visitor.does, "ask_1", None) for visitor in visitors]
+            until(lambda: any(each.done() for each in asked))
+            (refused,) = (each for each in asked if each.done())
+            assert "2 questions are waiting" in refused.result()
+            assert begun() == 1
+            go.set()
+
+
+def test_a_model_is_loaded_in_turn(model, tmp_path, monkeypatch, asking_slowly):
+    """Beside a question, it would be part of the time that is measured."""
+    monkeypatch.setattr(Visit, "has_model", lambda *chosen: False)
+    begun, go = asking_slowly
+    with (
+        serve_page(model, prepare_examples(tmp_path, model)) as url,
+        ThreadPoolExecutor() as threads,
+    ):
+        threads.submit(Visitor(url).does, "ask_1", None)
+        until(lambda: begun() == 1)
+        chosen = threads.submit(Visitor(url).does, "choose_model", None)
+        with pytest.raises(TimeoutError):
+            chosen.result(timeout=1)
+        go.set()
+        assert '"success":true' in chosen.result(timeout=SOON)
 
 
 def test_hanging_videos_hold_up_nobody_else(url, model, tmp_path, hanging):
