@@ -10,9 +10,9 @@ from pydantic import model_validator
 from libra import methods
 from libra.errors import InputError
 from libra.media import load_video
-from libra.video import is_video
 from page import engine, texts, views
 from page.errors import explained
+from page.media import filmed
 from page.plan import parse_layers, request
 from page.readouts import numbers
 from page.shown import Added
@@ -88,7 +88,7 @@ async def _about(
     model: str, files: Sequence[str], frames: int | None, decoding: Semaphore
 ) -> Added:
     """What a question is about besides the first of these files."""
-    if not any(map(is_video, files)):
+    if not any(map(filmed, files)):
         if frames is not None:
             raise InputError("frames are about a video: leave them out.")
         return Added(tuple(files[1:]))

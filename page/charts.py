@@ -41,8 +41,8 @@ class Spec:
 
 
 def _layers(costing: Costing) -> list[dict]:
-    """Every decoder layer of every answer, as asked; beyond its tokens where sizes are known."""
-    if costing.works and costing.as_asked:
+    """Every decoder layer of every answer; beyond its tokens where sizes are known."""
+    if costing.works:
         return [
             {"method": name, **row} for name, w in costing.works.items() for row in w.per_layer()
         ]
@@ -145,6 +145,7 @@ def _cells(row: dict) -> Sequence[str]:
     )
 
 
+# Of the answers as they were asked; and as if in another model, on another device.
 MEASURED = (
     Spec("staircase", *texts.CHARTS[0], lambda c: viz.staircase(c.traces), _layers),
     Spec(

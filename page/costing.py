@@ -30,7 +30,6 @@ class Costing:
     focus: str  # the title of the answer that is in colour
     device: Device
     works: dict[str, Workload]  # empty where the model's sizes are not known
-    as_asked: bool  # whether of the very model and number of tokens
     measured: bool  # whether the times are those of this very model on this very device
 
     @classmethod
@@ -48,7 +47,6 @@ class Costing:
             focus=asked if asked in traces else next(iter(others or traces), ""),
             device=machine() if device == HERE else DEVICES[device],
             works=_works(traces, model, n),
-            as_asked=model == OWN and not n,
             measured=(model, device) == (OWN, HERE) and not n and bool(shown.asked),
         )
 

@@ -76,7 +76,7 @@ class EfficiencyTab:
             first = {self.layers: per_layer(shown.traces)}
             yield from figures.together(
                 [first],
-                self._draw(charts.MEASURED, shown, *where),
+                self._draw(charts.MEASURED, costing.Costing.of(shown)),
                 self._elsewhere(shown, *where),
             )
 
@@ -90,11 +90,10 @@ class EfficiencyTab:
     def _elsewhere(self, shown: Shown, *where: Any) -> Iterator[dict]:
         found = costing.Costing.of(shown, *_where(*where))
         yield {self.verdict: verdict(found), self.estimates: charts.table(found)}
-        yield from self._draw(charts.ELSEWHERE, shown, *where)
+        yield from self._draw(charts.ELSEWHERE, found)
 
-    def _draw(self, specs: Sequence[charts.Spec], shown: Shown, *where: Any) -> Iterator[dict]:
+    def _draw(self, specs: Sequence[charts.Spec], found: costing.Costing) -> Iterator[dict]:
         """One figure after the other."""
-        found = costing.Costing.of(shown, *_where(*where))
         for spec in specs:
             missing = spec.missing(found)
             if missing:
@@ -131,7 +130,8 @@ class EfficiencyTab:
         """One figure as a file to print, or the numbers behind it."""
         with explained():
             spec = SPECS[event.figure]
-            found = costing.Costing.of(shown, *_where(*where))
+            elsewhere = _where(*where) if spec in charts.ELSEWHERE else ()
+            found = costing.Costing.of(shown, *elsewhere)
             path = files.new(spec.name, event.kind, KINDS)
             if event.kind == "csv":
                 path.write_text(as_csv(spec.numbers(found)), "utf-8")

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from PIL import Image
 
@@ -241,18 +242,21 @@ def _encoded(lvlm: libra.LVLM, request: dict, tracing: bool | str) -> dict:
 
 
 _remembered: list[Memory] = []  # the latest last
+_remembering = Lock()
 
 
 def _remember(memory: Memory) -> None:
     """Keep the caches of the latest conversations alone: those of large models are large."""
-    if memory in _remembered:
-        _remembered.remove(memory)
-    _remembered.append(memory)
-    while len(_remembered) > REMEMBERED:
-        _remembered.pop(0).clear()
+    with _remembering:
+        if memory in _remembered:
+            _remembered.remove(memory)
+        _remembered.append(memory)
+        while len(_remembered) > REMEMBERED:
+            _remembered.pop(0).clear()
 
 
 def _forget() -> None:
     """Free the caches of all conversations."""
-    while _remembered:
-        _remembered.pop().clear()
+    with _remembering:
+        while _remembered:
+            _remembered.pop().clear()

@@ -8,6 +8,8 @@ from libra.trace import Trace
 from page import texts
 from page.readouts import percent
 from page.views import deciding_layer
+from viz.groups import group_roots, group_words
+from viz.heat import stage_at
 
 FATES = {
     Fate.KEPT: "kept",
@@ -22,15 +24,17 @@ LOST = (Fate.COMPENSATED, Fate.DROPPED)  # in no group
 def legend(trace: Trace, overlay: str, stage: int, word: int, image: int = 0) -> str:
     """What the marks of an overlay mean on one of the pictures, with their numbers."""
     if overlay in texts.HEAT:
-        return _heat(trace, deciding_layer(trace, stage), word if overlay == "word" else 0)
-    fate = trace.lineage(stage).fate()[trace.layout.image == image]
+        layer = deciding_layer(trace, stage)
+        return _heat(trace, layer, word if overlay == "word" else 0, image)
+    lineage, here = trace.lineage(stage), trace.layout.image == image
+    fate = lineage.fate()[here]
     counts = {f: int((fate == f).sum()) for f in FATES}
     if overlay == "fate":
         return _keys((FATES[f], f"{FATES[f]} {n}") for f, n in counts.items() if n)
     gone = sum(n for f, n in counts.items() if f != Fate.KEPT)
     if overlay == "kept":
         return _keys((("kept", f"kept {counts[Fate.KEPT]}"), ("faded", f"not kept {gone}")))
-    groups = f"{counts[Fate.KEPT]} groups of {counts[Fate.KEPT] + counts[Fate.MERGED]} patches"
+    groups = group_words(group_roots(lineage)[here.numpy()], fate.numpy())
     marks = [("group", groups), *((FATES[f], f"{FATES[f]} {counts[f]}") for f in LOST if counts[f])]
     return _keys(marks)
 
@@ -57,9 +61,10 @@ def scale(top: float, more: str = "", clipped: bool = False) -> str:
     return f'<ul class="legend"><li>0<i class="scale"></i>{text}</li>{more}</ul>'
 
 
-def _heat(trace: Trace, layer: int, word: int) -> str:
-    """The scale of one heat map and the share of attention that the picture gets."""
+def _heat(trace: Trace, layer: int, word: int, image: int) -> str:
+    """The scale of one heat map and the share of attention that all pictures get."""
     row = viz.attention_row(trace, layer, word)
     share = percent(float(row.sum()))
-    gone = GONE if len(row) < len(trace.layout) else ""
+    left, here = trace.lineage(stage_at(trace, layer)).slot, trace.layout.image == image
+    gone = GONE if len(left.unique()[here[left.unique()]]) < here.sum() else ""
     return scale(viz.heat_scale([row]), f"{gone}<li>all visual tokens together: {share}</li>")

@@ -58,7 +58,7 @@ class MediaBox:
     def take(self, files: Sequence[str], shown: Shown) -> dict:
         """Add pictures to what is there; a video is left to `watch`."""
         with explained():
-            if any(map(_filmed, files)):
+            if any(map(filmed, files)):
                 if len(files) > 1:
                     raise InputError(texts.ONE_VIDEO)
                 return gr.skip()
@@ -73,7 +73,7 @@ class MediaBox:
 
     def watch(self, files: Sequence[str], shown: Shown) -> dict:
         """Put a video in the place of what is there; pictures have been taken already."""
-        if not _filmed(files[0]):
+        if not filmed(files[0]):
             return gr.skip()
         with explained():
             film(shown, files[0], shown.added.frames or usual_frames(shown.model))
@@ -132,7 +132,7 @@ def uploaded(file: dict | None) -> str | None:
     return path or None
 
 
-def _filmed(file: str) -> bool:
+def filmed(file: str) -> bool:
     """Whether a file is a video, or called like one: then it is told what is wrong with it."""
     return is_video(file) or Path(file).suffix.lower() in SUFFIXES
 

@@ -23,11 +23,16 @@ _SWAP = "[{0}, {1}, {0}, {1}].map(visible => ({{visible, __type__: 'update'}}))"
 _HAND_OVER = """() => {
   const names = {"ask-button": "stop-button", "stop-button": "ask-button",
     "compare-run": "compare-stop", "compare-stop": "compare-run"};
-  const held = document.activeElement, other = names[held.id];
-  if (other) setTimeout(() => {  // unless the visitor has gone on meanwhile
-    if ([held, document.body].includes(document.activeElement))
-      document.getElementById(other)?.focus();
-  }, 200);
+  const held = document.activeElement, nowhere = held === document.body;
+  const other = names[nowhere ? window.handedOver : held.id];  // it may be gone already
+  if (other) {
+    window.handedOver = other;
+    setTimeout(() => {  // unless the visitor has gone on meanwhile
+      if ([held, document.body].includes(document.activeElement))
+        document.getElementById(other)?.focus();
+      if (window.handedOver === other) window.handedOver = undefined;
+    }, 200);
+  }
 """
 SHOW_ASK = _HAND_OVER + "  return " + _SWAP.format("true", "false") + "}"
 SHOW_STOP = (

@@ -9,11 +9,15 @@ element.addEventListener("click", event => {
 
 // Arrow keys go from tab to tab, and along choices: Gradio gives each radio button a name of its own,
 // so that it knows no neighbours.
-const BACK = ["ArrowLeft", "ArrowUp"], FORTH = ["ArrowRight", "ArrowDown"];
-const GROUPS = {"#tabs [role=tablist]": "[role=tab]", ".segments": "input[type=radio]:enabled"};
+const KEYS = {ArrowLeft: -1, ArrowRight: 1}, MORE_KEYS = {ArrowUp: -1, ArrowDown: 1, ...KEYS};
+const GROUPS = [
+  ["#tabs [role=tablist]", "[role=tab]", KEYS], // up and down scroll there
+  [".segments", "input[type=radio]:enabled", MORE_KEYS],
+];
 document.addEventListener("keydown", event => {
-  const step = FORTH.includes(event.key) - BACK.includes(event.key);
-  for (const [group, item] of Object.entries(GROUPS)) {
+  if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return; // the browser's own
+  for (const [group, item, keys] of GROUPS) {
+    const step = keys[event.key];
     const all = [...event.target.closest(group)?.querySelectorAll(item) ?? []];
     const place = all.indexOf(event.target);
     if (!step || place < 0) continue;
@@ -23,6 +27,15 @@ document.addEventListener("keydown", event => {
     next.focus();
   }
 });
+
+// One question at a time: while one runs, Enter asks no other.
+document.addEventListener("keydown", event => {
+  const running = document.getElementById("stop-button");
+  if (running && event.key === "Enter" && event.target.closest("#question")) {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }
+}, true);
 
 // Gradio loads a picture when it is about to be scrolled to: what stands below it would jump.
 const load = () => document.querySelectorAll('.figure img[loading="lazy"]').forEach(img => { img.loading = "eager"; });

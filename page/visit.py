@@ -193,11 +193,10 @@ class Visit:
         with explained():
             trace = Trace.load(file)
             opened = replace(shown)
-            opened.show(trace)
             picture = views.save_png(views.image(trace), "from-trace")
             added = media.of_trace(trace)
             filled = self._fill(opened, picture, texts.TRACE_PICTURE, trace.question, added)
-            opened.about = opened.media
+            opened.show(trace)
             drawn = filled | self._stored(opened, model, texts.FROM_FILE)
         vars(shown).update(vars(opened))
         return drawn

@@ -110,9 +110,13 @@ def _mean_colours(canvas: Canvas, root: np.ndarray) -> np.ndarray:
     return (np.stack(sums, axis=1) / np.maximum(total, 1)[:, None]).astype(np.float32)
 
 
-def _legend(root: np.ndarray, fate: np.ndarray) -> list[tuple[Image.Image | None, str]]:
-    """How many groups the picture shows, and the looks of what is in none."""
+def group_words(root: np.ndarray, fate: np.ndarray) -> str:
+    """How many groups some patches are in, by their roots and fates: "9 groups, 4 alone"."""
     groups = len(np.unique(root[root >= 0]))
     alone = ((root < 0) & (fate == Fate.KEPT)).sum()
-    words = f"{groups} group{'s' * (groups != 1)}, {alone} alone"
-    return [(None, words), *fate_legend(fate, LOST)]
+    return f"{groups} group{'s' * (groups != 1)}, {alone} alone"
+
+
+def _legend(root: np.ndarray, fate: np.ndarray) -> list[tuple[Image.Image | None, str]]:
+    """How many groups the picture shows, and the looks of what is in none."""
+    return [(None, group_words(root, fate)), *fate_legend(fate, LOST)]

@@ -79,7 +79,7 @@ def interval_strip(trace: Trace, event: int = 0, line: int | None = None) -> Fig
     if not 0 <= event < len(trace.events):
         raise InputError(f"Event {event} does not exist: the trace has {len(trace.events)}.")
     reduction = trace.events[event].reduction
-    if not {"interval", "best_target"} <= reduction.evidence.keys():
+    if "interval" not in reduction.evidence:
         raise InputError(
             f"{methods.title(trace.method)} cut no intervals here: this figure needs Libra-Merging."
         )
@@ -160,6 +160,8 @@ def _draw_fates(ax: Axes, cut: _Cut) -> None:
 
 def _draw_arcs(ax: Axes, cut: _Cut) -> None:
     """From each merged token to its target; a dot where the target is outside the cut."""
+    if "best_target" not in cut.reduction.evidence:  # nothing is merged by similarity
+        return
     fate, best = cut.reduction.fate().tolist(), cut.fact("best_target").tolist()
     outside = []
     for token in range(cut.first, cut.last):

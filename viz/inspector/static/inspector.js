@@ -159,7 +159,8 @@ function createInspector(root, emit = null) {
     const step = trace().tour[index];
     if (!step) return update({ tour: null, lock: -1 });
     const { stage, overlay, patch, text } = step;
-    pick({ tour: index, quiz: null, stage, overlay, lock: patch ?? -1, hover: -1 });
+    const look = { stage, overlay, word: 0, layer: null, lock: patch ?? -1, hover: -1 };
+    pick({ tour: index, quiz: null, ...look });
     speak(text);
     if (patch !== null) requestAnimationFrame(() => views.reveal(patch)); // once it is laid out
   }

@@ -12,9 +12,10 @@ class Quiz {
 
   show(quiz, trace) {
     const { element } = this;
+    const held = holdsFocus(quiz ? element.closest(".inspector") : element);
     element.hidden = !quiz;
     const place = !quiz ? ".i-quiz-button" : quiz.revealed ? ".i-again" : ".i-picture";
-    const moved = this.place !== undefined && place !== this.place;
+    const moved = held && this.place !== undefined && place !== this.place;
     this.place = place;
     if (!quiz) return moved && focusOn(element, place);
     const left = quiz.goal - quiz.picks.size;

@@ -12,8 +12,9 @@ class Tour {
     const { element } = this;
     const on = index !== null;
     const turned = on === element.hidden;
+    const held = holdsFocus(on ? element.closest(".inspector") : element);
     element.hidden = !on;
-    if (turned) focusOn(element, on ? ".i-next" : ".i-tour-button");
+    if (turned && held) focusOn(element, on ? ".i-next" : ".i-tour-button");
     if (!on) return;
     element.querySelector(".i-text").textContent = steps[index].text;
     element.querySelector(".i-count").textContent = `${index + 1} of ${steps.length}`;
@@ -21,6 +22,10 @@ class Tour {
     element.querySelector(".i-next").textContent = index === steps.length - 1 ? "Done" : "Next";
   }
 }
+
+// Whether the visitor's keys go to something inside; or nowhere, as nothing holds them.
+const holdsFocus = (element) =>
+  document.activeElement === document.body || element.contains(document.activeElement);
 
 // What comes up or goes away takes the focus along: keys would begin at the top of the page again.
 function focusOn(element, selector) {

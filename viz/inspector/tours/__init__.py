@@ -39,7 +39,6 @@ def _steps(trace: Trace) -> list[dict]:
     if not trace.events:
         return vanilla.tour(trace)
     first, written = trace.events[0].reduction, WRITTEN.get(trace.method)
-    facts = first.evidence
-    if written and written.NEEDS in facts and not facts[written.NEEDS].isnan().all():
+    if written and written.fits(trace):
         return written.tour(trace)
     return told.tour(trace) if first.n_out < first.n_in else []

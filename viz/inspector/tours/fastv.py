@@ -6,7 +6,11 @@ from libra.reduction import Fate
 from libra.trace import Trace
 from viz.inspector.tours.steps import enter, step
 
-NEEDS = "importance"  # the evidence that the tour speaks of
+
+def fits(trace: Trace) -> bool:
+    """Whether an answer is one that the tour can speak of: it knows what was ranked."""
+    importance = trace.events[0].reduction.evidence.get("importance")
+    return importance is not None and not bool(importance.isnan().all())
 
 
 def tour(trace: Trace) -> list[dict]:

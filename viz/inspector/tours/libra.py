@@ -6,8 +6,14 @@ from libra.reduction import Fate, Reduction
 from libra.trace import Trace
 from viz.inspector.tours.steps import step
 
-NEEDS = "interval"  # the evidence that the tour speaks of
 PUBLISHED = 0.7  # the paper's tau
+
+
+def fits(trace: Trace) -> bool:
+    """Whether an answer is one that the tour can speak of: its intervals and both sets."""
+    facts = trace.events[0].reduction.evidence
+    grouped = trace.params.get("merge", "grouped") == "grouped"
+    return grouped and {"interval", "similarity"} <= facts.keys()
 
 
 def tour(trace: Trace) -> list[dict]:
