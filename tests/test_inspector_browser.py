@@ -139,6 +139,9 @@ def test_kept_tokens_that_share_neighbours_show_all_of_them(open_file):
     assert members(page, centre) == sorted(reduction.source[reduction.target == 0].tolist())
     parts = int((reduction.source == centre).sum())
     assert run(page, f"return I.current().situation.tokens[{centre}]") == parts
+    picture(page).click(position=spot(page, centre))
+    others = int((reduction.target == 0).sum()) - 1
+    expect(page.locator(".i-card")).to_contain_text(f"kept, and took in {others} others")
 
 
 def test_pixels_under_the_fate_overlay(open_file):
@@ -338,6 +341,34 @@ def test_a_word_shows_its_attention_in_every_layer(open_file, libra):
         assert row == pytest.approx(libra.attention[2][layer].tolist(), rel=1e-3, abs=1e-8)
     total = float(libra.attention[2][5].sum())
     expect(page.locator(".i-caption")).to_contain_text(f"{100 * total:.3g} %")
+
+
+def test_attention_opens_at_the_layer_that_looks_most_and_a_tour_goes_back_to_it(open_file):
+    plain = make_trace("vanilla", grid=(GRID, GRID), pictures=[PICTURE])
+    loud = max(range(8), key=lambda layer: float(plain.attention[0][layer].sum()))
+    page = open_file(plain)
+    page.locator(".i-overlays label", has_text="Attention").click()
+    expect(page.locator(".i-layer output")).to_have_text(str(loud))
+    page.locator(".i-layer input").fill(str((loud + 3) % 8))
+    expect(page.locator(".i-layer output")).not_to_have_text(str(loud))
+    page.get_by_role("button", name="Guided tour").click()
+    while "looks at the picture most" not in page.locator(".i-guide .i-text").inner_text():
+        page.locator(".i-guide .i-next").click()
+    expect(page.locator(".i-layer output")).to_have_text(str(loud))
+
+
+def test_a_tour_that_ends_elsewhere_leaves_the_focus_alone(open_file, libra, fastv):
+    page = open_file(libra, fastv)
+    page.get_by_role("button", name="Guided tour").click()
+    expect(page.locator(".i-guide .i-next")).to_be_focused()
+    answers = page.locator(".i-answers input")
+    answers.first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".i-guide")).to_be_hidden()
+    expect(answers.nth(1)).to_be_focused()
+    page.get_by_role("button", name="Guided tour").click()
+    page.locator(".i-guide .i-close").click()
+    expect(page.get_by_role("button", name="Guided tour")).to_be_focused()
 
 
 def test_the_word_where_two_answers_part_shows_both_lists(open_file, libra, fastv):

@@ -565,6 +565,14 @@ def test_arrow_keys_go_from_tab_to_tab(open_page):
         expect(page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
 
 
+def test_keys_of_the_browser_and_of_scrolling_change_no_tab(open_page):
+    page = open_page()
+    page.get_by_role("tab", name="Ask").focus()
+    for key in ("ArrowDown", "ArrowUp", "Control+ArrowRight", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.get_by_role("tab", name="Ask")).to_have_attribute("aria-selected", "true")
+
+
 def test_figures_are_loaded_before_they_are_scrolled_to(open_page):
     page = open_page(height=300)
     page.get_by_role("tab", name="Figures").click()
@@ -645,3 +653,37 @@ def test_the_keyboard_stays_at_the_button(open_page):
     page.keyboard.press("Enter")
     answered(page)
     expect(page.locator("#ask-button")).to_be_focused()
+
+
+def test_the_keyboard_stays_at_the_button_where_a_question_fails_at_once(open_page):
+    page = open_page()
+    page.locator("#question textarea").fill("")
+    page.locator("#ask-button").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("There is no question")).to_be_visible()
+    expect(page.locator("#ask-button")).to_be_focused()
+
+
+def test_enter_asks_nothing_while_a_question_runs(open_page, monkeypatch):
+    from threading import Event
+
+    asked, go = [], Event()
+
+    def slow(model, request):
+        asked.append(request["question"])
+        while not go.wait(0.1):
+            yield engine.Progress("slowly")
+
+    monkeypatch.setattr(engine, "ask", slow)
+    page = open_page()
+    try:
+        page.locator("#ask-button").click()
+        expect(page.locator("#answer .words")).to_have_text("slowly")
+        page.locator("#question textarea").press("Enter")
+        page.wait_for_timeout(500)
+        page.locator("#stop-button").click()
+        expect(page.locator("#ask-button")).to_be_visible()
+        page.wait_for_timeout(500)
+        assert len(asked) == 1
+    finally:
+        go.set()

@@ -13,7 +13,7 @@ from libra.architecture import ARCHITECTURES
 from libra.errors import InputError
 from libra.roofline import DEVICES, Device
 from libra.sweep import Row, Setting
-from page import charts, costing, efficiency, engine, sweeps
+from page import charts, costing, efficiency, engine, sweeps, texts
 from page.shown import Result, Shown
 
 MACHINE = Device("this machine", 1e11, 1e10)
@@ -158,6 +158,27 @@ def test_figures_are_saved_in_every_format(tab, pair, tmp_path):
     with open(path) as file:
         rows = list(csv.DictReader(file))
     assert [row["method"] for row in rows] == ["Vanilla (no compression)", "Libra-Merging"]
+
+
+def test_theory_is_that_of_the_answers_whatever_is_chosen_elsewhere(tab, pair):
+    """The clock was that of their own model."""
+
+    def saved(*where):
+        event = SimpleNamespace(figure="theory", kind="csv")
+        with open(tab.save(pair, event, *where)) as file:
+            return file.read()
+
+    assert saved("llava-1.5-7b", "A100", "99") == saved(*WHERE)
+
+
+def test_times_that_are_not_known_are_held_against_nothing(pair):
+    plain, trace = pair.traces
+    untimed = replace(trace, timings=replace(trace.timings, prefill=0.0))
+    found = Shown()
+    found.show(untimed)
+    found.compared = {t.method: Result(t.method, t.answer, t) for t in (plain, untimed)}
+    (theory,) = (spec for spec in charts.MEASURED if spec.name == "theory")
+    assert theory.missing(costing.Costing.of(found)) == texts.NO_TIMES
 
 
 def test_a_sweep_goes_on_setting_by_setting(tab, monkeypatch):

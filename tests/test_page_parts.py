@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import viz
 from libra import methods
 from libra.errors import InputError
 from libra.reduction import Fate
@@ -303,6 +304,35 @@ def test_the_legend_counts_the_picture_that_is_shown(lvlm):
     words = legends.legend(trace, "fate", 1, 0, image=1)
     assert f"kept {int((fate == Fate.KEPT).sum())}" in words
     assert f"dropped {int((fate == Fate.DROPPED).sum())}" in words
+
+
+@pytest.mark.parametrize("method", ["libra", "turbo", "kmeans", "greedy"])
+def test_groups_are_counted_as_the_figure_counts_them(lvlm, method, monkeypatch):
+    """A group may have its place in one picture and patches in another."""
+    images = [make_image(0), make_image(1)]
+    request = {"images": images, "question": QUESTION, "method": method, "max_new_tokens": 1}
+    trace, written = lvlm.answer(**request).trace, []
+    monkeypatch.setattr(viz.groups, "with_legend", lambda picture, marks: written.append(marks))
+    for image in (0, 1):
+        lineage, here = trace.lineage(1), trace.layout.image == image
+        group, fate = lineage.group()[here], lineage.fate()[here]
+        sizes = lineage.group().clamp_min(0).bincount()
+        together = {g for g in group[(fate == Fate.KEPT) | (fate == Fate.MERGED)].tolist()}
+        groups = sum(int(sizes[g]) > 1 for g in together)
+        words = legends.legend(trace, "groups", 1, 0, image=image)
+        viz.group_map(trace, 1, image=image)
+        said = written.pop()[0][1]
+        assert said in words and said.startswith(f"{groups} group")
+
+
+def test_a_heat_map_says_whether_tokens_of_this_very_picture_are_gone(lvlm):
+    images = [make_image(0), make_image(1)]
+    n = 16
+    request = {"images": images, "question": QUESTION, "method": "fastv", "max_new_tokens": 1}
+    trace = lvlm.answer(**request, drop=range(n), ratio=0.5).trace  # all of the first picture
+    assert (trace.layout.image == 0).sum() == n
+    first, second = (legends.legend(trace, "importance", 1, 0, image=i) for i in (0, 1))
+    assert legends.GONE in first and legends.GONE not in second
 
 
 def test_the_same_trace_is_the_same_file(trace):

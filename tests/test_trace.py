@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUESTION, make_image
+from make_trace import make_trace
 from PIL import Image
 
 from libra import InputError, Trace
 from libra.layout import TokenLayout
+from viz.registry import FIGURES
 
 
 @pytest.fixture(scope="module")
@@ -364,6 +366,33 @@ def test_what_could_not_be_opened_is_not_saved(trace, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="too large for a file"):
         trace.save(tmp_path / "t.zip")
     assert not (tmp_path / "t.zip").exists()
+
+
+@pytest.mark.parametrize("identify", ["interval", "topk"])
+@pytest.mark.parametrize("merge", ["grouped", "positive", "negative", "average", "prune"])
+def test_every_way_of_libra_comes_back_and_can_be_drawn(tmp_path, identify, merge):
+    path = tmp_path / "t.zip"
+    make_trace("libra", identify=identify, merge=merge).save(path)
+    trace = Trace.load(path)
+    drawn = {s.name for s in FIGURES.values() if not s.missing(trace) and s.draw(trace, image=0)}
+    assert ("interval_strip" in drawn) == (identify == "interval")
+    assert ("similarity_histogram" in drawn) == (merge not in ("negative", "prune"))
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"importance": None},
+        {"interval": torch.full((32,), -1)},
+        {"importance": torch.full((32,), torch.nan)},
+    ],
+)
+def test_intervals_without_tokens_or_winners_are_refused(trace, path, forged):
+    event = trace.events[0]
+    facts = {k: v for k, v in (event.reduction.evidence | forged).items() if v is not None}
+    reduction = replace(event.reduction, evidence=facts)
+    replace(trace, events=[replace(event, reduction=reduction), *trace.events[1:]]).save(path)
+    refused(path, "damaged")
 
 
 @pytest.mark.parametrize(
