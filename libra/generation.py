@@ -22,7 +22,7 @@ from libra.models import Family, Features
 from libra.models.base import seconds
 from libra.recorder import Recorder, received_in_encoder
 from libra.request import Request
-from libra.trace import MAX_SIDE, Cost, Timings, Trace, Word
+from libra.trace import Cost, Timings, Trace, Word, kept_size
 
 
 @dataclass
@@ -273,7 +273,6 @@ class Generation:
 
 
 def _thumbnail(image: Image.Image) -> np.ndarray:
-    """The pixels of a trace: uint8 [H, W, 3], longest side at most `MAX_SIDE`."""
-    small = image.copy()
-    small.thumbnail((MAX_SIDE, MAX_SIDE))
-    return np.asarray(small)
+    """The pixels of a trace: uint8 [H, W, 3]."""
+    size = kept_size(*image.size)
+    return np.asarray(image if size == image.size else image.resize(size, reducing_gap=2.0))

@@ -29,7 +29,8 @@ from libra.trace_check import check
 FORMAT = "libra-trace"
 VERSION = 2
 READABLE = (1, 2)  # 1 knew no detail, and no times of a video
-MAX_SIDE = 672  # longest side of the pixels kept in a trace
+MAX_SIDE = 672  # longest side of the pixels kept in a trace, unless the shorter is below this:
+MIN_SIDE, MAX_LENGTH = 336, 2016  # long pictures keep more, up to this length
 MAX_PICTURES = 64  # of one request, and so of a trace
 MAX_BYTES = 128 * 2**20  # what a trace file may unpack to, pictures as PNG
 MAX_HEADER = 8 * 2**20  # and its JSON alone, which grows tenfold in memory
@@ -115,7 +116,7 @@ class Trace:
     question: str
     answer: str
     words: list[Word]  # [W]
-    images: list[np.ndarray]  # uint8 [H, W, 3], upright, longest side <= MAX_SIDE
+    images: list[np.ndarray]  # uint8 [H, W, 3], upright, of a `kept_size`
     layout: TokenLayout  # of the N visual tokens before any event
     events: list[Event]
     counts: list[int]  # [L] visual tokens each decoder layer processes, compensation included
@@ -239,9 +240,18 @@ class _Reader:
     def picture(self, name: str) -> np.ndarray:
         """One picture, uint8 [H, W, 3]."""
         with Image.open(io.BytesIO(self._read(f"images/{name}.png")), formats=["PNG"]) as image:
-            if max(image.size) > MAX_SIDE:
+            if kept_size(*image.size) != image.size:
                 raise ValueError(f"picture {name} is too large")
             return np.asarray(image.convert("RGB"))
+
+
+def kept_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height at which a trace keeps a picture: at most its own."""
+    longer, shorter = max(width, height), min(width, height)
+    scale = max(MAX_SIDE / longer, min(MIN_SIDE / shorter, MAX_LENGTH / longer))
+    if scale >= 1:
+        return width, height
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _too_large(sizes: Mapping[str, int]) -> bool:

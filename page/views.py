@@ -22,7 +22,7 @@ from libra.trace import Trace
 from page import texts
 from page.readouts import kept, percent
 from page.shown import overlays
-from viz.canvas import PATCH
+from viz.canvas import PATCH, framed
 from viz.heat import stage_at
 
 SMALL = {"legend": False, "patch": 5}  # of a small picture: pixels per patch
@@ -144,7 +144,10 @@ def cropped(trace: Trace, index: int = 0) -> str:
         return ""
     width, height = (box[:, 2:].amax(0) - box[:, :2].amin(0)).tolist()
     share = width * height
-    return texts.CROPPED.format(percent(share)) if share < 0.95 else ""
+    if share >= 0.95:
+        return ""
+    whole = framed(trace).images[index].shape == trace.images[index].shape
+    return texts.CROPPED.format(percent(share)) + texts.FRAMED * (not whole)
 
 
 def save_png(image: Image.Image, name: str) -> str:

@@ -29,6 +29,7 @@ from libra.decoder import CompressedCache
 from libra.layout import TokenLayout
 from libra.methods import create
 from libra.request import default_layers
+from libra.trace import kept_size
 
 
 def ask(lvlm, **changes):
@@ -233,7 +234,11 @@ def test_several_pictures(lvlm):
 
 
 def test_large_pictures_are_kept_small(lvlm):
-    assert ask(lvlm, images=[make_image(0, 2000, 1000)]).trace.images[0].shape == (336, 672, 3)
+    sizes = {(2000, 1000): (672, 336), (1600, 400): (1344, 336), (4000, 40): (2016, 20)}
+    for size, kept in sizes.items():
+        trace = ask(lvlm, images=[make_image(0, *size)]).trace
+        assert trace.images[0].shape == (kept[1], kept[0], 3)
+        assert kept_size(*kept) == kept  # a file with it opens again
 
 
 def test_methods_that_act_elsewhere_leave_shared_layers_alone(lvlm):

@@ -151,11 +151,13 @@ def test_a_stored_answer_says_what_the_model_says_without_compression(trace):
 
 
 @pytest.mark.parametrize(
-    ("size", "said"), [((96, 64), "67 %"), ((64, 192), "33 %"), ((66, 64), "")]
+    ("size", "said", "framed"),
+    [((96, 64), "67 %", False), ((64, 192), "33 %", True), ((66, 64), "", False)],
 )
-def test_a_picture_that_is_cropped_says_how_much_the_model_sees(lvlm, size, said):
+def test_a_picture_that_is_cropped_says_how_much_the_model_sees(lvlm, size, said, framed):
     trace = lvlm.answer(images=[Image.new("RGB", size)], question=QUESTION).trace
-    assert views.cropped(trace) == (texts.CROPPED.format(said) if said else "")
+    sentence = texts.CROPPED.format(said) if said else ""
+    assert views.cropped(trace) == sentence + texts.FRAMED * framed
 
 
 def test_more_than_vanilla_is_marked():

@@ -3,10 +3,11 @@
 import networkx
 import numpy as np
 import pytest
+import torch
 from make_trace import make_trace, photo
 
 from libra.errors import InputError
-from viz.canvas import LONGEST, PATCH, Canvas
+from viz.canvas import LONGEST, PATCH, Canvas, framed
 from viz.colour import OKABE_ITO, PALETTE, dsatur, rgb, unique_hues
 from viz.marks import hatch, outline
 
@@ -22,7 +23,7 @@ def clip_patch(width, height, row, column, scale):
 
 
 @pytest.mark.parametrize(
-    ("width", "height"), [(640, 480), (480, 640), (500, 500), (672, 251), (90, 333), (37, 24)]
+    ("width", "height"), [(640, 480), (480, 640), (500, 500), (672, 336), (90, 150), (37, 24)]
 )
 def test_every_token_lies_where_the_processor_cuts_its_patch(width, height):
     trace = make_trace("vanilla", pictures=[photo(width, height)])
@@ -96,6 +97,36 @@ def test_tokens_of_the_other_picture_are_not_drawn():
 def test_degenerate_pictures_are_drawn_within_bounds(width, height):
     trace = make_trace("vanilla", pictures=[np.full((height, width, 3), 128, np.uint8)])
     assert max(Canvas.of(trace).token.shape) <= 2 * LONGEST * PATCH
+
+
+@pytest.mark.parametrize(("width", "height"), [(800, 200), (200, 800), (1000, 100)])
+def test_long_pictures_are_cut_to_what_the_model_saw_and_half_as_much_around_it(width, height):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    trace = make_trace("vanilla", pictures=[pixels], grid=(6, 6))
+    found, side = framed(trace), min(width, height)
+    assert sorted(found.images[0].shape[:2]) == [side, 2 * side]
+    for before, after in zip(trace.layout.box, found.layout.box, strict=True):
+        old, new = (cut(image, box) for image, box in ((pixels, before), (found.images[0], after)))
+        np.testing.assert_array_equal(old, new)
+    canvas = Canvas.of(trace)
+    assert (canvas.token < 36).mean() == pytest.approx(0.5, abs=0.01)
+    again = framed(found)
+    assert again.images[0].shape == found.images[0].shape
+    torch.testing.assert_close(again.layout.box, found.layout.box)
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (1920, 1080), (500, 500)])
+def test_other_pictures_are_drawn_whole(width, height):
+    trace = make_trace("vanilla", pictures=[photo(width, height)], grid=(6, 6))
+    found = framed(trace)
+    assert found.images[0].shape == (height, width, 3)
+    assert torch.equal(found.layout.box, trace.layout.box.double())
+
+
+def cut(image, box):
+    """The pixels of an array in a box of fractions."""
+    x0, y0, x1, y1 = (box.double() * torch.tensor(image.shape[1::-1]).repeat(2)).round().int()
+    return image[y0:y1, x0:x1]
 
 
 def random_graph(n, p, seed):

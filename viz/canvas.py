@@ -6,10 +6,11 @@ number of tokens or groups. Geometry comes from the boxes of the layout alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import torch
 from PIL import Image
 
 from libra.errors import InputError
@@ -18,6 +19,7 @@ from viz.colour import CARD, LUMA, rgb
 
 PATCH = 28  # pixels of a patch's side; larger in coarse grids, smaller in fine ones
 SHORTEST, LONGEST = 24, 36  # bounds of the picture's longest side, as multiples of that
+CONTEXT = 0.5  # how much of what the model did not see is drawn, as a share of what it saw
 UNSEEN = (
     0.75  # how far the part of a picture that the model did not see fades to white, without colour
 )
@@ -47,6 +49,7 @@ class Canvas:
         """The picture `image` of the trace, its patches about `patch` whole pixels wide."""
         if not 0 <= image < len(trace.images):
             raise InputError(f"Picture {image} does not exist: the trace has {len(trace.images)}.")
+        trace = framed(trace)
         layout = trace.layout
         tokens = np.flatnonzero((layout.image == image).numpy() & (layout.row >= 0).numpy())
         boxes = layout.box.numpy()[tokens].astype(np.float64)
@@ -94,6 +97,30 @@ class Canvas:
         pairs = pairs[(pairs < self.n).all(1)].astype(np.int64)
         codes = np.unique(pairs.min(1) * self.n + pairs.max(1))
         return np.stack(np.divmod(codes, self.n), axis=1)
+
+
+def framed(trace: Trace) -> Trace:
+    """The trace with its pictures cut to what the model saw and a little around it.
+
+    Of a panorama that a model saw the middle of, the patches would be too small to look at.
+    """
+    layout, boxes, images = trace.layout, trace.layout.box.double(), list(trace.images)
+    for i, pixels in enumerate(images):
+        here = layout.image == i
+        seen = boxes[here & (layout.row >= 0)]
+        if not len(seen):
+            continue
+        size = torch.tensor(pixels.shape[1::-1])
+        low, high = seen[:, :2].amin(0) * size, seen[:, 2:].amax(0) * size
+        context = CONTEXT * (high - low).min()
+        corner = (low - context).round().clamp_min(0).long()
+        left, top = corner.tolist()
+        right, bottom = torch.minimum((high + context).round().long(), size).tolist()
+        images[i] = pixels[top:bottom, left:right]
+        shown = torch.tensor([right - left, bottom - top])
+        if (shown < size).any():
+            boxes[here] = (boxes[here] * size.repeat(2) - corner.repeat(2)) / shown.repeat(2)
+    return replace(trace, images=images, layout=replace(layout, box=boxes))
 
 
 def blend(pixels: np.ndarray, colour: np.ndarray, alpha: np.ndarray | float) -> np.ndarray:

@@ -20,6 +20,7 @@ from libra.errors import InputError
 from libra.reduction import Fate, Reduction
 from libra.trace import Event, Trace
 from viz import colour
+from viz.canvas import framed
 from viz.fates import LOOKS
 from viz.groups import group_colours
 from viz.heat import heat_colours, stage_at
@@ -50,6 +51,7 @@ def view(
     """
     if not traces:
         raise InputError("The inspector needs at least one trace.")
+    traces = {name: framed(trace) for name, trace in traces.items()}
     pictures: dict[tuple, int] = {}  # equal pictures are stored once
     keys = {name: [_key(pixels) for pixels in trace.images] for name, trace in traces.items()}
     asked = {name: _asked(trace, keys[name]) for name, trace in traces.items()}
