@@ -220,7 +220,8 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
 
         # Choosing: examples, files, methods.
         everything = [*a.outputs, *c.outputs]
-        c.strip.select(visit.open_example, [shown, c.model], everything, **QUICK)
+        filled = c.strip.select(visit.open_example, [shown, c.model], everything, **QUICK)
+        filled.success(None, None, None, js=panels.SHOW_ANSWER)
         opened = lessons.select(visit.open_lesson, [shown, c.model], everything, **QUICK)
         led = opened.success(inspected.lead, shown, inspected.outputs, **QUICK)
         led.success(inspect.go_there, None, tabs, js=inspect.TO_TOP, **QUICK)

@@ -183,7 +183,9 @@ def build(controls: Controls) -> EfficiencyTab:
     gr.HTML(f'<h2 class="section">{texts.ELSEWHERE}</h2><p class="lead">{texts.ELSEWHERE_HELP}</p>')
     with gr.Row(elem_id="elsewhere"):
         models = [(texts.AS_ASKED, costing.OWN), *((name, name) for name in ARCHITECTURES)]
-        parts["model"] = gr.Dropdown(models, value=costing.OWN, label="Model")
+        parts["model"] = gr.Dropdown(
+            models, value=costing.OWN, label="Model", info=texts.ELSEWHERE_MODEL_HELP
+        )
         devices = [(texts.THIS_MACHINE, costing.HERE), *((name, name) for name in DEVICES)]
         parts["device"] = gr.Dropdown(
             devices, value=costing.HERE, label="Device", info=texts.DEVICE_HELP

@@ -29,21 +29,27 @@ _HAND_OVER = """() => {
     window.handedOver = other;
     setTimeout(() => {  // unless the visitor has gone on meanwhile
       if ([held, document.body].includes(document.activeElement))
-        document.getElementById(other)?.focus();
+        document.getElementById(other)?.focus({preventScroll: true});
       if (window.handedOver === other) window.handedOver = undefined;
     }, 200);
   }
 """
 SHOW_ASK = _HAND_OVER + "  return " + _SWAP.format("true", "false") + "}"
+_TO_ANSWER = """
+  if (matchMedia("(max-width: 760px)").matches)
+    document.querySelector("#answer").scrollIntoView({behavior: "smooth"});
+"""
 SHOW_STOP = (
     _HAND_OVER
     + """
-  if (matchMedia("(max-width: 760px)").matches)
-    document.querySelector("#answer").scrollIntoView({behavior: "smooth"});
-  return """
+  document.querySelectorAll(".toast-close").forEach(close => close.click());
+"""
+    + _TO_ANSWER
+    + "  return "
     + _SWAP.format("false", "true")
     + "}"
 )
+SHOW_ANSWER = f"() => {{{_TO_ANSWER}}}"
 
 LOGO = """<svg class="logo" viewBox="0 0 32 32" aria-hidden="true">
 <rect x="1" y="3" width="8" height="8" rx="2"/><rect x="12" y="3" width="8" height="8" rx="2"/>
@@ -231,7 +237,8 @@ def _answer(question: str, body: str, status: str, history: Sequence[tuple[str, 
     turns = f'<ol class="turns" aria-label="{texts.EARLIER}">{earlier}</ol>' if earlier else ""
     return (
         f'<div class="answer">{turns}<p class="asked">{escape(question)}</p>{body}'
-        f'<p class="status" role="status" aria-live="polite">{escape(status)}</p></div>'
+        f'<p class="status" role="status" aria-live="polite" data-outdated="{texts.OUTDATED}">'
+        f"{escape(status)}</p></div>"
     )
 
 

@@ -110,11 +110,12 @@ def kept(reduction: Reduction) -> int:
 
 def staircase(trace: Trace) -> str:
     """Visual tokens from stage to stage, like `576 › 288 › 144 › 72`; `+ 1`: one sums up others."""
-    left = [
-        f"{kept(event.reduction)}{' + 1' * (event.reduction.compensation is not None)}"
-        for event in trace.events
-    ]
-    return " › ".join([f"{len(trace.layout)}", *left])
+    return " › ".join([f"{len(trace.layout)}", *(left(e.reduction) for e in trace.events)])
+
+
+def left(reduction: Reduction) -> str:
+    """The tokens that an event leaves, like `288` or `288 + 1`."""
+    return f"{kept(reduction)}{' + 1' * (reduction.compensation is not None)}"
 
 
 def flops(value: float) -> str:
@@ -136,9 +137,11 @@ def seconds(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """`47 %`, `0.6 %`, `< 0.1 %`"""
+    """`47 %`, `0.6 %`, `< 0.1 %`, `> 99.9 %`"""
     if 0 < share < 0.001:
         return "< 0.1 %"
+    if 0.9995 < share < 1:
+        return "> 99.9 %"
     return f"{share * 100:.0f} %" if share >= 0.1 or not share else f"{share * 100:.1f} %"
 
 

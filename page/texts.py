@@ -72,11 +72,16 @@ MEASURING = "Measuring vanilla on the same picture …"
 ANSWERED = "Answered in {}."
 UNFINISHED = "Not finished. This is the answer that was here before."
 NOT_MEASURED = "Vanilla has not been measured on these inputs."
+OUTDATED = "The settings have changed: ask again."
 CROPPED = "The model sees the middle {} of this picture; its processor cuts off the rest."
 FRAMED = " Only the nearest of that is drawn here."
 FAINT = "Only {} of the attention in this layer is on the picture."
 STAGE_BACK = " An earlier stage shows more."
 UNLIKE_VANILLA = "Without compression the model says “{}”."
+NOTHING_REMOVED = "Nothing was removed: the ratio leaves all tokens, so nothing is saved."
+AFTER_THE_LAST = (
+    "Tokens go after the last layer only, where nothing is left to save: choose another."
+)
 HARDLY = (
     "{} goes by a rule of its own, which keeps {} of {} tokens here: nearly nothing is saved, and "
     "each is blended with those most like it. A ratio among its parameters sets the number."
@@ -88,6 +93,7 @@ TRACE_PICTURE = "The picture of the trace file"
 TRACE_VIDEO = "The video of the trace file"
 CREDITS = "Whose pictures these are"
 PICTURE_ALT = "The picture to ask about"
+MOVES = "This picture moves, and its first frame is asked about. “Add” below takes all of it."
 FIRST_FRAME = "The first frame of the video to ask about"
 NOT_UPLOADED = "This is not a picture that was uploaded here: drop one, or pick an example."
 NO_PICTURE = "There is no picture yet: drop one, paste one, or pick an example."
@@ -226,6 +232,7 @@ ELSEWHERE_HELP = (
 )
 AS_ASKED = "As asked"
 THIS_MACHINE = "This machine (measured)"
+ELSEWHERE_MODEL_HELP = "Its published sizes, with the same share of tokens in each layer."
 DEVICE_HELP = "Peak rates of half precision."
 TOKENS_HELP = "Empty: as many as the model has for one picture."
 ESTIMATED = (

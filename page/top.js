@@ -1,4 +1,4 @@
-// Of the whole page: theme, keys, figures that are there before they are seen, explanations.
+// Of the whole page: theme, keys, fields, what is out of date, explanations.
 const chosen = localStorage.getItem("theme");
 if (chosen) document.body.classList.toggle("dark", chosen === "dark");
 element.addEventListener("click", event => {
@@ -37,9 +37,46 @@ document.addEventListener("keydown", event => {
   }
 }, true);
 
-// Gradio loads a picture when it is about to be scrolled to: what stands below it would jump.
-const load = () => document.querySelectorAll('.figure img[loading="lazy"]').forEach(img => { img.loading = "eager"; });
-new MutationObserver(load).observe(document.body, {childList: true, subtree: true});
+// Gradio's lists of choices stay open behind who leaves them, and closed after Escape.
+const press = (field, key) => field.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+document.addEventListener("focusout", ({target}) => {
+  if (target.role === "combobox") setTimeout(() => press(target, "Escape"), 150);
+});
+document.addEventListener("click", ({target}) => {
+  if (target.role !== "combobox") return;
+  setTimeout(() => target.ariaExpanded === "false" && press(target, "ArrowDown"), 60);
+});
+
+// A field for a number that is left empty keeps its number; Gradio would make it zero.
+let number = "";
+document.addEventListener("focusin", ({target}) => {
+  if (target.type === "number") number = target.value;
+});
+document.addEventListener("blur", ({target}) => {
+  if (target.type !== "number" || target.value !== "") return;
+  target.value = number;
+  target.dispatchEvent(new Event("input", {bubbles: true}));
+}, true);
+
+// Who changes the controls sees that the answer is to what they were before.
+const outdated = document.body.dataset;
+const outdate = ({target}) => {
+  if (target.closest("#left-column")) outdated.settings = "changed";
+};
+for (const event of ["input", "change"]) document.addEventListener(event, outdate);
+document.addEventListener("click", event => {
+  if (event.target.closest("[role=option], #media [data-pick]")) outdate(event);
+  if (event.target.closest(".jump")) document.querySelector("#tabs [role=tab]").click();
+});
+
+// Gradio loads a picture when it is about to be scrolled to: what stands below it would jump. And it
+// makes buttons and links of pictures without a name, which keys need not stop at.
+new MutationObserver(changes => {
+  for (const picture of document.querySelectorAll('.figure img[loading="lazy"]')) picture.loading = "eager";
+  for (const part of document.querySelectorAll(".image-container > button, .image-container a[download]"))
+    part.tabIndex = -1;
+  if (changes.some(({target}) => target.closest?.("#answer"))) delete outdated.settings;
+}).observe(document.body, {childList: true, subtree: true});
 
 // One explanation at a time, beside its term and inside the window, whatever it stands in.
 const tip = document.createElement("div");

@@ -20,7 +20,7 @@ import viz
 from libra.report import as_csv, facts
 from libra.trace import Trace
 from page import texts
-from page.readouts import kept, percent
+from page.readouts import kept, left, percent
 from page.shown import overlays
 from viz.canvas import PATCH, framed
 from viz.heat import stage_at
@@ -34,7 +34,7 @@ def stage_choices(trace: Trace | None) -> list[tuple[str, int]]:
     """(label, index) of every stage, with the number of visual tokens that it leaves."""
     if trace is None:
         return [("Before", 0)]
-    counts = [len(trace.layout), *(kept(event.reduction) for event in trace.events)]
+    counts = [len(trace.layout), *(left(event.reduction) for event in trace.events)]
     names = (f"{name[0].upper()}{name[1:]}" for name in trace.stages)
     return [(f"{name} · {n}", i) for i, (name, n) in enumerate(zip(names, counts, strict=True))]
 

@@ -8,6 +8,7 @@ import gradio as gr
 from libra import methods
 from libra.media import load_image
 from libra.trace import Trace
+from libra.video import is_video
 from page import engine, knowledge, learn, media, panels, plan, texts, views
 from page.ask import AskTab
 from page.compare import OWN, CompareTab
@@ -232,6 +233,8 @@ class Visit:
         with explained():
             path = media.uploaded(file)
             load_image(path)
+        if is_video(path):
+            gr.Info(texts.MOVES)
         shown.picture = path
         prepared = [tuple(map(str, example.more)) for example in self.examples]
         if shown.added.clip or shown.added.pictures in prepared:  # it takes the place of all
@@ -287,8 +290,12 @@ class Visit:
 
 
 def _hardly(trace: Trace) -> str:
-    """What is to be said where a method that finds its own number keeps nearly all tokens."""
+    """What is to be said where a method saves nothing, or hardly anything."""
     name = trace.method
+    if trace.events and all(e.reduction.n_out == e.reduction.n_in for e in trace.events):
+        return texts.NOTHING_REMOVED
+    if trace.events and trace.counts[-1] == len(trace.layout):
+        return texts.AFTER_THE_LAST
     adaptive = name in methods.names() and methods.takes(name, "ratio") and not plan.slides(name)
     if not adaptive or trace.ratio >= SAVING:
         return ""

@@ -687,3 +687,57 @@ def test_enter_asks_nothing_while_a_question_runs(open_page, monkeypatch):
         assert len(asked) == 1
     finally:
         go.set()
+
+
+def test_an_empty_number_keeps_its_number(open_page):
+    page = open_page()
+    ratio = page.locator("#ratio input[type=number]")
+    before = ratio.input_value()
+    ratio.fill("")
+    ratio.press("Tab")
+    page.wait_for_timeout(300)
+    assert ratio.input_value() == before != "0"
+    page.locator("#ask-button").click()
+    answered(page)
+    expect(page.locator("#readouts")).to_contain_text("16 › 8 + 1")
+
+
+def test_lists_of_choices_close_behind_who_leaves_them_and_open_again(open_page):
+    page = open_page()
+    preset = page.locator("#preset input")
+    preset.focus()
+    expect(preset).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("Tab")
+    expect(preset).to_have_attribute("aria-expanded", "false")
+    preset.click()
+    page.keyboard.press("Escape")
+    expect(preset).to_have_attribute("aria-expanded", "false")
+    preset.click()
+    page.get_by_role("option", name="R = 67 %").click()
+    expect(preset).to_have_value("R = 67 %")
+
+
+def test_an_answer_to_other_settings_says_so_until_it_is_asked_anew(open_page):
+    page = open_page()
+    script = "getComputedStyle(document.querySelector('#answer .status'), '::before').content"
+    assert page.evaluate(script) == "none"
+    page.locator("#question textarea").fill("is there a cat ?")
+    assert texts.OUTDATED in page.evaluate(script)
+    page.locator("#ask-button").click()
+    answered(page)
+    assert page.evaluate(script) == "none"
+
+
+def test_on_a_phone_what_is_asked_or_opened_comes_into_view(open_page):
+    page = open_page(width=390, height=844)
+    shown = "(() => { const at = document.querySelector('#answer').getBoundingClientRect();"
+    shown += " return at.top > -200 && at.top < 300; })()"
+    page.locator("#ask-button").click()
+    answered(page)
+    page.wait_for_function(shown)
+    page.locator(".strip button").last.click()
+    page.wait_for_function(shown)
+    page.get_by_role("tab", name="Compare").click()
+    page.locator(".jump").click()
+    expect(page.get_by_role("tab", name="Ask")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#ask-button")).to_be_in_viewport()

@@ -139,6 +139,19 @@ def test_other_numbers_of_frames(box, film):
     assert len(shown.added.clip.frames) == 16
 
 
+def test_a_picture_that_moves_says_that_its_first_frame_is_asked_about(
+    visit, tmp_path, monkeypatch, all_uploaded
+):
+    still, moving, said = tmp_path / "still.gif", tmp_path / "moving.gif", []
+    frames = [make_image(i) for i in range(3)]
+    frames[0].save(still)
+    frames[0].save(moving, save_all=True, append_images=frames[1:])
+    monkeypatch.setattr(gr, "Info", said.append)
+    for path, told in ((still, []), (moving, [texts.MOVES])):
+        visit.check_picture({"path": str(path)}, Shown())
+        assert said == told
+
+
 @pytest.mark.parametrize("action", ["drop", "clear"])
 def test_a_video_can_be_removed(box, film, action):
     shown = Shown()

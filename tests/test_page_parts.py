@@ -83,7 +83,7 @@ def test_a_stage_shows_the_attention_that_decides_the_next(trace):
 
 def test_stages_are_labelled_with_their_tokens(trace):
     labels = [label for label, _ in views.stage_choices(trace)]
-    assert labels == [f"Before · {N_VISUAL}", "After layer 1 · 8", "After layer 3 · 4"]
+    assert labels == [f"Before · {N_VISUAL}", "After layer 1 · 8 + 1", "After layer 3 · 4 + 1"]
 
 
 @pytest.mark.parametrize("overlay", texts.OVERLAYS)
@@ -124,6 +124,9 @@ def test_a_method_that_keeps_nearly_everything_by_its_own_rule_is_explained(lvlm
     full, half = replace(plus, ratio=0.01), replace(plus, ratio=0.5)
     assert "PruMerge+ goes by a rule of its own" in _hardly(full)
     assert not _hardly(half) and not _hardly(replace(trace, ratio=0.0))
+    asked = {"images": [make_image()], "question": QUESTION, "method": "fastv"}
+    same, late = (lvlm.answer(**asked, **how).trace for how in ({"ratio": 0.0}, {"layers": (7,)}))
+    assert _hardly(same) == texts.NOTHING_REMOVED and _hardly(late) == texts.AFTER_THE_LAST
     assert not _hardly(replace(full, method="unheard of"))
 
 
@@ -169,8 +172,9 @@ def test_numbers_have_units():
     assert readouts.flops(2.08e9) == "2.08 GFLOPs"
     assert readouts.size(9.5 * 2**20) == "9.5 MiB"
     assert (readouts.seconds(0.061), readouts.seconds(1.239)) == ("61 ms", "1.24 s")
-    shares = (0, 0.0002, 0.0312, 0.47, 1)
-    assert [*map(readouts.percent, shares)] == ["0 %", "< 0.1 %", "3.1 %", "47 %", "100 %"]
+    shares = (0, 0.0002, 0.0312, 0.47, 0.9499, 0.99951, 1 - 1e-9, 1, 1.02)
+    words = ["0 %", "< 0.1 %", "3.1 %", "47 %", "95 %", "> 99.9 %", "> 99.9 %", "100 %", "102 %"]
+    assert [*map(readouts.percent, shares)] == words
 
 
 def test_compensation_tokens_are_not_counted_as_kept(trace):
@@ -324,7 +328,7 @@ def test_groups_are_counted_as_the_figure_counts_them(lvlm, method, monkeypatch)
         words = legends.legend(trace, "groups", 1, 0, image=image)
         viz.group_map(trace, 1, image=image)
         said = written.pop()[0][1]
-        assert said in words and said.startswith(f"{groups} group")
+        assert f"{said}</li>" in words and said.startswith(f"{groups} group" if groups else "8 sin")
 
 
 def test_a_heat_map_says_whether_tokens_of_this_very_picture_are_gone(lvlm):
@@ -335,6 +339,49 @@ def test_a_heat_map_says_whether_tokens_of_this_very_picture_are_gone(lvlm):
     assert (trace.layout.image == 0).sum() == n
     first, second = (legends.legend(trace, "importance", 1, 0, image=i) for i in (0, 1))
     assert legends.GONE in first and legends.GONE not in second
+
+
+@pytest.mark.parametrize("method", ["turbo", "libra", "kmeans"])
+def test_a_merged_patch_has_a_token_elsewhere(lvlm, method):
+    """Nothing is dropped, so no heat map says that a token is gone."""
+    params = {"tau": 0.99} if method == "libra" else {}
+    request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 1}
+    trace = lvlm.answer(**request, method=method, **params).trace
+    words = legends.legend(trace, "importance", len(trace.events), 0)
+    lineage = trace.lineage(len(trace.events))
+    assert legends.GONE not in words
+    assert ("compensation token" in words) == bool((lineage.fate() == Fate.COMPENSATED).any())
+    assert ("compensation token" in words) == (method == "libra")
+
+
+@pytest.mark.parametrize("overlay", ["fate", "kept", "groups", "importance", "word"])
+def test_the_page_words_a_legend_as_the_saved_picture_does(trace, overlay, monkeypatch):
+    """Of patches alone: two tokens here are none, like the line breaks of a tiled picture."""
+    row = trace.layout.row.clone()
+    row[:2] = -1
+    trace = replace(trace, layout=replace(trace.layout, row=row))
+    written = []
+
+    def legend(card, marks):
+        written.extend(text for _, text in marks)
+        return card
+
+    def scale(card, top, clipped, text):
+        written.extend((viz.heat.scale_words(top, clipped), text))
+        return card
+
+    for module in (viz.fates, viz.groups, viz.selection, viz.heat):
+        monkeypatch.setattr(module, "with_legend", legend)
+    monkeypatch.setattr(viz.heat, "with_scale", scale)
+    for stage in range(3):
+        written.clear()
+        if overlay == "kept":
+            viz.selected(trace, stage, legend=True)
+        else:
+            views.picture(trace, overlay, stage)
+        page = legends.legend(trace, overlay, stage, 0).replace('<li>0<i class="scale">', "<li><i>")
+        said = [re.sub("<[^>]*>", "", key) for key in page.split("</li>")[:-1]]
+        assert sorted(said) == sorted(written), "the same facts, if in another order"
 
 
 def test_the_same_trace_is_the_same_file(trace):
