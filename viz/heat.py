@@ -1,6 +1,6 @@
 """Attention heat map: what the token that produces a word looks at, layer by layer."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from math import ceil
 
@@ -9,13 +9,24 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from libra.errors import InputError
+from libra.reduction import Fate, Reduction
 from libra.trace import Trace
 from viz.canvas import PATCH, Canvas, blend
 from viz.colour import CARD, INK, rgb
-from viz.marks import draw_borders, font, percent, to_image
+from viz.marks import (
+    SWATCH,
+    borders,
+    draw_lines,
+    font,
+    hatch,
+    percent,
+    to_image,
+    with_legend,
+)
 
 COLOURMAP = "magma"
 WITHIN = 0.99  # of a row lies within its own scale: attention sinks would leave the rest black
+NO_TOKEN = "no token here any more"
 
 
 def heat_map(
@@ -31,8 +42,9 @@ def heat_map(
 ) -> Image.Image:
     """Attention of one decoder layer over the greyscale picture.
 
-    A token is drawn at the patch whose place it takes; patches without a token at this layer are
-    faded. The compensation token stands for no place: the legend states its attention.
+    A token's attention is painted on every patch that it stands for, whole and not divided among
+    them; patches of one token share a border. Those in the compensation token are hatched; only
+    dropped patches, for which no token stands any more, are faded.
 
     Args:
         trace: the answer.
@@ -47,26 +59,66 @@ def heat_map(
     """
     row = attention_row(trace, layer, word, head)
     vmax = heat_scale([row]) if vmax is None else vmax
-    lineage = trace.lineage(stage_at(trace, layer))
-    own = np.arange(len(row)) != (-1 if lineage.compensation is None else lineage.compensation)
-    value = np.full(len(trace.layout), np.nan, np.float32)
-    value[lineage.slot.numpy()[own]] = row[own]
-    picture = to_image(paint_heat(Canvas.of(trace, image, patch), value, vmax))
+    lineage, canvas = trace.lineage(stage_at(trace, layer)), Canvas.of(trace, image, patch)
+    token = standing(lineage)
+    value = np.append(row, np.float32(np.nan))[token]  # of a dropped patch, -1: the last
+    size = np.append(np.bincount(token[token >= 0], minlength=len(row)), 0)
+    group = np.where(size[token] > 1, token, -1)
+    fate = lineage.fate().numpy()
+    picture = to_image(paint_heat(canvas, value, vmax, group, fate == Fate.COMPENSATED))
     if not legend:
         return picture
-    text = f"visual tokens take {percent(row.sum())} of the attention"
-    if not own.all():
-        text += f", compensation {percent(row[~own].sum())}"
-    return with_scale(picture, vmax, bool(row[own].max(initial=0) > vmax), text)
+    card = with_scale(picture, vmax, is_clipped(row, vmax), share_words(row))
+    marks = heat_marks(fate[canvas.tokens], compensation_share(lineage, row))
+    return with_marks(card, marks)
 
 
-def paint_heat(canvas: Canvas, value: np.ndarray, vmax: float) -> np.ndarray:
-    """Values per token [N] in colours from 0 to `vmax` over the grey picture; NaN fades a patch."""
+def standing(lineage: Reduction) -> np.ndarray:
+    """The token that stands for each patch, int [N]; -1 where none does.
+
+    It is the one where the patch weighs most, but a token in the patch's own place comes first.
+    """
+    token, slot = lineage.group().numpy().copy(), lineage.slot.numpy()
+    own = np.arange(len(slot)) != (-1 if lineage.compensation is None else lineage.compensation)
+    token[slot[own]] = np.flatnonzero(own)
+    return token
+
+
+def paint_heat(
+    canvas: Canvas,
+    value: np.ndarray,
+    vmax: float,
+    group: np.ndarray | None = None,
+    summed: np.ndarray | None = None,
+) -> np.ndarray:
+    """Values per patch [N] in colours from 0 to `vmax` over the grey picture; NaN fades a patch.
+
+    Patches of one `group` (int [N], -1: in none) share a border, and of these, those `summed`
+    (bool [N]) into the compensation token are hatched. Both or neither are given.
+    """
     level = np.nan_to_num(value / vmax).clip(0, 1) * 255
     heat = blend(canvas.grey, canvas.spread(heat_colours()[level.astype(np.uint8)]), 0.78)
     faded = blend(canvas.grey, rgb(CARD), 0.72)
     there = canvas.spread((~np.isnan(value)).astype(np.int8), outside=-1)
-    return draw_borders(np.where((there == 1)[..., None], heat, faded), there)
+    pixels = np.where((there == 1)[..., None], heat, faded)
+    gone = borders(there)
+    if group is not None:
+        _draw_tokens(pixels, canvas, group, summed, ~gone)
+    return draw_lines(pixels, gone)
+
+
+def _draw_tokens(
+    pixels: np.ndarray, canvas: Canvas, group: np.ndarray, summed: np.ndarray, where: np.ndarray
+) -> None:
+    """Borders of groups and a hatch over the `summed`, drawn into `pixels` where `where` holds.
+
+    The borders are soft, and softer among small patches: the colours count, not the lines.
+    """
+    fine = canvas.patch < 20
+    edge = borders(canvas.spread(group, outside=-1)) & where
+    draw_lines(pixels, edge * np.float32(0.35 if fine else 0.6))
+    lines = hatch(edge.shape, "/", period=4 if fine else 7, width=1)
+    draw_lines(pixels, lines * (canvas.spread(summed, outside=False) & where & ~edge))
 
 
 def attention_row(trace: Trace, layer: int, word: int = 0, head: int | None = None) -> np.ndarray:
@@ -108,10 +160,54 @@ def heat_colours() -> np.ndarray:
     return matplotlib.colormaps[COLOURMAP](np.arange(256))[:, :3].astype(np.float32) * 255
 
 
+def scale_words(vmax: float, clipped: bool) -> str:
+    """What the end of a colour scale stands for; `clipped`: for more than that, too."""
+    # A scale may end at much less than a share that is worth telling.
+    end = np.format_float_positional(100 * vmax, 3, fractional=False, trim="-")
+    return f"{'≥ ' * clipped}{end} % of the attention per token"
+
+
+def share_words(row: np.ndarray) -> str:
+    """What a row [n_l] says of all visual tokens together."""
+    return f"visual tokens take {percent(row.sum())} of the attention"
+
+
+def is_clipped(row: np.ndarray, vmax: float) -> bool:
+    """Whether a row [n_l] has more than the end of its scale."""
+    return bool(row.max(initial=0) > vmax)
+
+
+def compensation_share(lineage: Reduction, row: np.ndarray) -> float | None:
+    """What a row [n_l] gives to the compensation token, if there is one."""
+    return None if lineage.compensation is None else float(row[lineage.compensation])
+
+
+def heat_marks(there: Collection[int], share: float | None = None) -> dict[Fate, str]:
+    """The marks of a heat map beside its colours, in words, where patches of these fates are.
+
+    `share` is that of the compensation token, to be told.
+    """
+    much = "" if share is None else f" {percent(share)}"
+    words = {Fate.COMPENSATED: f"compensation token{much}", Fate.DROPPED: NO_TOKEN}
+    return {fate: text for fate, text in words.items() if fate in there}
+
+
+def with_marks(card: Image.Image, marks: dict[Fate, str]) -> Image.Image:
+    """The card above what its marks mean."""
+    return with_legend(card, [(_sample(fate), words) for fate, words in marks.items()])
+
+
+def _sample(fate: Fate) -> Image.Image:
+    """A patch of this fate in a heat map."""
+    value = np.array([np.nan if fate == Fate.DROPPED else 0.5])
+    summed = np.array([fate == Fate.COMPENSATED])
+    return to_image(paint_heat(Canvas.swatch(SWATCH), value, 1, np.array([-1]), summed))
+
+
 def with_scale(picture: Image.Image, vmax: float, clipped: bool, text: str) -> Image.Image:
     """The picture above its colour scale, from 0 to `vmax` as a share of all attention."""
     bar, line = min(220, picture.width // 3), 26
-    scale = f"{'≥ ' * clipped}{percent(vmax)} of the attention, per token"
+    scale = scale_words(vmax, clipped)
     width = max(bar + 30 + font().getlength(scale), font().getlength(text) + 4)
     size = max(picture.width, ceil(width)), picture.height + 2 * line + 14
     card = Image.new("RGB", size, CARD)

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from PIL import Image
 
 from libra.trace import Trace
-from viz.heat import attention_row, heat_map, heat_scale, with_scale
+from viz.heat import (
+    attention_row,
+    heat_map,
+    heat_marks,
+    heat_scale,
+    stage_at,
+    with_marks,
+    with_scale,
+)
 from viz.panel import PATCH, wrapped
 
 MOST, COLUMNS = 12, 4
@@ -35,7 +43,10 @@ def _panel(
     scale = heat_scale(attention_row(trace, *cell) for cell in cells)
     maps = [heat_map(trace, *cell, image, scale, legend=False, patch=PATCH) for cell in cells]
     card = wrapped(maps, captions, COLUMNS)
-    return with_scale(card, scale, True, text)
+    stages = {stage_at(trace, layer) for layer, _ in cells}
+    here = (trace.layout.image == image) & (trace.layout.row >= 0)
+    there = {fate for s in stages for fate in trace.lineage(s).fate()[here].unique().tolist()}
+    return with_marks(with_scale(card, scale, True, text), heat_marks(there))
 
 
 def _text(trace: Trace, word: int) -> str:

@@ -59,27 +59,39 @@ def outline(label: np.ndarray, width: int) -> np.ndarray:
     return edge
 
 
-def draw_borders(pixels: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """One-pixel lines, drawn into `pixels`, between regions of different label."""
+def borders(label: np.ndarray) -> np.ndarray:
+    """Bool [H, W]: one-pixel lines between regions of different label."""
     edge = np.zeros(label.shape, bool)
     edge[1:] |= label[1:] != label[:-1]
     edge[:, 1:] |= label[:, 1:] != label[:, :-1]
-    return _contrast(pixels, edge)
+    return edge
+
+
+def draw_borders(pixels: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """One-pixel lines, drawn into `pixels`, between regions of different label."""
+    return draw_lines(pixels, borders(label))
 
 
 def draw_frames(pixels: np.ndarray, token: np.ndarray, where: np.ndarray, patch: int) -> np.ndarray:
     """A frame, drawn into `pixels`, inside each patch (`patch` pixels wide) where `where` holds."""
     if patch < 20:  # too small for a dark line beside a bright one
-        return _contrast(pixels, outline(token, 1) & where)
+        return draw_lines(pixels, outline(token, 1) & where)
     pixels[outline(token, 2) & where] = rgb(CARD)
     pixels[outline(token, 1) & where] = rgb(INK)
     return pixels
 
 
-def _contrast(pixels: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Lines that are dark on bright pixels and bright on dark ones."""
+def draw_lines(pixels: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """Lines, drawn into `pixels`, that are dark on bright pixels and bright on dark ones.
+
+    Args:
+        pixels: [H, W, 3].
+        line: [H, W], where they are, or how much of a pixel they cover, in 0..1.
+    """
+    where = line > 0
     dark = pixels[where] @ LUMA < 100
-    pixels[where] = np.where(dark, 190, 25)[:, None]
+    tone = np.where(dark, 190, 25)[:, None]
+    pixels[where] += (tone - pixels[where]) * line[where][:, None]
     return pixels
 
 
