@@ -2,14 +2,24 @@
 
 from collections.abc import Collection, Iterable
 
+import numpy as np
+
 import viz
 from libra.reduction import Fate
 from libra.trace import Trace
 from page import texts
-from page.readouts import percent
 from page.views import deciding_layer
 from viz.groups import group_roots, group_words
-from viz.heat import stage_at
+from viz.heat import (
+    NO_TOKEN,
+    compensation_share,
+    heat_marks,
+    is_clipped,
+    scale_words,
+    share_words,
+    stage_at,
+)
+from viz.selection import selection_words
 
 FATES = {
     Fate.KEPT: "kept",
@@ -17,7 +27,8 @@ FATES = {
     Fate.COMPENSATED: "compensated",
     Fate.DROPPED: "dropped",
 }
-GONE = '<li><i class="swatch gone"></i>no token here any more</li>'
+GONE = f'<li><i class="swatch gone"></i>{NO_TOKEN}</li>'
+IN_HEAT = {Fate.COMPENSATED: "compensated", Fate.DROPPED: "gone"}
 LOST = (Fate.COMPENSATED, Fate.DROPPED)  # in no group
 
 
@@ -26,16 +37,21 @@ def legend(trace: Trace, overlay: str, stage: int, word: int, image: int = 0) ->
     if overlay in texts.HEAT:
         layer = deciding_layer(trace, stage)
         return _heat(trace, layer, word if overlay == "word" else 0, image)
-    lineage, here = trace.lineage(stage), trace.layout.image == image
-    fate = lineage.fate()[here]
+    lineage, here = trace.lineage(stage), _patches(trace, image)
+    fate = lineage.fate().numpy()[here]
     counts = {f: int((fate == f).sum()) for f in FATES}
     if overlay == "fate":
         return _keys((FATES[f], f"{FATES[f]} {n}") for f, n in counts.items() if n)
-    gone = sum(n for f, n in counts.items() if f != Fate.KEPT)
     if overlay == "kept":
-        return _keys((("kept", f"kept {counts[Fate.KEPT]}"), ("faded", f"not kept {gone}")))
-    groups = group_words(group_roots(lineage)[here.numpy()], fate.numpy())
-    marks = [("group", groups), *((FATES[f], f"{FATES[f]} {counts[f]}") for f in LOST if counts[f])]
+        words = selection_words(fate == Fate.KEPT)
+        return _keys(("kept" if there else "faded", text) for there, text in words.items())
+    roots = group_roots(lineage)[here]
+    groups = group_words(roots, fate)
+    coloured = "group" if (roots >= 0).any() else ""
+    marks = [
+        (coloured, groups),
+        *((FATES[f], f"{FATES[f]} {counts[f]}") for f in LOST if counts[f]),
+    ]
     return _keys(marks)
 
 
@@ -49,22 +65,36 @@ def marks(overlay: str, there: Collection[Fate]) -> str:
     return _keys((("group", "one token per colour"), *lost))
 
 
-def _keys(entries: Iterable[tuple[str, str]]) -> str:
-    """A swatch and a text per entry."""
-    keys = "".join(f'<li><i class="swatch {look}"></i>{text}</li>' for look, text in entries)
-    return f'<ul class="legend">{keys}</ul>'
+def heat(there: Collection[int], share: float | None = None) -> str:
+    """What the marks of a heat map mean, where these fates occur, as entries for `scale`."""
+    return _entries((IN_HEAT[f], text) for f, text in heat_marks(there, share).items())
 
 
 def scale(top: float, more: str = "", clipped: bool = False) -> str:
     """The colour scale of a heat map that ends at `top`, a share of all attention, or goes on."""
-    text = f"{'≥ ' * clipped}{top * 100:.2g} % of the attention per token"
+    text = scale_words(top, clipped)
     return f'<ul class="legend"><li>0<i class="scale"></i>{text}</li>{more}</ul>'
 
 
 def _heat(trace: Trace, layer: int, word: int, image: int) -> str:
-    """The scale of one heat map and the share of attention that all pictures get."""
-    row = viz.attention_row(trace, layer, word)
-    share = percent(float(row.sum()))
-    left, here = trace.lineage(stage_at(trace, layer)).slot, trace.layout.image == image
-    gone = GONE if len(left.unique()[here[left.unique()]]) < here.sum() else ""
-    return scale(viz.heat_scale([row]), f"{gone}<li>all visual tokens together: {share}</li>")
+    """The scale of one heat map, its marks, and the share of attention that all pictures get."""
+    row, lineage = viz.attention_row(trace, layer, word), trace.lineage(stage_at(trace, layer))
+    top = viz.heat_scale([row])
+    marks = heat(lineage.fate().numpy()[_patches(trace, image)], compensation_share(lineage, row))
+    return scale(top, f"{marks}<li>{share_words(row)}</li>", is_clipped(row, top))
+
+
+def _patches(trace: Trace, image: int) -> np.ndarray:
+    """Bool [N]: the visual tokens that are a patch of one of the pictures."""
+    return ((trace.layout.image == image) & (trace.layout.row >= 0)).numpy()
+
+
+def _keys(entries: Iterable[tuple[str, str]]) -> str:
+    """A list of keys."""
+    return f'<ul class="legend">{_entries(entries)}</ul>'
+
+
+def _entries(entries: Iterable[tuple[str, str]]) -> str:
+    """A text per entry, and a swatch where it has a look."""
+    swatches = ((f'<i class="swatch {look}"></i>' if look else "", text) for look, text in entries)
+    return "".join(f"<li>{swatch}{text}</li>" for swatch, text in swatches)

@@ -12,8 +12,8 @@ from libra.errors import InputError
 from libra.reduction import Fate, Reduction
 from libra.trace import Event
 from viz.colour import LUMA
-from viz.groups import group_colours, group_roots
-from viz.heat import heat_scale, stage_at
+from viz.groups import group_colours, group_roots, group_words
+from viz.heat import heat_colours, heat_scale, scale_words, stage_at
 
 FLAT = np.full((336, 336, 3), 120, np.uint8)
 
@@ -179,29 +179,200 @@ def one_hot(trace, layer, index, value=0.5):
     return replace(trace, importance=rows, attention=[rows])
 
 
-@pytest.mark.parametrize(("layer", "stage"), [(0, 0), (1, 0), (2, 1), (4, 2), (7, 3)])
-def test_attention_is_drawn_at_the_place_of_its_token(libra, layer, stage):
-    assert stage_at(libra, layer) == stage
-    black = replace(libra, images=[np.zeros((600, 512, 3), np.uint8)])
-    index = 20
-    picture = viz.heat_map(one_hot(black, layer, index), layer, vmax=0.5, legend=False)
-    pixels = np.asarray(picture, np.float32)
-    # The top of magma is yellowish: nothing else in a black picture has less blue than red.
-    hot = pixels[..., 0] - pixels[..., 2] > 30
-    rows, columns = np.nonzero(hot)
-    token = int(libra.lineage(stage).slot[index])
-    top = (pixels.shape[0] - 672) // 2
-    row, column = divmod(token, 24)
-    assert abs(rows.min() - (top + row * 28)) <= 2 and abs(columns.min() - column * 28) <= 2
-    assert hot.sum() > 0.8 * 28 * 28 and np.ptp(rows) < 28 and np.ptp(columns) < 28
+BLACK = np.zeros((336, 336, 3), np.uint8)
+SEEN = photo(336, 336)  # what the black pictures were, so that methods have something to go by
+COMPRESSED = {
+    "libra": {"tau": 0.4},
+    "fastv": {},
+    "turbo": {},
+    "kmeans": {},
+    "prumerge": {},
+    "illava": {},
+    "evit": {},
+    "tome": {},
+}
 
 
-def test_the_compensation_token_is_not_drawn_at_the_patch_whose_slot_it_takes(libra):
-    last = libra.counts[2] - 1
-    assert libra.lineage(1).compensation == last
-    black = replace(libra, images=[np.zeros((600, 512, 3), np.uint8)])
-    pixels = np.asarray(viz.heat_map(one_hot(black, 2, last), 2, vmax=0.5, legend=False), float)
-    assert (pixels[..., 0] - pixels[..., 2]).max() < 30
+def blackened(method, **options):
+    """A trace over an 8x8 grid, its picture painted over."""
+    trace = make_trace(method, grid=(8, 8), pictures=[SEEN], **options)
+    return replace(trace, images=[BLACK])
+
+
+def who_stands(trace, stage):
+    """For each patch the token that stands for it at a stage, or None; the compensation token.
+
+    Matrices multiplied one by one, and plain loops.
+    """
+    matrix, slot = np.eye(len(trace.layout)), list(range(len(trace.layout)))
+    for event in trace.events[:stage]:
+        matrix = event.reduction.dense().double().numpy() @ matrix
+        slot = [slot[s] for s in event.reduction.slot.tolist()]
+    compensation = trace.lineage(stage).compensation
+    stands = []
+    for patch, weights in enumerate(matrix.T):
+        own = [o for o, s in enumerate(slot) if s == patch and o != compensation]
+        fed = np.flatnonzero(weights)
+        stands.append(own[0] if own else int(weights.argmax()) if len(fed) else None)
+    return stands, compensation
+
+
+def usual(pixels):
+    """The colour that most of the pixels have."""
+    colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    return colours[counts.argmax()]
+
+
+@pytest.mark.parametrize("method", COMPRESSED)
+def test_every_patch_has_the_heat_of_the_token_that_stands_for_it(method):
+    trace = blackened(method, **COMPRESSED[method])
+    told = set()
+    for layer in (0, 2, 7):
+        row = np.linspace(0, 1, trace.counts[layer], dtype=np.float32)
+        rows = [torch.from_numpy(row) if i == layer else r for i, r in enumerate(trace.importance)]
+        shown = replace(trace, importance=rows, attention=[])
+        picture = viz.heat_map(shown, layer, vmax=1.0, legend=False)
+        stands, compensation = who_stands(trace, stage_at(trace, layer))
+        for patch, token in enumerate(stands):
+            inside = patch_of(picture, *divmod(patch, 8), grid=8)[3:-3, 3:-3]
+            expected = np.full(3, 255 * 0.72)
+            if token is not None:
+                expected = heat_colours()[int(row[token] * 255)] * 0.78
+            np.testing.assert_allclose(usual(inside), expected, atol=1)
+            hatched = bool((inside != inside[0, 0]).any())
+            assert hatched == (token is not None and token == compensation), (layer, patch)
+            told.add("gone" if token is None else "extra" if hatched else "there")
+    special = {"fastv": "gone", "libra": "extra", "evit": "extra"}
+    assert told == {"there", special.get(method, "there")}
+
+
+def test_the_patches_of_a_group_share_a_border():
+    trace = blackened("turbo", ratio=0.3, layers=(1,))
+    rows = [torch.full_like(row, 0.5) for row in trace.importance]
+    flat = replace(trace, importance=rows, attention=[])
+    pixels = np.asarray(viz.heat_map(flat, 7, vmax=1.0, legend=False), int)
+    stands, _ = who_stands(trace, 1)
+    side, several = len(pixels) // 8, {t for t in stands if stands.count(t) > 1}
+    seen = set()
+    for patch in range(64):
+        row, column = divmod(patch, 8)
+        y, x = row * side, column * side
+        inside = pixels[y + side // 2, x + side // 2]
+        for other, at in ((patch - 1, (y + side // 2, x)), (patch - 8, (y, x + side // 2))):
+            if at[0] == 0 or at[1] == 0:
+                continue
+            apart = stands[patch] != stands[other]
+            line = apart and bool({stands[patch], stands[other]} & several)
+            assert (pixels[at] != inside).any() == line
+            seen.add((apart, line))
+    assert seen == {(False, False), (True, True), (True, False)}
+
+
+def test_before_compression_a_heat_map_has_no_borders(libra):
+    flat = replace(libra, images=[np.zeros((600, 512, 3), np.uint8)])
+    rows = [torch.full_like(row, 0.5) for row in libra.importance]
+    picture = viz.heat_map(replace(flat, importance=rows, attention=[]), 1, vmax=1, legend=False)
+    pixels = np.asarray(picture)
+    top = (len(pixels) - 672) // 2
+    assert len(np.unique(pixels[top + 2 : top + 670].reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize("patch", [5, 14, 28])
+def test_compensated_patches_are_hatched_at_every_size(patch):
+    rows = [torch.tensor([0.5, 0.5])] * 8
+    trace = replace(four_fates(), importance=rows, attention=[])
+    picture = viz.heat_map(trace, 7, vmax=1, legend=False, patch=patch)
+    luma = [patch_of(picture, *divmod(i, 2), grid=2)[2:-2, 2:-2] @ LUMA for i in range(4)]
+    assert luma[2].std() > 10 and max(luma[i].std() for i in (0, 1, 3)) < 0.1
+    np.testing.assert_allclose(np.median(luma[2]), luma[0].mean(), atol=1.5)
+    np.testing.assert_allclose(luma[0].mean(), luma[1].mean(), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("top", "clipped", "words"),
+    [
+        (0.000676, True, "≥ 0.0676 % of the attention per token"),
+        (0.000676, False, "0.0676 % of the attention per token"),
+        (0.0000312, True, "≥ 0.00312 % of the attention per token"),
+        (1.234e-9, False, "0.000000123 % of the attention per token"),
+        (1.0, False, "100 % of the attention per token"),
+        (0.1972, True, "≥ 19.7 % of the attention per token"),
+    ],
+)
+def test_a_scale_says_where_it_ends(top, clipped, words):
+    assert scale_words(top, clipped) == words
+
+
+def legends_of(monkeypatch, module, draw):
+    """The words of the legends that a figure is given, in their order."""
+    words = []
+    given = module.with_legend
+
+    def spy(card, entries):
+        words.extend(text for _, text in entries)
+        return given(card, entries)
+
+    monkeypatch.setattr(module, "with_legend", spy)
+    draw()
+    return words
+
+
+def test_the_legend_of_a_heat_map_explains_its_marks(monkeypatch):
+    rows = [torch.full((4,), 0.25), *[torch.tensor([0.25, 0.125])] * 7]
+    trace = replace(four_fates(), importance=rows, attention=[rows])
+
+    def words(draw):
+        with monkeypatch.context() as patch:
+            return legends_of(patch, viz.heat, draw)
+
+    marks = ["compensation token 12.5 %", "no token here any more"]
+    assert words(lambda: viz.heat_map(trace, 7)) == marks
+    assert words(lambda: viz.heat_map(make_trace("vanilla", grid=(4, 4)), 7)) == []
+    assert words(lambda: viz.heat_map(blackened("turbo"), 7)) == [], "all tokens stand somewhere"
+    assert words(lambda: viz.attention_through_layers(trace)) == [
+        "compensation token",
+        "no token here any more",
+    ]
+    assert words(lambda: viz.attention_per_word(blackened("turbo"))) == []
+
+
+@pytest.mark.parametrize(
+    ("root", "fate", "words"),
+    [
+        ([0, 0, -1, -1], "MMKK", "1 group, 2 single patches"),
+        ([0, 0, 2, 2], "KMKM", "2 groups"),
+        ([-1, -1, -1, -1], "KKKD", "3 single patches"),
+        ([-1, -1, -1, -1], "KCCD", "1 single patch"),
+        ([-1, -1, -1, -1], "CCCD", "no groups"),
+        ([], "", "no groups"),
+    ],
+)
+def test_groups_and_single_patches_in_words(root, fate, words):
+    fates = {"K": Fate.KEPT, "M": Fate.MERGED, "C": Fate.COMPENSATED, "D": Fate.DROPPED}
+    assert group_words(np.array(root, int), np.array([fates[f] for f in fate], int)) == words
+
+
+def test_legends_leave_out_what_there_is_none_of(monkeypatch, fastv):
+    kept = int((fastv.lineage(1).fate() == Fate.KEPT).sum())
+    fate = legends_of(monkeypatch, viz.fates, lambda: viz.fate_map(fastv, 1))
+    assert fate == [f"kept {kept}", f"dropped {576 - kept}"]
+    groups = legends_of(monkeypatch, viz.groups, lambda: viz.group_map(fastv, 1))
+    assert groups == [f"{kept} single patches", f"dropped {576 - kept}"]
+
+
+@pytest.mark.parametrize("mode", ["dim", "flat"])
+def test_selected_tokens_have_a_legend_where_asked(monkeypatch, fastv, mode):
+    kept = int((fastv.lineage(1).fate() == Fate.KEPT).sum())
+    plain = np.asarray(viz.selected(fastv, 1, mode=mode))
+    words = legends_of(
+        monkeypatch, viz.selection, lambda: viz.selected(fastv, 1, mode=mode, legend=True)
+    )
+    assert words == [f"kept {kept}", f"not kept {576 - kept}"]
+    card = np.asarray(viz.selected(fastv, 1, mode=mode, legend=True))
+    np.testing.assert_array_equal(card[: len(plain)], plain)
+    assert len(card) > len(plain)
+    again = legends_of(monkeypatch, viz.selection, lambda: viz.selected(fastv, 0, legend=True))
+    assert again == ["kept 576"]
 
 
 def test_maps_that_share_a_scale_share_their_colours(libra):

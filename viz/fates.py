@@ -64,8 +64,9 @@ def paint(canvas: Canvas, fate: np.ndarray) -> np.ndarray:
 
 
 def fate_legend(fate: np.ndarray, shown: Iterable[Fate] = LOOKS) -> list[tuple[Image.Image, str]]:
-    """Legend entries with the number of tokens of each of the fates `shown`."""
-    return [(sample(f), f"{LOOKS[f].name} {(fate == f).sum()}") for f in shown]
+    """Legend entries with the number of tokens of each of the fates `shown` that there is."""
+    there = [f for f in shown if (fate == f).any()]
+    return [(sample(f), f"{LOOKS[f].name} {(fate == f).sum()}") for f in there]
 
 
 def sample(fate: Fate) -> Image.Image:

@@ -111,10 +111,13 @@ def _mean_colours(canvas: Canvas, root: np.ndarray) -> np.ndarray:
 
 
 def group_words(root: np.ndarray, fate: np.ndarray) -> str:
-    """How many groups some patches are in, by their roots and fates: "9 groups, 4 alone"."""
+    """How many tokens some patches are, by their roots and fates: "9 groups, 4 single patches"."""
     groups = len(np.unique(root[root >= 0]))
-    alone = ((root < 0) & (fate == Fate.KEPT)).sum()
-    return f"{groups} group{'s' * (groups != 1)}, {alone} alone"
+    single = int(((root < 0) & (fate == Fate.KEPT)).sum())
+    counts = ((groups, "group", "groups"), (single, "single patch", "single patches"))
+    return (
+        ", ".join(f"{n} {many if n != 1 else one}" for n, one, many in counts if n) or "no groups"
+    )
 
 
 def _legend(root: np.ndarray, fate: np.ndarray) -> list[tuple[Image.Image | None, str]]:
