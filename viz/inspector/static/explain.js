@@ -18,11 +18,18 @@ function short(value) {
 // What next to nothing weighs is no number that anybody could read.
 const weightText = (weight) => (weight < 0.001 ? "< .001" : short(weight));
 const similar = (value) => value.toFixed(2).replace(/^(-?)0\./, "$1.");
-const percent = (share) =>
-  share >= 0.0005 || share === 0 ? `${+(100 * share).toPrecision(3)} %` : "< 0.05 %";
+// What is not quite all of it does not read as all.
+const nearlyAll = (share) => share > 0.9995 && share < 1;
+function percent(share) {
+  if (nearlyAll(share)) return "> 99.9 %";
+  return share >= 0.0005 || share === 0 ? `${+(100 * share).toPrecision(3)} %` : "< 0.05 %";
+}
 // How likely a word was, as the answer itself says it: "47 %", "0.6 %", "< 0.1 %".
-const chance = (share) =>
-  share > 0 && share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share >= 0.1 || !share ? 0 : 1)} %`;
+function chance(share) {
+  if (nearlyAll(share)) return "> 99.9 %";
+  if (share > 0 && share < 0.001) return "< 0.1 %";
+  return `${(100 * share).toFixed(share >= 0.1 || !share ? 0 : 1)} %`;
+}
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : word.endsWith("ch") ? "es" : "s"}`;
 const token = (root) => (root === COMPENSATION ? "the compensation token" : `patch ${root}`);
 
