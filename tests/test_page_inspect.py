@@ -368,7 +368,9 @@ def test_two_methods_agree_on_some_patches_and_keep_some_of_an_object(open_page,
     )
     mine, theirs = ({p for p, fate in enumerate(f) if fate == Fate.KEPT} for f in kept)
     both, either = mine & theirs, mine | theirs
-    expect(page.locator(".i-legend li").last).to_have_text(f"IoU {len(both) / len(either):.2f}")
+    expect(page.locator(".i-legend li").last).to_contain_text(
+        f"IoU {len(both) / len(either):.2f} ("
+    )
     expect(page.locator(".i-legend li").first).to_have_text(
         f"only Libra-Merging {len(mine - theirs)}"
     )

@@ -28,7 +28,8 @@ def agreement_map(
         traces: two traces under the names that the legend shows.
         stages: a stage of each; default: their last.
         image: index into the pictures of both.
-        legend: add counts and the IoU (patches kept by both over patches kept by either).
+        legend: add counts and the IoU (patches kept by both over patches kept by either), beside
+            what blind choice would give and what is possible.
         patch: pixels per patch.
 
     Raises:
@@ -51,13 +52,24 @@ def agreement_map(
     here[canvas.tokens] = True
     only_a, only_b = (here & kept_a & ~kept_b).sum(), (here & kept_b & ~kept_a).sum()
     both = (here & kept_a & kept_b).sum()
+    iou = both / max(1, only_a + only_b + both)
+    chance, most = blind_agreement(both + only_a, both + only_b, here.sum())
     entries = [
         (_sample(True, False), f"only {name_a} {only_a}"),
         (_sample(False, True), f"only {name_b} {only_b}"),
         (_sample(True, True), f"both {both}"),
-        (None, f"IoU {both / max(1, only_a + only_b + both):.2f}"),
+        (None, f"IoU {iou:.2f} (by chance {chance:.2f}, at most {most:.2f})"),
     ]
     return with_legend(picture, entries)
+
+
+def blind_agreement(a: int, b: int, n: int) -> tuple[float, float]:
+    """The IoU of two sets of `a` and `b` out of `n` patches: chosen blindly, and at most.
+
+    Blind choice is taken at the mean of what the sets share, `a * b / n`.
+    """
+    shared = a * b / max(1, n)
+    return float(shared / max(1, a + b - shared)), float(min(a, b) / max(1, a, b))
 
 
 def _paint(canvas: Canvas, kept_a: np.ndarray, kept_b: np.ndarray) -> np.ndarray:

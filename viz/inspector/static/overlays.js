@@ -57,20 +57,36 @@ const OVERLAYS = {
       paintAgreement(ctx, picture, agreement(now.situation, now.theirs).side),
     legend({ trace, other, situation, theirs, looks }) {
       const { onlyMine, onlyTheirs, both, iou } = agreement(situation, theirs);
+      const { chance, most } = blindAgreement(onlyMine + both, onlyTheirs + both, trace.n);
+      const bounds = `by chance ${chance.toFixed(2)}, at most ${most.toFixed(2)}`;
       return [
         { sample: looks.sides[0], look: "rising", text: `only ${trace.name} ${onlyMine}` },
         { sample: looks.sides[1], look: "falling", text: `only ${other.name} ${onlyTheirs}` },
         { sample: "transparent", look: "outlined", text: `both ${both}` },
-        { text: `IoU ${iou.toFixed(2)}` },
+        { text: `IoU ${iou.toFixed(2)} (${bounds})` },
       ];
     },
-    caption: ({ trace, other, stage, theirs }) =>
-      `Kept by ${trace.name}, ${trace.stages[stage].name}, and by ${other.name}, ${theirs.name}.`,
+    caption({ trace, other, stage, situation, theirs }) {
+      const [mine, its] = [situation, theirs].map(({ counts }) => counts[Fate.KEPT] === trace.n);
+      if (stage === 0 && trace.last > 0)
+        return "Before compression every patch is kept: choose a later stage.";
+      if (mine || its)
+        return (
+          `${(mine ? trace : other).name} keeps every patch, so there is nothing to agree about. ` +
+          "Compare two methods to see where they differ."
+        );
+      return `Kept by ${trace.name}, ${trace.stages[stage].name}, and by ${other.name}, ${theirs.name}.`;
+    },
   },
 };
 
 // For the quiz: nothing gives an answer away.
-const PLAIN = { label: "Picture", paint() {}, legend: () => [], caption: () => "" };
+const PLAIN = {
+  label: "Picture",
+  paint: (ctx, picture) => picture.borders(ctx, (p) => p), // what there is to choose from
+  legend: () => [],
+  caption: () => "",
+};
 
 const keptSample = ({ situation }) => ({
   sample: "transparent",
@@ -193,6 +209,16 @@ function agreement(mine, theirs) {
     onlyTheirs,
     both,
     iou: both / Math.max(1, onlyMine + onlyTheirs + both),
+  };
+}
+
+// What two sets of `a` and `b` out of `n` patches share as IoU: when both are chosen blindly, from
+// the mean of what they share; and at most.
+function blindAgreement(a, b, n) {
+  const shared = (a * b) / n;
+  return {
+    chance: shared / Math.max(1, a + b - shared),
+    most: Math.min(a, b) / Math.max(1, a, b),
   };
 }
 

@@ -61,9 +61,9 @@ function verdict(picks, trace) {
   const luck = `blind guessing would get ${chance.toFixed(1)}`;
   const judged =
     hits > 1.5 * chance
-      ? "Well seen."
-      : hits >= chance
-        ? "A little better than chance."
-        : "Not where one would look.";
+      ? "You did clearly better than that."
+      : hits > chance
+        ? "You did a little better than that."
+        : "You did no better than that.";
   return `${hits} of your ${of} survive; ${luck}. ${judged} Green: hit, orange: miss.`;
 }
