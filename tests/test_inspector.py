@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from dataclasses import asdict, replace
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from libra.methods import Tokens
 from libra.reduction import Fate, Reduction
 from libra.trace import Event, Trace, Word
 from viz import inspector
+from viz.agreement import blind_agreement
 from viz.inspector.data import ATTENTION_SCALE, MAX_ATTENTION, packed
 from viz.inspector.decisions import rule, what_if
 from viz.inspector.export import EVENTS, STATIC, document
 from viz.inspector.tours import WRITTEN, tour
+from viz.inspector.tours.steps import LOOKS
 from viz.inspector.tours.stories import STORIES
 
 SMALL = {"grid": (8, 8)}
@@ -304,6 +307,7 @@ def test_every_method_has_a_tour_that_can_be_shown(method):
         assert step["overlay"] in OVERLAYS and 0 <= step["stage"] <= len(trace.events)
         assert step["patch"] is None or 0 <= step["patch"] < len(trace.layout)
         assert len(step["text"]) > 60 and "{" not in step["text"]
+        assert step["look"] in (None, *LOOKS)
     told = " ".join(step["text"] for step in steps)
     assert method not in STORIES or STORIES[method].lesson in told
 
@@ -340,6 +344,40 @@ def test_a_tour_ends_with_what_became_of_the_answer():
         assert inspector.view({"FastV": trace, "V": another})["traces"][0]["tour"] == alone
         several = {"V": other, "FastV": trace, "Another": another}
         assert inspector.view(several)["traces"][1]["tour"] == lost
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_a_step_that_speaks_of_a_view_brings_it_up(method):
+    words = {
+        "strip": "strip",
+        "importance": "the histogram is",
+        "similarity": "similarity histogram",
+        "card": "the card ",
+        "play": "Play, above the picture",
+        "answer": "Choose a word of the answer",
+        "layer": "Move the layer",
+        "whatif": "under What if",
+    }
+    assert words.keys() == set(LOOKS)
+    for step in tour(make_trace(method, **SMALL)):
+        spoken = {look for look, name in words.items() if name.lower() in step["text"].lower()}
+        assert step["look"] in (spoken or {None}), step["text"]
+
+
+def test_the_views_know_all_that_a_step_can_speak_of():
+    names = re.search(r"const SPOKEN_OF = \{(.*?)\};", (STATIC / "views.js").read_text(), re.S)[1]
+    assert tuple(re.findall(r"(\w+):", names)) == LOOKS
+
+
+def test_blind_agreement_is_that_of_all_choices():
+    n = 6
+    for a, b in product(range(n + 1), repeat=2):
+        pairs = [*product(combinations(range(n), a), combinations(range(n), b))]
+        shared = [len({*one} & {*other}) for one, other in pairs]
+        mean = sum(shared) / len(shared)
+        chance, most = blind_agreement(a, b, n)
+        assert chance == pytest.approx(mean / (a + b - mean) if a + b else 0)
+        assert most == max(s / max(1, a + b - s) for s in shared)
 
 
 def test_the_tours_have_a_story_for_every_method():

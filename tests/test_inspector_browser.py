@@ -17,6 +17,8 @@ from libra.trace import Event, Trace, Word
 from page.readouts import percent
 from tests.conftest import PATIENCE, expect
 from viz import inspector
+from viz.agreement import blind_agreement
+from viz.inspector.export import script
 
 pytestmark = pytest.mark.browser
 GRID = 12
@@ -241,7 +243,8 @@ def test_a_tap_holds_a_patch_and_scrolling_does_not(open_file, libra):
 
 def test_a_tour_brings_what_it_speaks_of_into_the_window(open_file, libra, monkeypatch):
     patches = (N - 1, 0, N - 1)  # at the end, at the top, and back
-    steps = [{"text": "Look.", "overlay": "fate", "stage": 1, "patch": patch} for patch in patches]
+    seen = {"text": "Look.", "overlay": "fate", "stage": 1, "look": None}
+    steps = [seen | {"patch": patch} for patch in patches]
     monkeypatch.setattr("viz.inspector.data.tour", lambda *traces: steps)
     page = open_file(libra, height=420, reduced_motion="reduce")
     page.locator(".i-tour-button").click()
@@ -251,6 +254,53 @@ def test_a_tour_brings_what_it_speaks_of_into_the_window(open_file, libra, monke
         guide = page.locator(".i-guide").bounding_box()
         assert guide["y"] + guide["height"] < middle < 420
         page.locator(".i-next").click()
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (1280, 720)])
+def test_a_tour_marks_what_it_speaks_of_and_shows_it_with_the_patch(
+    open_file, libra, monkeypatch, size
+):
+    seen = {"text": "Look.", "overlay": "fate", "stage": 1}
+    looks = ["strip", "card", "play", "similarity", None, "importance"]
+    steps = [seen | {"look": look, "patch": N - 1} for look in looks]
+    monkeypatch.setattr("viz.inspector.data.tour", lambda *traces: steps)
+    width, height = size
+    page = open_file(libra, width=width, height=height, reduced_motion="reduce")
+    page.locator(".i-tour-button").click()
+    places = {"strip": ".i-timeline", "play": ".i-playback"}
+    for look in looks:
+        page.wait_for_timeout(150)
+        guide = page.locator(".i-guide").bounding_box()
+        middle = picture(page).bounding_box()["y"] + spot(page, N - 1)["y"]
+        assert guide["y"] + guide["height"] < middle < height
+        expect(page.locator(".i-shown")).to_have_count(int(look is not None))
+        if look is not None:
+            place = page.locator(places.get(look, f".i-{look}"))
+            expect(place).to_contain_class("i-shown")
+            box = place.bounding_box()
+            assert guide["y"] + guide["height"] < box["y"] < box["y"] + box["height"] <= height
+        page.locator(".i-next").click()
+    expect(page.locator(".i-shown")).to_have_count(0)
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (1280, 720)])
+def test_the_picture_stays_beside_all_that_acts_on_it(open_file, libra, fastv, size):
+    width, height = size
+    page = open_file(libra, fastv, width=width, height=height)
+    top = page.locator(".i-playback").bounding_box()
+    canvas = picture(page).bounding_box()
+    assert top["y"] + top["height"] <= canvas["y"]
+    assert canvas["height"] <= 0.56 * height
+    run(page, "I.update({selected: new Set([1, 2, 3])})")
+    panels = (".i-card", ".i-selection", ".i-whatif", ".i-importance", ".i-similarity", ".i-strip")
+    for panel in panels:
+        page.locator(panel).evaluate("e => e.scrollIntoView({block: 'center'})")
+        box = picture(page).bounding_box()
+        seen = min(height, box["y"] + box["height"]) - max(0, box["y"])
+        assert seen > 0.7 * box["height"], panel
+    page.evaluate("scrollTo(0, 0)")
+    page.get_by_role("button", name="3 patches selected").click()
+    expect(page.locator(".i-selection")).to_be_in_viewport(ratio=0.99)
 
 
 # ----- why -----
@@ -633,17 +683,45 @@ def test_agreement_counts_who_keeps_what(open_file, libra, fastv):
             f"only Libra-Merging {int((a & ~b).sum())}",
             f"only FastV {int((b & ~a).sum())}",
             f"both {both}",
-            f"IoU {both / either:.2f}",
+            f"IoU {both / either:.2f} {bounds(int(a.sum()), int(b.sum()))}",
         ]
     )
     page.locator(".i-answers label", has_text="FastV").click()  # its end beside the other's
-    expect(page.locator(".i-legend li").last).to_have_text(f"IoU {both / either:.2f}")
+    expect(page.locator(".i-legend li").last).to_contain_text(f"IoU {both / either:.2f} (")
     page.locator(".i-answers label", has_text="Libra").click()
     page.locator(".i-stages label").nth(1).click()
     a = libra.lineage(1).fate() == Fate.KEPT
     expect(page.locator(".i-legend li").last).to_have_text(
-        f"IoU {int((a & b).sum()) / int((a | b).sum()):.2f}"
+        f"IoU {int((a & b).sum()) / int((a | b).sum()):.2f} {bounds(int(a.sum()), int(b.sum()))}"
     )
+
+
+def bounds(a: int, b: int) -> str:
+    """What sets of these sizes agree in by chance, drawn often, and at most."""
+    rng = np.random.default_rng(0)
+    draws = [[rng.permutation(N)[:size] for size in (a, b)] for _ in range(4_000)]
+    shared = np.mean([len(np.intersect1d(*draw)) for draw in draws])
+    return f"(by chance {shared / (a + b - shared):.2f}, at most {min(a, b) / max(a, b):.2f})"
+
+
+def test_blind_agreement_is_that_of_the_figure(chromium):
+    page = chromium.new_page()
+    for sizes in ((0, 0, 9), (0, 5, 9), (1, 1, 576), (72, 288, 576), (576, 144, 576)):
+        body = f"sizes => {{ {script()} return Object.values(blindAgreement(...sizes)); }}"
+        assert page.evaluate(body, sizes) == pytest.approx(list(blind_agreement(*sizes)))
+    page.close()
+
+
+def test_agreement_says_where_there_is_nothing_to_agree_about(open_file, libra, fastv):
+    plain = make_trace("vanilla", grid=(GRID, GRID), pictures=[PICTURE])
+    page = open_file(libra, plain, fastv)
+    page.locator(".i-overlays label", has_text="Agreement").click()
+    caption = page.locator(".i-caption")
+    expect(caption).to_contain_text("Vanilla (no compression) keeps every patch")
+    page.locator(".i-beside label", has_text="FastV").click()
+    expect(caption).to_contain_text("Kept by Libra-Merging, after layer 5, and by FastV")
+    page.locator(".i-stages label").first.click()
+    expect(caption).to_contain_text("Before compression every patch is kept")
 
 
 def test_answers_about_other_pictures_are_not_compared(open_file, libra):
@@ -661,6 +739,13 @@ def test_the_quiz_hides_the_answer_and_scores_the_guesses(open_file, fastv):
     page.get_by_role("button", name="Quiz").click()
     for hidden in (".i-timeline", ".i-panels", ".i-overlays", ".i-legend li"):
         expect(page.locator(hidden).first).to_be_hidden()
+    grid = run(
+        page,
+        "const pen = I.picture.painted.getContext('2d'), [x, y, w, h] = I.picture.box(30);"
+        " const at = (u, v) => [...pen.getImageData(u, v, 1, 1).data].join();"
+        " return [at(x + w - 1, y + h / 2), at(x + w / 2, y + h / 2)]",
+    )
+    assert grid[0] != grid[1]  # borders show what there is to choose from
     picks = [kept.index(True), kept.index(False), kept.index(False, kept.index(False) + 1)]
     for patch in picks:
         picture(page).click(position=spot(page, patch))
@@ -671,6 +756,8 @@ def test_the_quiz_hides_the_answer_and_scores_the_guesses(open_file, fastv):
     expect(page.locator(".i-quiz .i-text")).to_contain_text(
         f"1 of your 3 survive; blind guessing would get {chance:.1f}."
     )
+    judged = "clearly better" if chance < 2 / 3 else "no better"
+    expect(page.locator(".i-quiz .i-text")).to_contain_text(f"You did {judged} than that.")
     expect(page.locator(".i-timeline")).to_be_visible()
 
 

@@ -162,7 +162,7 @@ function createInspector(root, emit = null) {
     const look = { stage, overlay, word: 0, layer: null, lock: patch ?? -1, hover: -1 };
     pick({ tour: index, quiz: null, ...look });
     speak(text);
-    if (patch !== null) requestAnimationFrame(() => views.reveal(patch)); // once it is laid out
+    requestAnimationFrame(() => views.reveal(step)); // once it is laid out
   }
 
   function play() {

@@ -131,6 +131,12 @@ class PatchMap {
   }
 }
 
+// Width over height of pictures that stand together.
+function aspect(images) {
+  const frames = mosaic(images, 1000, Infinity);
+  return 1000 / Math.max(...frames.map(({ y, height }) => y + height));
+}
+
 // Where pictures of these sizes go, in rows, within a width and a height.
 function mosaic(images, width, maxHeight) {
   const columns = images.length < 4 ? images.length : Math.ceil(Math.sqrt(images.length));

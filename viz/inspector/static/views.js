@@ -12,7 +12,20 @@ const MODES = [
   { value: "label", label: "Labels" },
 ];
 const MAX_HEIGHT = 720; // of the picture, in CSS pixels
+const WIDEST = 1.6; // width over height of pictures that half of the room is enough for
 const CHART_HEIGHT = 130;
+const WIDE = matchMedia("(min-width: 901px)"); // as in the style sheet: the picture has a column
+// What a step of a tour can speak of beside the picture.
+const SPOKEN_OF = {
+  strip: ".i-timeline",
+  importance: ".i-importance",
+  similarity: ".i-similarity",
+  card: ".i-card",
+  play: ".i-playback",
+  answer: ".i-words",
+  layer: ".i-layer",
+  whatif: ".i-whatif",
+};
 
 class Views {
   // act: what the views do when they are used, { update, pick, switchTo, ask, visit, startQuiz }.
@@ -46,6 +59,9 @@ class Views {
       again: act.startQuiz,
       close: () => update({ quiz: null }),
     });
+    find(".i-selected").addEventListener("click", () =>
+      this.travel(() => this.jumpTo(".i-selection")),
+    );
     this.tour = new Tour(find(".i-guide"), {
       move: (by) => act.visit(state.tour + by),
       close: () => update({ tour: null, lock: -1 }),
@@ -59,9 +75,13 @@ class Views {
 
   // Take the room there is; `anew`: for other pictures, or in other colours.
   layout({ trace, looks, images }, anew) {
-    const { picture, strip, charts, width, state } = this;
+    const { picture, strip, charts, state } = this;
+    this.root.toggleAttribute("data-wide", aspect(trace.pictures.map((i) => images[i])) > WIDEST);
+    const { width } = this;
     if (anew || picture.width !== width) {
-      const high = Math.max(300, Math.min(MAX_HEIGHT, 0.78 * innerHeight));
+      // With what belongs to it, it leaves room for the strip where there is a column for it.
+      const share = WIDE.matches ? 0.52 : 0.78;
+      const high = Math.max(300, Math.min(MAX_HEIGHT, share * innerHeight));
       this.alone = state.image;
       picture.layout(trace, images, state.image, looks, width, high);
     }
@@ -75,7 +95,7 @@ class Views {
 
   // All that stays while the pointer moves: what is painted, and the text around it.
   show(now, anew) {
-    const { picture, strip, state } = this;
+    const { picture, strip, state, find } = this;
     const { trace, stage, situation, overlay, guessing } = now;
     this.root.dataset.tool = state.tool;
     this.root.toggleAttribute("data-guessing", guessing);
@@ -85,24 +105,58 @@ class Views {
     picture.paint(overlay, now);
     strip.paint(trace.stages.map((stored, s) => (s === stage ? situation : stored)));
     for (const chart of this.charts) chart.paint(now.looks);
-    showLegend(this.find(".i-legend"), overlay.legend(now));
-    this.find(".i-caption").textContent = overlay.caption(now);
+    showLegend(find(".i-legend"), overlay.legend(now));
+    find(".i-caption").textContent = overlay.caption(now);
     this.answer.show(trace, now.other, state.word, overlay === OVERLAYS.attention);
     this.selection.show(state.selected, [trace, ...now.others], now.ask, now.looks);
+    find(".i-selected").hidden = state.selected.size === 0;
+    find(".i-selected").textContent = `${plural(state.selected.size, "patch")} selected`;
     this.whatIf.show(now, state.whatIf);
     this.quiz.show(state.quiz, trace);
     this.tour.show(trace.tour, state.tour);
+    this.follow(trace.tour[state.tour]?.look);
   }
 
-  // Bring a patch that the tour speaks of into the window, below the tour itself.
-  reveal(patch) {
+  // Leave room for the tour or the quiz at the top of the window, and mark what a step speaks of.
+  follow(look) {
+    const covered = Math.max(this.quiz.element.offsetHeight, this.tour.element.offsetHeight);
+    this.root.style.setProperty("--i-above", `${covered && covered + 8}px`);
+    for (const [name, selector] of Object.entries(SPOKEN_OF))
+      this.find(selector).classList.toggle("i-shown", name === look);
+  }
+
+  // Bring what a step of the tour speaks of into the window, below the tour itself. Where not all
+  // of it fits, the patch comes first, and the picture last.
+  reveal({ look, patch }) {
+    this.travel(() => {
+      this.jumpTo(".i-frame");
+      if (look) this.jumpTo(SPOKEN_OF[look]);
+      if (patch !== null) this.jumpToPatch(patch);
+    });
+  }
+
+  jumpTo(selector) {
+    this.find(selector).scrollIntoView({ block: "nearest", behavior: "instant" });
+  }
+
+  jumpToPatch(patch) {
     const { canvas } = this.picture;
     const [, y, , height] = this.picture.box(patch);
     const top = canvas.getBoundingClientRect().top + y;
     const above = this.tour.element.getBoundingClientRect().bottom + height;
     const below = innerHeight - 2 * height;
     const by = top < above ? top - above : Math.max(0, top - below);
-    if (by) scrollBy({ top: by, behavior: still() ? "instant" : "smooth" });
+    if (by) scrollBy({ top: by, behavior: "instant" });
+  }
+
+  // Go smoothly to where a jump leads.
+  travel(jump) {
+    const from = scrollY;
+    jump();
+    const to = scrollY;
+    if (still() || to === from) return;
+    scrollTo({ top: from, behavior: "instant" });
+    scrollTo({ top: to, behavior: "smooth" });
   }
 
   // The choices that there are, and which is on.

@@ -1,7 +1,7 @@
 """Guided tours: a few steps that drive the inspector through one answer, for teaching.
 
-A step is a sentence or two, and what to show with it: stage, overlay, patch. The patches are chosen
-from the trace, so a tour fits any picture.
+A step is a sentence or two, and what to show with it: stage, overlay, patch, and what else they
+speak of. The patches are chosen from the trace, so a tour fits any picture.
 """
 
 from libra.trace import Trace

@@ -34,12 +34,14 @@ def tour(trace: Trace) -> list[dict]:
             "This patch gets the most attention of all. Its place in the histogram is marked.",
             overlay="importance",
             patch=best,
+            look="importance",
         ),
         step(
             f"After layer {layer} the {kept} most attended tokens stay; the other {n - kept} are "
-            "gone for good, from every later layer.",
+            "gone for good, from every later layer. Play, above the picture, shows them go.",
             overlay="fate",
             stage=last,
+            look="play",
         ),
         step(
             "This patch was the last to stay: a little less attention and it would have been "
@@ -60,5 +62,6 @@ def tour(trace: Trace) -> list[dict]:
             "kept” under What if: the choice is made again at once, without running the model.",
             overlay="attention",
             stage=last,
+            look="whatif",
         ),
     ]

@@ -58,6 +58,7 @@ def tour(trace: Trace) -> list[dict]:
                 overlay="fate",
                 stage=1,
                 patch=merged,
+                look="card",
             ),
             step(
                 "The whole group lights up: these patches are one token now. Important members "
@@ -91,16 +92,19 @@ def tour(trace: Trace) -> list[dict]:
         *steps,
         step(
             "The same happens again after later layers, to the tokens that are left. Follow one "
-            "of the last survivors through the strip, or press Play to see all of them move.",
+            "of the last survivors through the strip. Play, above the picture, shows all of them "
+            "move.",
             overlay="groups",
             stage=last,
             patch=survivor,
+            look="strip",
         ),
         step(
             "Drag τ in the similarity histogram: a low τ merges nearly everything, the closer it "
             "comes to 1 the more goes to the compensation token. No model run is needed for that.",
             overlay="fate",
             stage=1,
+            look="similarity",
         ),
     ]
 

@@ -8,6 +8,7 @@ class Story(NamedTuple):
 
     idea: str  # what the method goes by
     lesson: str  # what to look for in the result
+    look: str | None = None  # what the lesson speaks of beside the picture
 
 
 STORIES = {
@@ -17,6 +18,7 @@ STORIES = {
         "Most patches resemble some other one closely, so a little attention decides: a flat patch "
         "that is attended to stays, and one of an object that is not attended to merges. Point at "
         "some: the card tells how redundant each is, and how much it is attended to.",
+        "card",
     ),
     "pyramiddrop": Story(
         "PyramidDrop takes the choice of FastV in several steps. Early layers have not found out "

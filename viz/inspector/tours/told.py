@@ -26,21 +26,23 @@ def tour(trace: Trace) -> list[dict]:
         steps.append(
             step(
                 f"The same happens {last - 1} more time{'s' * (last > 2)}, to the tokens that are "
-                f"left; {final.n_out} remain. Follow this one through the strip, or press Play to "
-                "see all of them move.",
+                f"left; {final.n_out} remain. Follow this one through the strip. Play, above the "
+                "picture, shows all of them move.",
                 overlay="groups",
                 stage=last,
                 patch=int(final.slot[0]),
+                look="strip",
             )
         )
     return [
         *steps,
-        step(story.lesson, overlay="fate", stage=last),
+        step(story.lesson, overlay="fate", stage=last, look=story.look),
         step(
             "Choose a word of the answer to see where the model looked for it among the tokens "
             "that are left. Or try the Quiz: which patches would you have kept?",
             overlay="attention",
             stage=last,
+            look="answer",
         ),
     ]
 
@@ -90,6 +92,7 @@ def _examples(reduction: Reduction) -> list[dict]:
                 overlay="groups",
                 stage=1,
                 patch=int(reduction.slot[members.argmax()]),
+                look="strip",
             )
         )
     for kind, text in (

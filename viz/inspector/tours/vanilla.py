@@ -30,11 +30,13 @@ def tour(trace: Trace) -> list[dict]:
             "few patches get much, in any layer. The others are what a method can hope to remove.",
             overlay="importance",
             patch=best,
+            look="importance",
         ),
         step(
             "This is the layer that looks at the picture most. Move the layer: which patches get "
             "the attention, and how much the picture gets in all, changes from layer to layer. So "
             "it matters after which one a method chooses.",
             overlay="attention",
+            look="layer",
         ),
     ]
