@@ -46,6 +46,8 @@ from benchmarks.measure import (
 from benchmarks.models import POSITIONS, Scale, scaled
 from libra.architecture import Architecture
 from libra.attention import LAST, TAP, HybridAttention, Rows
+from libra.devices import runs_ahead
+from libra.models.fused import fuse_norms
 from libra.request import scale_layers
 
 TEXT = 40
@@ -105,6 +107,8 @@ def decoder(a: Architecture, device: torch.device, dtype: torch.dtype, attention
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    if runs_ahead(device):  # as in a model that is loaded
+        fuse_norms(model)
     return model.eval()
 
 

@@ -27,11 +27,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from libra.methods.operations import products
 
-Queries = LongTensor | slice  # places [R] in a call, or `LAST`
+Queries = LongTensor | slice  # places [R] in a call, or its last ones, as `LAST`
 Rows = Callable[[Queries], Tensor]  # queries of the call -> their rows [H, R, T]
 Tap = Callable[[Rows], None]  # gets a call's rows: each that it asks for is computed then
 TAP = "attention_tap"  # name of the keyword argument that holds a Tap
 LAST = slice(-1, None)  # the last query of a call, which sees all: no mask and no number is needed
+LAST_TWO = slice(-2, None)
 PARTS = "attention_parts"  # name of the keyword argument that holds the Parts of a packed call
 
 
@@ -55,7 +56,7 @@ def attention_rows(
         query: [1, H, S, d] after rotary embedding.
         key: [1, Hk, T, d]; the S queries belong to the last of these tokens.
         scaling: factor on the scores.
-        queries: [R] out of 0..S-1, or `LAST`.
+        queries: [R] out of 0..S-1, or a slice of the last ones.
         mask: None, bool or additive [1, 1, S, T], on top of causality.
 
     Returns:
@@ -63,7 +64,8 @@ def attention_rows(
     """
     _, heads, n_queries, width = query.shape
     key_heads, n_keys = key.shape[1:3]
-    if queries is not LAST:
+    of_last = isinstance(queries, slice)
+    if not of_last:
         queries = queries.to(query.device)
     wanted = query[0, :, queries].reshape(key_heads, -1, width)  # [Hk, H / Hk * R, d]
     scores = products(wanted, key[0]).view(heads, -1, n_keys) * scaling
@@ -74,7 +76,10 @@ def attention_rows(
             if mask.dtype == torch.bool
             else scores + allowed
         )
-    if n_queries > 1 and queries is not LAST:  # a single query is that of the last token, too
+    if of_last:
+        for behind in range(1, scores.shape[1]):
+            scores[:, -1 - behind, -behind:].fill_(-torch.inf)
+    elif n_queries > 1:  # a single query is that of the last token, too
         places = torch.arange(n_keys, device=query.device)
         later = places > queries[:, None] + (n_keys - n_queries)
         scores = scores.masked_fill(later, -torch.inf)

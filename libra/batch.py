@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PretrainedConfig
+from transformers import DynamicCache
 
 from libra.attention import PARTS, TAP, Part
 from libra.decoder import CompressedCache
@@ -51,24 +51,28 @@ class PackedSequence:
         Returns:
             [1, S', D] what it will process.
         """
-        tables = zip(
-            *(table.split(self._lengths, dim=-2) for table in kwargs["position_embeddings"]),
-            strict=True,
-        )
+        tables = [table.split(self._lengths, dim=-2) for table in kwargs["position_embeddings"]]
         kwargs |= {"attention_mask": None, "position_ids": None}
-        calls, entered = [], []
-        for cache, own, embeddings in zip(self._caches, self._split(hidden), tables, strict=True):
-            call = kwargs | {"past_key_values": cache, "position_embeddings": embeddings}
-            entered.append(cache.sequence.enter_layer(layer, own, call))
-            calls.append(call)
-        self._now = [own.shape[1] for own in entered]
-        tables = zip(*(call["position_embeddings"] for call in calls), strict=True)
-        kwargs["position_embeddings"] = tuple(torch.cat(table, dim=-2) for table in tables)
-        kwargs[PARTS] = [
-            Part(n, call["past_key_values"], call.get(TAP))
-            for n, call in zip(self._now, calls, strict=True)
+        tables, owns = [*zip(*tables, strict=True)], self._split(hidden)
+        calls = [
+            kwargs | {"past_key_values": cache, "position_embeddings": table}
+            for cache, table in zip(self._caches, tables, strict=True)
         ]
-        return torch.cat(entered, dim=1)
+        entered = [
+            cache.sequence.enter_layer(layer, own, call)
+            for cache, own, call in zip(self._caches, owns, calls, strict=True)
+        ]
+        self._now = [own.shape[1] for own in entered]
+        kwargs[PARTS] = [
+            Part(n, cache, call.get(TAP))
+            for n, cache, call in zip(self._now, self._caches, calls, strict=True)
+        ]
+        new_tables = [call["position_embeddings"] for call in calls]
+        if _differ(new_tables, tables):
+            kwargs["position_embeddings"] = tuple(
+                torch.cat(table, dim=-2) for table in zip(*new_tables, strict=True)
+            )
+        return torch.cat(entered, dim=1) if _differ(entered, owns) else hidden
 
     def leave(self, layer: int, hidden: Tensor) -> Tensor:
         """What the last layer hands on of its output [1, S, D]: the last token of each request."""
@@ -79,11 +83,16 @@ class PackedSequence:
         return hidden.split(self._now, dim=1)
 
 
+def _differ(ours: Sequence[object], theirs: Sequence[object]) -> bool:
+    """Whether any of some parts is another one now; else the whole need not be put together."""
+    return any(a is not b for a, b in zip(ours, theirs, strict=True))
+
+
 class PackedCache(DynamicCache):
     """Carries several requests through one call; what it would hold goes into their own caches."""
 
-    def __init__(self, config: PretrainedConfig, sequence: PackedSequence):
-        super().__init__(config=config)
+    def __init__(self, sequence: PackedSequence):
+        super().__init__()  # without layers
         self.sequence = sequence
 
     def update(
@@ -158,7 +167,7 @@ def _call(family: Family, caches: Sequence[CompressedCache], calls: Sequence[dic
     """[B, V] fp32: what the model says to the next tokens of each request."""
     calls = [_placed(*own, family.device) for own in zip(calls, caches, strict=True)]
     sequence = PackedSequence(caches, [call["position_ids"].shape[-1] for call in calls])
-    cache = PackedCache(family.model.config, sequence)
+    cache = PackedCache(sequence)
     inputs = family.joined(calls)
     output = family.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=0)
     return output.logits[0].float()  # of all tokens that are left: the last one of each

@@ -244,7 +244,7 @@ class UnitCompression:
     def left(self) -> LongTensor:
         """[n] the patches of the unit whose places its tokens take now."""
         place = self.standing.place
-        return self.plan.prepared.patch.to(place.device)[place]
+        return self.plan.prepared.patch.to(place.device, non_blocking=True)[place]
 
     def step(self) -> Method:
         """The method as it acts in the next event inside the encoder."""

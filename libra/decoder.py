@@ -21,17 +21,17 @@ from torch import LongTensor, Tensor, nn
 from transformers import Cache, DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-from libra.attention import LAST, TAP, HybridAttention, Queries, Rows
+from libra.attention import LAST, LAST_TWO, TAP, HybridAttention, Queries, Rows
 from libra.cache import RoomyLayer
 from libra.compression import Compression
 from libra.methods import Tokens
 from libra.methods.operations import complement, inverse, products
 from libra.recorder import Recorder
-from libra.vacancy import behind_all, settle, stays_open
+from libra.vacancy import settle, stays_open
 
 # How the rows [R, n] of the queries that a fact is about become the fact.
 _FACTS = {
-    "importance": lambda rows: rows[0],
+    "importance": lambda rows: rows[-1],
     "received": lambda rows: rows.mean(0),
     "text_attention": lambda rows: rows.T,
 }
@@ -64,6 +64,7 @@ class DecoderSequence:
         self._n_before_text = int(visual.max()) + 1 + n_trailing
         self.positions: LongTensor | None = None  # [S] prompt position of each token
         self._text: LongTensor | None = None  # [S - N] places of all other tokens
+        self._positions_of: tuple[LongTensor, LongTensor] | None = None  # text and visual tokens
         self.rows: list[list[Tensor]] = []  # [step][layer]: [n_l], if tracing
         self._prefill = True
         self._tables: tuple[Tensor, ...] | None = None  # rotary embeddings of `positions`
@@ -141,7 +142,7 @@ class DecoderSequence:
         if self._prefill and layer in self.compression.layers:
             hidden = self._reduce(layer, hidden)
         if self._prefill and self._vacant is not None:
-            hidden = hidden[:, self._last(hidden)]
+            hidden = self._of_output_token(hidden[0])[None]
         return hidden
 
     def _begin(self, hidden: Tensor, cache: Cache) -> None:
@@ -152,6 +153,7 @@ class DecoderSequence:
         # What comes from the CPU comes now: later it would hold up the layers under way.
         self.visual = self.visual.to(device, non_blocking=True)
         self._text = complement(self.visual, n)
+        self._positions_of = self._text, self.visual
         request.move(device)
         self._open = self._recorder is None and stays_open(device, cache)
         if "text_similarity" in request.method.needs:
@@ -176,15 +178,16 @@ class DecoderSequence:
         if "text_attention" in needs:
             queries["text_attention"] = self._instruction(n, device)
         if self.compression.tracing or "importance" in needs:
-            alone = not queries and self._vacant is None
-            queries["importance"] = LAST if alone else self._last(hidden)
+            last = LAST if self._vacant is None else LAST_TWO
+            queries["importance"] = torch.arange(n, device=device)[last] if queries else last
         return queries
 
-    def _last(self, hidden: Tensor) -> LongTensor:
-        """[1] place of the output token in a call [1, S, D]."""
-        n, device = hidden.shape[1], hidden.device
-        last = torch.arange(n - 1, n, device=device)
-        return last if self._vacant is None else last - self._vacant.to(device, torch.long)
+    def _of_output_token(self, rows: Tensor) -> Tensor:
+        """[1, D] the output token: the last of [S, D], or the one before a vacant token."""
+        last = rows[-1:]
+        if self._vacant is None:
+            return last
+        return torch.where(self._vacant.to(rows.device), rows[-2:-1], last)
 
     def _take_rows(self, layer: int, n: int, queries: dict[str, Queries], rows: Rows) -> None:
         """Keep the visual part of attention rows, mean over heads, not renormalised."""
@@ -193,7 +196,10 @@ class DecoderSequence:
         visual = self._visual_of[layer].to(whole.device)
         seen = whole[:, visual]
         parts = seen.split([len(each) for each in queries.values()]) if more else [seen]
-        self._facts = {name: _FACTS[name](part) for name, part in zip(queries, parts, strict=True)}
+        found = dict(zip(queries, parts, strict=True))
+        if "importance" in found:
+            found["importance"] = self._of_output_token(found["importance"])
+        self._facts = {name: _FACTS[name](part) for name, part in found.items()}
         if self.compression.tracing:
             self.rows[-1].append(self._facts["importance"])
         if self._recorder and self._prefill:
@@ -230,13 +236,15 @@ class DecoderSequence:
 
         # Outputs take the positions of their slots. Sorting is stable, so an output that shares a
         # position with another (a compensation token) stays on the side where the method put it.
-        text, now = self._text.to(hidden.device), self.positions.to(hidden.device)
-        line = key = torch.cat([now[text], now[visual[reduction.slot]]])
+        text = self._text.to(hidden.device)
+        of_text, of_visual = (positions.to(hidden.device) for positions in self._positions_of)
+        self._positions_of = of_text, of_visual[reduction.slot]
+        line = torch.cat(self._positions_of)
         self._vacant = reduction.vacant
-        if self._vacant is not None:
-            key = behind_all(line, len(text) + reduction.compensation, self._vacant)
-        order = key.argsort(stable=True)
-        self.positions = line[order]
+        if self._vacant is not None:  # then it comes behind the output token, by the same rule
+            last = self._n_before_text + self._n_instruction - 1
+            line[len(text) + reduction.compensation].masked_fill_(self._vacant, last)
+        self.positions, order = line.sort(stable=True)
         self._text, self.visual = inverse(order).tensor_split([len(text)])
         self._tables, self._rearranged = None, True
         out = hidden.new_empty(1, len(order), hidden.shape[-1])

@@ -311,7 +311,7 @@ def _raised(parts: Sequence[LongTensor], firsts: Sequence[int]) -> LongTensor:
     """The parts one after the other, each raised by its first number; in few operations."""
     counts = torch.tensor([len(part) for part in parts])
     raised = torch.tensor(firsts[: len(parts)]).repeat_interleave(counts)
-    return torch.cat(list(parts)) + raised.to(parts[0].device)
+    return torch.cat(list(parts)) + raised.to(parts[0].device, non_blocking=True)
 
 
 def _all_but(one: int | None, n: int) -> Tensor:

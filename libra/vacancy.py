@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch import LongTensor, Tensor
 from transformers import Cache
 
 from libra.devices import runs_ahead
@@ -27,13 +26,6 @@ from libra.trace import Event
 def stays_open(device: torch.device, cache: Cache) -> bool:
     """Whether the question is left open: where it costs time, and no window has lost tokens."""
     return runs_ahead(device) and not any(layer.is_sliding for layer in cache.layers)
-
-
-def behind_all(line: LongTensor, token: int, vacant: Tensor) -> LongTensor:
-    """[S] what to order tokens by: their positions in the prompt; a vacant token comes last."""
-    line = line.clone()
-    line[token].masked_fill_(vacant, torch.iinfo(line.dtype).max)
-    return line
 
 
 def settle(events: Sequence[Event], n_layers: int) -> Iterator[tuple[int, range]]:

@@ -5,7 +5,7 @@ import torch
 from conftest import QUESTION, make_image, make_lvlm, make_model
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from libra.attention import LAST, PARTS, TAP, HybridAttention, attention_rows
+from libra.attention import LAST, LAST_TWO, PARTS, TAP, HybridAttention, attention_rows
 from libra.lvlm import LVLM
 
 
@@ -45,12 +45,14 @@ def test_rows_are_those_of_each_head():
 
 
 @pytest.mark.parametrize("n_keys", [7, 9])
-def test_the_last_row_can_be_had_without_its_number(n_keys):
+def test_the_last_rows_can_be_had_without_their_numbers(n_keys):
     query, key = torch.randn(1, 4, 7, 8), torch.randn(1, 2, n_keys, 8)
     hidden = torch.zeros(1, 1, 7, n_keys).index_fill(3, torch.tensor([1, 4]), -torch.inf)
     for mask in (None, hidden, hidden == 0):
         rows = attention_rows(query, key, 0.3, LAST, mask)
         torch.testing.assert_close(rows, attention_rows(query, key, 0.3, torch.tensor([6]), mask))
+        two = attention_rows(query, key, 0.3, LAST_TWO, mask)
+        torch.testing.assert_close(two, attention_rows(query, key, 0.3, torch.tensor([5, 6]), mask))
     assert rows.shape == (4, 1, n_keys) and (rows[..., [1, 4]] == 0).all()
 
 

@@ -1,7 +1,8 @@
 """The way through the decoder on an accelerator: nothing there may wait for a number.
 
 Meta tensors stand in for those of an accelerator. They have a shape and a device but no contents,
-so whatever asks for a number, or brings one back to the CPU, raises.
+so whatever asks for a number, or brings one back to the CPU, raises. `NothingBrought` refuses the
+other way: numbers of the CPU that go there only once all that is queued is done.
 """
 
 import contextlib
@@ -9,6 +10,8 @@ import contextlib
 import pytest
 import torch
 from conftest import make_image, make_image_processor, make_model, make_tokenizer
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from libra import methods, vacancy
@@ -23,6 +26,38 @@ from libra.models.prepared import Prepared
 from libra.reduction import Reduction
 
 N, WORDS, LAYERS = 16, 5, (1, 3)
+
+
+class NoCopies(TorchDispatchMode):
+    """Refuses copies from the CPU that are waited for."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and args[0].device.type == "cpu":
+            there = kwargs.get("device", torch.device("cpu"))
+            if there.type == "meta" and not kwargs.get("non_blocking"):
+                raise RuntimeError("a copy from the CPU is waited for")
+        return func(*args, **kwargs)
+
+
+class NothingBrought(TorchFunctionMode):
+    """Refuses whatever takes numbers along, and copies that are waited for."""
+
+    def __enter__(self):
+        self._copies = NoCopies()
+        self._copies.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self._copies.__exit__(*error)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        made = func in (torch.tensor, torch.as_tensor) and "device" in kwargs
+        if func is torch.Tensor.new_tensor or made:
+            raise RuntimeError("a list is taken along")
+        return func(*args, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +82,7 @@ def prefill(model, method, tracing):
     word = torch.zeros(1, 1, dtype=torch.long, device="meta")
     hooks = Hooks(model.model.language_model.layers, "sdpa")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), NothingBrought():
             model(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
             for _ in range(3 * (method.name != "libra")):
                 model(input_ids=word, past_key_values=cache, use_cache=True)
@@ -121,7 +156,7 @@ def test_a_batch_waits_for_nothing(model, second, tracing):
             for n in (N + WORDS, 1, 1)[: 1 if second == "libra" else 3]:
                 sequence = PackedSequence(caches, [n] * len(caches))
                 embedded = torch.zeros(1, n * len(caches), 64, device="meta")
-                cache = PackedCache(model.config, sequence)
+                cache = PackedCache(sequence)
                 out = model(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
                 assert out.logits.shape[1] == len(caches)
     finally:
@@ -163,6 +198,8 @@ CULPRITS = {
     "nonzero": lambda x: x.nonzero(),
     "a mask as index": lambda x: x[x > 0],
     "distinct values": lambda x: x.unique(),
+    "a list taken along": lambda x: x.new_tensor([1]),
+    "a tensor taken along": lambda x: torch.arange(3).to(x.device),
 }
 
 
@@ -192,20 +229,29 @@ def test_libra_waits_where_it_may(model, monkeypatch):
         prefill(model, made("libra"), False)
 
 
+@pytest.mark.parametrize("n_pictures", [1, 3])
 @pytest.mark.parametrize("name", sorted(IN_ENCODER | {"random", "kmeans"}))
-def test_the_encoder_waits_for_nothing_between_its_layers(name):
+def test_the_encoder_waits_for_nothing_between_its_layers(name, n_pictures):
     known = {p.name for p in methods.parameters(name)}
     method = methods.create(name, **({"site": "encoder"} if "site" in known else {}))
     family = Llava(make_model(dtype=torch.float32), make_tokenizer(), make_image_processor())
-    prepared = family.prepare(Media([make_image()]))
+    prepared = family.prepare(Media([make_image(i) for i in range(n_pictures)]))
     request = Compression(method, prepared, encoder_layers=(1, 2))
     family.model.to("meta")
-    units = request._units()
-    with torch.no_grad():
-        (hidden,) = family.encode(prepared, units).hidden
-    assert [len(unit.reductions) for unit in units.values()] == [2]
-    assert len(hidden) == units[0].reductions[-1].n_out < N
-    assert units[0].left.device.type == "meta" and len(units[0].left) == len(hidden)
+    units, nothing = request._units(), NothingBrought()
+    begin = family.encoder_layers[0].register_forward_pre_hook(
+        lambda *x: nothing.__enter__() and None
+    )
+    try:
+        with torch.no_grad():
+            hidden = family.encode(prepared, units).hidden
+    finally:
+        nothing.__exit__(None, None, None)
+        begin.remove()
+    for i, unit in units.items():
+        assert len(unit.reductions) == 2
+        assert len(hidden[i]) == unit.reductions[-1].n_out < N
+        assert unit.left.device.type == "meta" and len(unit.left) == len(hidden[i])
 
 
 def test_a_map_on_an_accelerator_is_applied_without_a_look_at_it():

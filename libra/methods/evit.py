@@ -38,7 +38,7 @@ class EViT(RatioMethod):
             source=torch.cat([kept, rest]),
             target=torch.cat([place, torch.full_like(rest, n_keep)]),
             weight=torch.cat([torch.ones_like(alpha[kept]), alpha[rest]]),
-            slot=torch.cat([kept, kept.new_tensor([n - 1])]),
+            slot=torch.cat([kept, torch.full_like(kept[:1], n - 1)]),
             compensation=n_keep,
             evidence={"importance": alpha},
         )

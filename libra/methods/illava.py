@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 
 from libra.methods.base import RATIO, RatioMethod, Tokens
+from libra.methods.operations import inverse
 from libra.reduction import Reduction
 
 
@@ -103,21 +104,20 @@ class ILLaVA(RatioMethod):
         ascending = score.sort(stable=True).indices
         if self.merge == "none":
             return Reduction.select(ascending[n - n_keep :].sort().values, n, {ranking: score})
-        merged = ascending[: n - n_keep + 1]
+        merged, others = ascending.tensor_split([n - n_keep + 1])
         weight = torch.arange(len(merged), 0, -1, dtype=score.dtype, device=score.device)
         weight = weight / weight.sum()
-        others, survivor = ascending[len(merged) :].sort().values, merged[-1:]
 
-        if self.follow == "code":
-            slot, order = torch.cat([others, survivor]).sort()
-            place, fused = order.argsort(), None
+        if self.follow == "code":  # it takes the slot of the last of them
+            slot, order = ascending[n - n_keep :].sort()
+            place, fused = inverse(order), None
         else:
-            slot = torch.cat([others, others.new_tensor([n - 1])])
-            place, fused = torch.arange(n_keep, device=slot.device), n_keep - 1
+            slot, order = torch.cat([torch.full_like(merged[:1], n), others]).sort()
+            slot, place, fused = slot.clamp_max_(n - 1), inverse(order), n_keep - 1
         return Reduction(
             n_in=n,
             source=torch.cat([others, merged]),
-            target=torch.cat([place[:-1], place[-1:].expand_as(merged)]),
+            target=torch.cat([place[1:], place[:1].expand_as(merged)]),
             weight=torch.cat([weight.new_ones(len(others)), weight]),
             slot=slot,
             compensation=fused,

@@ -2,17 +2,18 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from torch import LongTensor, Tensor
 
 from libra.methods.base import RatioMethod, Tokens
-from libra.methods.operations import group_share, group_softmax, interval_of, nearest, top
+from libra.methods.operations import group_softmax, interval_of, nearest, top
 from libra.reduction import Reduction
 
-# What is said of an earlier compensation token, which has no target and no interval.
-_OF_EARLIER = {"similarity": torch.nan, "best_target": -1, "interval": -1}
+# What is said of an earlier compensation token, which has no target.
+_OF_EARLIER = {"similarity": torch.nan, "best_target": -1}
 _RANKED = {"ratio": 4 / 5, "identify": "topk"}  # in Tables 4 and 5
 
 
@@ -110,28 +111,27 @@ class Libra(RatioMethod):
         targets = identify(alpha[body], n_keep)
         if body.start:
             targets += body.start
-        group, evidence = self._assign(tokens.hidden, targets)
-        if self.identify == "interval":
-            places = range(-body.start, n - body.start)
-            evidence["interval"] = interval_of(places, body.stop - body.start, n_keep, alpha.device)
+        everyone = source = torch.arange(n, device=alpha.device)
+        group, evidence = self._assign(tokens.hidden, targets, everyone[:n_keep])
         there, vacant = self._compensation_of(tokens, group[body], n_keep)
         if tokens.n_previous_compensation:
             group[earlier].fill_(self._rest(n_keep))
             for name, fact in evidence.items():
                 fact[earlier].fill_(_OF_EARLIER[name])
+        if self.identify == "interval":
+            evidence["interval"] = intervals(n, body.start, body.stop, n_keep, alpha.device)
         evidence["importance"] = alpha
         if self.merge == "prune":
             return Reduction.select(targets, n, evidence)
 
-        everyone = source = torch.arange(n, device=group.device)
-        target, logit, slot, place = group, alpha, targets, None
+        target, slot, place = group, targets, None
+        logit = self._logit(alpha, alpha[body].mean())
         if not self._compensates:
             source = everyone[group >= 0]
-            target, logit = group[source], alpha[source]
+            target, logit = group[source], logit[source]
         if tokens.vacant is not None:  # then it weighs nothing, also where it is alone
-            logit = logit.clone()
             logit[earlier].masked_fill_(tokens.vacant, -torch.inf)
-        weight = self._weigh(logit, target, alpha[body].mean(), n_keep + 1)
+        weight = group_softmax(logit, target, n_keep + 1)
         if tokens.vacant is not None:
             weight[earlier].masked_fill_(tokens.vacant, 0)
         if there:
@@ -185,33 +185,40 @@ class Libra(RatioMethod):
             return slice(n_earlier, n), slice(n_earlier)
         return slice(0, n - n_earlier), slice(n - n_earlier, n)
 
-    def _assign(self, hidden: Tensor, targets: LongTensor) -> tuple[LongTensor, dict[str, Tensor]]:
+    def _assign(
+        self, hidden: Tensor, targets: LongTensor, own: LongTensor
+    ) -> tuple[LongTensor, dict[str, Tensor]]:
         """Group every token (Eq. 5 and the two sets).
 
         Targets are compared like all others and then put in their places: for a GPU that is less
         work than to sort them out before.
 
+        Args:
+            hidden: [N, D] all tokens.
+            targets: the tokens that give the groups their slots.
+            own: the numbers of these groups, in the same order.
+
         Returns:
             [N] the target that each token merges into, `len(targets)` for the compensation token,
             -1 for none; and the similarities behind it.
         """
-        own, rest = torch.arange(len(targets), device=targets.device), self._rest(len(targets))
+        rest = self._rest(len(targets))
         if self.merge in ("negative", "prune"):
             return targets.new_full((len(hidden),), rest).index_copy_(0, targets, own), {}
         similarity, best = nearest(hidden, targets)
         similarity.index_fill_(0, targets, 1.0)
         group = best.index_copy_(0, targets, own)
+        evidence = {"similarity": similarity, "best_target": targets[group]}
         if self.merge == "grouped":
-            group = best.masked_fill(similarity <= self.tau, rest).index_copy_(0, targets, own)
-        return group, {"similarity": similarity, "best_target": targets[best]}
+            group.masked_fill_(similarity <= self.tau, rest).index_copy_(0, targets, own)
+        return group, evidence
 
-    def _weigh(self, alpha: Tensor, target: LongTensor, mean: Tensor, n_groups: int) -> Tensor:
-        """Softmax of importance / eta within each group (Eq. 6 and 7), or equal weights."""
+    def _logit(self, alpha: Tensor, mean: Tensor) -> Tensor:
+        """What softmax makes weights of within each group (Eq. 6 and 7): importance / eta."""
         if self.merge == "average":
-            return group_share(torch.ones_like(alpha), target, n_groups)
+            return torch.zeros_like(alpha)
         # The mean is zero only where every importance is: equal weights then, not NaN.
-        eta = self.eta or mean.clamp_min(torch.finfo(alpha.dtype).tiny)
-        return group_softmax(alpha / eta, target, n_groups)
+        return alpha / (self.eta or mean.clamp_min(torch.finfo(alpha.dtype).tiny))
 
 
 def best_of_all(score: Tensor, k: int) -> LongTensor:
@@ -221,9 +228,30 @@ def best_of_all(score: Tensor, k: int) -> LongTensor:
 
 def best_of_intervals(score: Tensor, n_intervals: int) -> LongTensor:
     """[n_intervals] index of the highest score of each interval; of equals the first."""
-    n, device = len(score), score.device
+    first, members = windows(len(score), n_intervals, score.device)
+    return first + score[members].argmax(1)
+
+
+# What lengths alone decide about is the same for the next picture: a GPU need not be asked again.
+# It is made outside of inference mode, in which it could not be used in training any more.
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def windows(n: int, n_intervals: int, device: torch.device) -> tuple[LongTensor, LongTensor]:
+    """[n_intervals] the first of each interval of 0..n-1, and [n_intervals, most] all of them.
+
+    A shorter one holds its last member twice.
+    """
     bounds = torch.arange(0, n * n_intervals + 1, n, device=device) // n_intervals
-    member = bounds[:-1, None] + torch.arange(-(-n // n_intervals), device=device)
-    outside = member >= bounds[1:, None]
-    window = score[member.clamp_max(n - 1)].masked_fill(outside, -torch.inf)
-    return bounds[:-1] + window.argmax(1)
+    first, last = bounds[:-1], bounds[1:] - 1
+    members = first[:, None] + torch.arange(-(-n // n_intervals), device=device)
+    return first, members.minimum(last[:, None])
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def intervals(n: int, start: int, stop: int, n_intervals: int, device: torch.device) -> LongTensor:
+    """[n] the interval of each token, of which those from `start` to `stop` have one; else -1."""
+    own = interval_of(range(stop - start), stop - start, n_intervals, device)
+    return torch.nn.functional.pad(own, (start, n - stop), value=-1)

@@ -30,5 +30,5 @@ class Random(Baseline):
         """Select `n_keep` tokens at random."""
         generator = tokens.generator or torch.Generator().manual_seed(0)
         drawn = torch.randperm(len(tokens), generator=generator, device=generator.device)
-        kept = drawn[:n_keep].sort().values.to(tokens.hidden.device)
-        return Reduction.select(kept, len(tokens))
+        kept = drawn[:n_keep].sort().values
+        return Reduction.select(kept.to(tokens.hidden.device, non_blocking=True), len(tokens))

@@ -49,7 +49,7 @@ def packed(seen: LayerInput, counts: Sequence[int], config: PreTrainedConfig) ->
     """
     bounds = torch.tensor([0, *accumulate(counts)], dtype=torch.int32)
     if is_flash_attention_requested(config):  # all others ask for the numbers: a GPU would wait
-        bounds = bounds.to(seen.hidden.device)
+        bounds = bounds.to(seen.hidden.device, non_blocking=True)
     return {
         "cu_seqlens": bounds,
         "max_seqlen": max(counts),
