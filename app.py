@@ -150,6 +150,8 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             **LAST,
         )
         a.overlays.select(visit.pick_overlay, shown, a.outputs, **QUICK)
+        pointed = a.hero.select(inspected.point, shown, inspected.outputs, **QUICK)
+        pointed.success(inspect.go_there, None, tabs, js=inspect.TO_TOP, **QUICK)
         a.answer.select(visit.pick_word, shown, a.outputs, **QUICK)
         gr.on(
             [several.overlay.input, several.position.input, compare_tab.select],

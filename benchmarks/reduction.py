@@ -6,8 +6,9 @@
 The layer is one LLaVA-1.5-7B decoder layer with random weights, over as many tokens, and takes its
 turn in every round. Times are medians, by CUDA events on a GPU, where each run stands behind a
 layer as it does in a prefill. They are those of a first event; what a prefill does around it, from
-the attention row to the new order of the tokens, is timed by `benchmarks.prefill`. The target for Libra-Merging is at most 5 % of a layer on a CPU, and
-1 % of a prefill of 32 layers on a GPU, for each event.
+the attention row to the new order of the tokens, is timed by `benchmarks.prefill`. The target for
+Libra-Merging is at most 5 % of a layer on a CPU, and 1 % of a prefill of 32 layers on a GPU, for
+each event.
 """
 
 import argparse

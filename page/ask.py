@@ -155,7 +155,8 @@ def picture_file(shown: Shown) -> str:
 def caption(shown: Shown) -> str:
     """Legend and explanation of the large picture, below it."""
     place = scrubber.place(shown.trace, shown.own_image, shown.stage)
-    parts = place, views.caption(*_at(shown)), views.cropped(shown.trace, shown.own_image)
+    seen = views.caption(*_at(shown)), views.cropped(shown.trace, shown.own_image)
+    parts = place, *seen, texts.POINT
     words = escape(" ".join(filter(None, parts)))
     return f'{legend(*_at(shown), shown.own_image)}<p class="caption">{words}</p>'
 

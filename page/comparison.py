@@ -41,6 +41,15 @@ def stage_of(trace: Trace, position: int, traces: Sequence[Trace]) -> int:
     return int(position * own / steps + 0.5)
 
 
+def _fates(traces: Sequence[Trace], stages: Sequence[int], image: int) -> set[Fate]:
+    """What has become of the patches of one picture in any of the answers."""
+    fates = set()
+    for trace, stage in zip(traces, stages, strict=True):
+        here = (trace.layout.image == image) & (trace.layout.row >= 0)
+        fates.update(map(Fate, trace.lineage(stage).fate()[here].unique().tolist()))
+    return fates
+
+
 @dataclass(frozen=True)
 class View:
     """Every trace of a comparison under one overlay: pictures, what they show, their legend."""
@@ -61,19 +70,15 @@ class View:
             return cls([], [], "")
         stages = [stage_of(trace, position, traces) for trace in traces]
         options = {"legend": False, "patch": PATCH, "image": image}
-        fates = [
-            trace.lineage(stage).fate()[trace.layout.image == image]
-            for trace, stage in zip(traces, stages, strict=True)
-        ]
-        legend = legends.marks(overlay, {Fate(f) for each in fates for f in each.unique().tolist()})
+        legend = legends.marks(overlay, _fates(traces, stages, image))
         if overlay in texts.HEAT:
             leader = max(traces, key=lambda trace: len(trace.events))
             layer = views.deciding_layer(leader, stage_of(leader, position, traces))
             vmax = median(viz.heat_scale([viz.attention_row(trace, layer)]) for trace in traces)
             stages = [stage_at(trace, layer) for trace in traces]
             options |= {"layer": layer, "vmax": vmax}
-            gone = legends.GONE * any(stages)
-            legend = legends.scale(vmax, f"{gone}<li>layer {layer}</li>", clipped=True)
+            marks = legends.heat(_fates(traces, stages, image))
+            legend = legends.scale(vmax, f"{marks}<li>layer {layer}</li>", clipped=True)
         seen = list(zip(traces, stages, strict=True))
         return cls(
             [views.picture(trace, overlay, stage, **options) for trace, stage in seen],

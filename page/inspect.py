@@ -8,7 +8,7 @@ import gradio as gr
 from libra import methods
 from libra.errors import InputError
 from libra.trace import Trace
-from page import engine, files, texts
+from page import engine, files, texts, views
 from page.again import Again, panel, request_of
 from page.errors import explained
 from page.shown import Shown
@@ -20,7 +20,11 @@ SHOW_STOP = """() => {
   return {visible: true, __type__: "update"};
 }"""
 
-TO_TOP = "() => { scrollTo({top: 0}); return []; }"
+TO_TOP = """() => {
+  document.querySelector("#hero.fullscreen .icon-button-wrapper button:last-child")?.click();
+  scrollTo({top: 0});
+  return [];
+}"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,13 @@ class InspectTab:
         shown.followed = shown.image
         return {self.view: {"image": shown.image}}
 
+    def point(self, shown: Shown, event: gr.SelectData) -> dict:
+        """The current answer, with the patch in hand that the picture was clicked at."""
+        if shown.trace is None:
+            return gr.skip()
+        patch = views.patch_at(shown.trace, shown.own_image, *map(int, event.index))
+        return self.show(shown, stage=shown.stage, patch=-1 if patch is None else patch)
+
     def follow(self, shown: Shown, event: gr.EventData) -> None:
         """One of several pictures was chosen here: the other tabs will show it."""
         if event.image >= 0 and shown.trace is not None:
@@ -61,13 +72,13 @@ class InspectTab:
         """The answers that are compared, with the guided tour of the current one."""
         return self.show(shown, tour=True)
 
-    def show(self, shown: Shown, tour: bool = False) -> dict:
-        """The answers that are compared."""
+    def show(self, shown: Shown, **first: object) -> dict:
+        """The answers that are compared; what `inspector.view` takes says how it begins."""
         shown.inspected = named(shown) or shown.inspected  # a comparison may have just begun
         ask = next(iter(shown.inspected.values())).model in self.models
         shown.followed = shown.image
         alone = shown.image or -1  # all pictures, until one of them is chosen
-        view = inspector.view(shown.inspected, ask=ask, tour=tour, image=alone)
+        view = inspector.view(shown.inspected, ask=ask, image=alone, **first)
         return self.settle(shown) | {self.view: view}
 
     def ask_again(self, shown: Shown, event: gr.EventData) -> Iterator[dict]:

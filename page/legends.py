@@ -11,7 +11,6 @@ from page import texts
 from page.views import deciding_layer
 from viz.groups import group_roots, group_words
 from viz.heat import (
-    NO_TOKEN,
     compensation_share,
     heat_marks,
     is_clipped,
@@ -27,7 +26,6 @@ FATES = {
     Fate.COMPENSATED: "compensated",
     Fate.DROPPED: "dropped",
 }
-GONE = f'<li><i class="swatch gone"></i>{NO_TOKEN}</li>'
 IN_HEAT = {Fate.COMPENSATED: "compensated", Fate.DROPPED: "gone"}
 LOST = (Fate.COMPENSATED, Fate.DROPPED)  # in no group
 

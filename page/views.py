@@ -22,7 +22,7 @@ from libra.trace import Trace
 from page import texts
 from page.readouts import kept, left, percent
 from page.shown import overlays
-from viz.canvas import PATCH, framed
+from viz.canvas import PATCH, Canvas, framed
 from viz.heat import stage_at
 
 SMALL = {"legend": False, "patch": 5}  # of a small picture: pixels per patch
@@ -75,7 +75,7 @@ def picture(
     groups = partial(viz.group_map, trace, stage, **options)
     draw = {
         "fate": partial(viz.fate_map, trace, stage, **options),
-        "kept": partial(viz.selected, trace, stage, patch=patch, image=image),
+        "kept": partial(viz.selected, trace, stage, **options),
         "merged": partial(groups, mode="mean"),
         "groups": partial(groups, mode="label"),
         "importance": heat,
@@ -134,6 +134,14 @@ def _attended(trace: Trace, overlay: str, layer: int, word: int) -> float:
     """The share of a layer's attention that is on the visual tokens."""
     rows = trace.importance if overlay == "importance" else trace.attention[word]
     return float(rows[layer].sum())
+
+
+def patch_at(trace: Trace, image: int, x: int, y: int) -> int | None:
+    """The patch at a pixel of the large picture; None where the model saw nothing."""
+    token = Canvas.of(trace, image).token
+    if not (0 <= y < token.shape[0] and 0 <= x < token.shape[1]):
+        return None
+    return int(token[y, x]) if token[y, x] < len(trace.layout) else None
 
 
 def cropped(trace: Trace, index: int = 0) -> str:

@@ -434,7 +434,21 @@ def test_the_word_where_two_answers_part_shows_both_lists(open_file, libra, fast
 
 
 def test_chances_are_worded_as_the_page_words_them(open_file, libra):
-    shares = [1.0, 0.9996, 0.722, 0.1, 0.0996, 0.0094, 0.001, 0.00099, 1e-5, 0.0]
+    shares = [
+        1.0,
+        0.9996,
+        0.9962,
+        0.995,
+        0.9949,
+        0.722,
+        0.1,
+        0.0996,
+        0.0094,
+        0.001,
+        0.00099,
+        1e-5,
+        0.0,
+    ]
     first = Word("a", 0.722, [(f"w{i}", share) for i, share in enumerate(shares)])
     page = open_file(replace(libra, words=[first, *libra.words[1:]]))
     page.locator(".i-words button").first.click()

@@ -185,6 +185,14 @@ def test_heat_maps_share_layer_and_scale(traces):
     assert f"layer {len(libra.counts) - 1}" in beside.legend
 
 
+def test_heat_maps_of_a_comparison_say_what_is_gone_in_them(traces):
+    merged, pruned = (next(t for t in traces if t.method == m) for m in ("libra", "fastv"))
+    for chosen in ([merged], [pruned], [merged, pruned]):
+        legend = comparison.View.of(chosen, "importance", comparison.LAST).legend
+        assert ("no token here any more" in legend) == (pruned in chosen)
+        assert ("compensation token" in legend) == (merged in chosen)
+
+
 def test_heat_maps_name_the_stage_whose_tokens_their_layer_sees(traces):
     """At step 1 the leader shows layer 3, where FastV has pruned already."""
     pair = [t for t in traces if t.method in ("fastv", "libra")]

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from threading import Event
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -13,12 +14,13 @@ import viz
 from libra.errors import InputError
 from libra.reduction import Fate
 from libra.trace import Trace
-from page import again, engine, examples, figures, inspect, learn, plan, texts
+from page import again, engine, examples, figures, inspect, learn, plan, texts, views
 from page.again import Again
 from page.shown import Shown
 from tests.conftest import N_VISUAL, PATIENCE, QUESTION, expect, make_image
 from tests.make_trace import make_trace
 from viz import inspector
+from viz.canvas import framed
 from viz.inspector.tours import tour
 
 SQUARE = [5, 6, 9, 10]
@@ -143,6 +145,22 @@ def test_without_an_answer_nothing_changes_and_the_same_one_is_not_sent_twice(ta
     assert tab.draw(shown)[tab.view]["ask"] is True
     assert tab.draw(shown) == gr.skip()
     assert tab.lead(shown)[tab.view]["tour"] is True
+
+
+@pytest.mark.parametrize("image", [0, 2])
+def test_the_patch_at_a_pixel_of_the_picture_is_taken_in_hand(tab, film, image):
+    shown = Shown()
+    shown.show(film)
+    shown.image, shown.stage = image, 1
+    here = (film.layout.image == image).nonzero().flatten().tolist()
+    size = views.picture(film, "fate", 1, legend=False, image=image).size
+    for patch in (here[0], here[len(here) // 2], here[-1]):
+        x0, y0, x1, y1 = framed(film).layout.box[patch].tolist()
+        middle = [(x0 + x1) / 2 * size[0], (y0 + y1) / 2 * size[1]]
+        view = tab.point(shown, SimpleNamespace(index=middle))[tab.view]
+        assert (view["patch"], view["stage"]) == (patch, 1)
+    outside = tab.point(shown, SimpleNamespace(index=[10**6, 0]))[tab.view]
+    assert outside["patch"] == -1
 
 
 def test_answers_of_other_models_cannot_be_asked_again(tab, libra):
@@ -388,6 +406,15 @@ def test_two_methods_agree_on_some_patches_and_keep_some_of_an_object(open_page,
         place = next(i for i, (a, b) in enumerate(zip(*texts_of, strict=False)) if a != b)
         expect(note).to_contain_text(f"part at word {place + 1}:")
         expect(page.locator(".i-rivals ol")).to_have_count(2)
+
+
+@pytest.mark.browser
+def test_a_click_on_the_picture_leads_to_its_patch(open_page):
+    page = open_page()
+    box = page.locator("#hero img").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2 + 5, box["y"] + box["height"] / 2 + 5)
+    expect(page.get_by_role("tab", name="Inspect")).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".i-card h3")).to_contain_text("Patch 10")  # of 4 x 4
 
 
 @pytest.mark.browser

@@ -20,6 +20,7 @@ from page.errors import explained
 from page.shown import Result, Shown
 from page.visit import _hardly, _status_of_stored
 from tests.conftest import N_VISUAL, QUESTION, make_image
+from viz.heat import NO_TOKEN
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +339,7 @@ def test_a_heat_map_says_whether_tokens_of_this_very_picture_are_gone(lvlm):
     trace = lvlm.answer(**request, drop=range(n), ratio=0.5).trace  # all of the first picture
     assert (trace.layout.image == 0).sum() == n
     first, second = (legends.legend(trace, "importance", 1, 0, image=i) for i in (0, 1))
-    assert legends.GONE in first and legends.GONE not in second
+    assert NO_TOKEN in first and NO_TOKEN not in second
 
 
 @pytest.mark.parametrize("method", ["turbo", "libra", "kmeans"])
@@ -349,7 +350,7 @@ def test_a_merged_patch_has_a_token_elsewhere(lvlm, method):
     trace = lvlm.answer(**request, method=method, **params).trace
     words = legends.legend(trace, "importance", len(trace.events), 0)
     lineage = trace.lineage(len(trace.events))
-    assert legends.GONE not in words
+    assert NO_TOKEN not in words
     assert ("compensation token" in words) == bool((lineage.fate() == Fate.COMPENSATED).any())
     assert ("compensation token" in words) == (method == "libra")
 
@@ -375,10 +376,7 @@ def test_the_page_words_a_legend_as_the_saved_picture_does(trace, overlay, monke
     monkeypatch.setattr(viz.heat, "with_scale", scale)
     for stage in range(3):
         written.clear()
-        if overlay == "kept":
-            viz.selected(trace, stage, legend=True)
-        else:
-            views.picture(trace, overlay, stage)
+        views.picture(trace, overlay, stage)
         page = legends.legend(trace, overlay, stage, 0).replace('<li>0<i class="scale">', "<li><i>")
         said = [re.sub("<[^>]*>", "", key) for key in page.split("</li>")[:-1]]
         assert sorted(said) == sorted(written), "the same facts, if in another order"

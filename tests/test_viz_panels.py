@@ -94,7 +94,12 @@ def test_the_agreement_map_shows_who_keeps_what(monkeypatch):
         viz.agreement, "with_legend", lambda picture, entries: words.extend(entries) or picture
     )
     picture = viz.agreement_map({"A": a, "B": b})
-    assert [text for _, text in words] == ["only A 1", "only B 2", "both 2", "IoU 0.40"]
+    assert [text for _, text in words] == [
+        "only A 1",
+        "only B 2",
+        "both 2",
+        "IoU 0.40 (by chance 0.12, at most 0.75)",
+    ]
     side = picture.width // 4
     pixels = np.asarray(picture, float)
     centre = {
@@ -117,7 +122,10 @@ def test_agreement_with_itself_is_one(monkeypatch, libra):
         viz.agreement, "with_legend", lambda picture, entries: words.extend(entries) or picture
     )
     viz.agreement_map({"one": libra, "two": libra}, stages=(1, 1))
-    assert [text for _, text in words][2:] == ["both 288", "IoU 1.00"]
+    assert [text for _, text in words][2:] == [
+        "both 288",
+        "IoU 1.00 (by chance 0.33, at most 1.00)",
+    ]
 
 
 def test_agreement_needs_two_traces_of_one_picture(libra):

@@ -36,7 +36,13 @@ QUALITY = 88  # of the pictures' JPEG
 
 
 def view(
-    traces: Mapping[str, Trace], *, ask: bool = False, tour: bool = False, image: int = -1
+    traces: Mapping[str, Trace],
+    *,
+    ask: bool = False,
+    tour: bool = False,
+    image: int = -1,
+    stage: int | None = None,
+    patch: int = -1,
 ) -> dict:
     """The inspector's data for one or several answers, ready for JSON.
 
@@ -45,6 +51,8 @@ def view(
         ask: whether somebody listens to the event `again` and can answer.
         tour: whether to begin with the guided tour of the first answer.
         image: which of several pictures to show alone at first; -1 for all.
+        stage: index of the stage to begin with; None: the last.
+        patch: which patch is in hand at first; -1 for none.
 
     Raises:
         InputError: no trace at all.
@@ -77,6 +85,8 @@ def view(
         "ask": ask,
         "tour": tour,
         "image": image,
+        "stage": stage,
+        "patch": patch,
     }
 
 

@@ -24,11 +24,12 @@ function percent(share) {
   if (nearlyAll(share)) return "> 99.9 %";
   return share >= 0.0005 || share === 0 ? `${+(100 * share).toPrecision(3)} %` : "< 0.05 %";
 }
-// How likely a word was, as the answer itself says it: "47 %", "0.6 %", "< 0.1 %".
+// How likely a word was, as the answer itself says it: "47 %", "0.6 %", "99.6 %", "< 0.1 %".
 function chance(share) {
   if (nearlyAll(share)) return "> 99.9 %";
   if (share > 0 && share < 0.001) return "< 0.1 %";
-  return `${(100 * share).toFixed(share >= 0.1 || !share ? 0 : 1)} %`;
+  const whole = share === 0 || share === 1 || (share >= 0.1 && share < 0.995);
+  return `${(100 * share).toFixed(whole ? 0 : 1)} %`;
 }
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : word.endsWith("ch") ? "es" : "s"}`;
 const token = (root) => (root === COMPENSATION ? "the compensation token" : `patch ${root}`);

@@ -65,7 +65,8 @@ function createInspector(root, emit = null) {
       ask: raw.ask && emit !== null,
     });
     const look = { overlay: "fate", mode: "mean", tool: "point", ...state, selected };
-    update({ ...look, ...fresh(0), image: raw.image });
+    const first = { image: raw.image, stage: raw.stage ?? Infinity, lock: raw.patch };
+    update({ ...look, ...fresh(0), ...first });
     if (raw.tour) visit(0);
     render();
   }
