@@ -69,6 +69,14 @@ document.addEventListener("click", event => {
   if (event.target.closest(".jump")) document.querySelector("#tabs [role=tab]").click();
 });
 
+// What the page keeps of a visitor is gone an hour after the last sign of life. A computer that has
+// slept for longer begins anew: all it would be shown is of somebody who has just come.
+let awake = Date.now();
+setInterval(() => {
+  if (Date.now() - awake > 3600_000) location.reload();
+  awake = Date.now();
+}, 60_000);
+
 // Gradio loads a picture when it is about to be scrolled to: what stands below it would jump. And it
 // makes buttons and links of pictures without a name, which keys need not stop at.
 new MutationObserver(changes => {
