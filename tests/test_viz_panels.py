@@ -192,6 +192,13 @@ def test_accuracy_of_some_kinds_of_question():
         viz.accuracy_against_flops(ROWS, style="oil")
 
 
+def test_the_method_in_focus_stands_out():
+    others = [row | {"method": "tome"} for row in ROWS if row["method"] == "fastv"]
+    (ax,) = viz.accuracy_against_flops([*ROWS, *others], "training", focus="tome").axes
+    alpha = {c.get_label().split(",")[0]: c.lines[0].get_alpha() for c in ax.containers}
+    assert alpha["ToMe"] == 1 and alpha["FastV"] < 0.5
+
+
 def test_accuracy_keeps_settings_and_tables_apart():
     other = ROWS[3] | {"settings": "merge none", "tables": ["ablation"]}
     (ax,) = viz.accuracy_against_flops([*ROWS, other], "training").axes

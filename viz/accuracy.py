@@ -22,12 +22,13 @@ MODELS_OWN = {"style": "training", "table": "own"}  # every method as the page s
 
 
 def accuracy(trace: Trace) -> Figure:
-    """Accuracy against FLOPs of the model that gave an answer, under every method.
+    """Accuracy against FLOPs of the model that gave an answer, its method before all others.
 
     Raises:
         InputError: the model has not been evaluated.
     """
-    return accuracy_against_flops(_evaluation(trace), **MODELS_OWN)
+    focus = trace.method if trace.events else None
+    return accuracy_against_flops(_evaluation(trace), **MODELS_OWN, focus=focus)
 
 
 def accuracy_rows(trace: Trace) -> list[dict[str, object]]:
@@ -54,6 +55,7 @@ def accuracy_against_flops(
     style: str | None = None,
     kinds: Sequence[str] | None = None,
     table: str | None = None,
+    focus: str | None = None,
 ) -> Figure:
     """One line per method and settings over the ratios, with Wilson's 95 % intervals.
 
@@ -66,6 +68,7 @@ def accuracy_against_flops(
         style: only this drawing style; by default all in which every line has results.
         kinds: only these kinds of question.
         table: only rows of that table of the evaluation.
+        focus: the method that stands out; None: all are alike.
 
     Raises:
         InputError: no row is left.
@@ -80,6 +83,7 @@ def accuracy_against_flops(
         ax.axhline(100 * plain[0][1], color=GREY, linestyle="--", label="no compression")
     for i, (plan, values) in enumerate(series.items()):
         flops, accuracy, low, high = 100 * np.array(values).T
+        stands_out = focus in (None, plan[0])
         ax.errorbar(
             flops,
             accuracy,
@@ -88,6 +92,8 @@ def accuracy_against_flops(
             linestyle=LINES[i % len(LINES)],
             marker=MARKERS[(i + i // len(SERIES)) % len(MARKERS)],
             capsize=3,
+            alpha=1 if stands_out else 0.3,
+            zorder=3 if stands_out else 2,
             label=_name(*plan),
         )
     ax.set_xlim(0, 105)
