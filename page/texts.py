@@ -314,7 +314,8 @@ and choose <b>Importance</b> to see what decided the next one.</p>"""
 
 LESSONS = (
     "Each opens a stored answer in the inspector and leads through it step by step. Nothing is "
-    "computed, and you can leave the path at any time."
+    "computed, and you can leave the path at any time. New here? Take FastV, which drops, then "
+    "Libra-Merging, which merges; then box an object there, and ask again without it."
 )
 OUTCOME = "{} tokens, says “{}”"
 PRESETS = "As in the papers:"
