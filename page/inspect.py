@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from time import monotonic_ns
 
 import gradio as gr
 
@@ -47,20 +48,26 @@ class InspectTab:
 
         Where another picture or frame was chosen meanwhile, it comes up.
         """
-        traces = named(shown)
-        if not traces or [*map(id, traces.values())] != [*map(id, shown.inspected.values())]:
-            return self.show(shown) if traces else gr.skip()
+        traces, own = named(shown), {id(shown.trace)}  # that of a click may be there besides
+        if not traces:
+            return gr.skip()
+        if not _ids(traces) <= _ids(shown.inspected) <= _ids(traces) | own:
+            return self.show(shown)
         if shown.followed == shown.image:
             return gr.skip()
         shown.followed = shown.image
         return {self.view: {"image": shown.image}}
 
     def point(self, shown: Shown, event: gr.SelectData) -> dict:
-        """The current answer, with the patch in hand that the picture was clicked at."""
+        """The answer of the Ask tab, with the patch in hand that its picture was clicked at."""
         if shown.trace is None:
             return gr.skip()
         patch = views.patch_at(shown.trace, shown.own_image, *map(int, event.index))
-        return self.show(shown, stage=shown.stage, patch=-1 if patch is None else patch)
+        traces = named(shown)
+        name = next((name for name, t in traces.items() if t is shown.trace), None)
+        name = name or texts.ASKED.format(methods.title(shown.trace.method))
+        shown.inspected = {name: shown.trace} | traces
+        return self._view(shown, stage=shown.stage, patch=-1 if patch is None else patch)
 
     def follow(self, shown: Shown, event: gr.EventData) -> None:
         """One of several pictures was chosen here: the other tabs will show it."""
@@ -75,11 +82,14 @@ class InspectTab:
     def show(self, shown: Shown, **first: object) -> dict:
         """The answers that are compared; what `inspector.view` takes says how it begins."""
         shown.inspected = named(shown) or shown.inspected  # a comparison may have just begun
+        return self.settle(shown) | self._view(shown, **first)
+
+    def _view(self, shown: Shown, **first: object) -> dict:
         ask = next(iter(shown.inspected.values())).model in self.models
         shown.followed = shown.image
         alone = shown.image or -1  # all pictures, until one of them is chosen
         view = inspector.view(shown.inspected, ask=ask, image=alone, **first)
-        return self.settle(shown) | {self.view: view}
+        return {self.view: view | {"sent": monotonic_ns()}}  # what is as before would not arrive
 
     def ask_again(self, shown: Shown, event: gr.EventData) -> Iterator[dict]:
         """Ask what one of the answers was an answer to, with the selected patches forced.
@@ -93,21 +103,29 @@ class InspectTab:
             if before.model not in self.models:
                 raise InputError(texts.AGAIN_ELSEWHERE.format(before.model))
             again = Again.of(before, event.how, event.patches)
-            request = again.request(shown.asked.get(before.method) or request_of(before))
-            yield {self.again: panel(again)}
-            for result in engine.compare(self.models[before.model], [request]):
-                if result.error:
-                    raise InputError(result.error)
-                if result.trace is None:
-                    yield {self.again: panel(again, result.text)}
+            compared = any(result.trace is before for result in shown.compared.values())
+            asked = shown.asked.get(before.method) if compared else None
+            request = again.request(asked or request_of(before))
+            shown.forcing = True
+            try:
+                yield {self.again: panel(again)}
+                for result in engine.compare(self.models[before.model], [request]):
+                    if result.error:
+                        raise InputError(result.error)
+                    if result.trace is None:
+                        yield {self.again: panel(again, result.text)}
+            finally:
+                shown.forcing = False
             if len(result.trace.layout) != len(before.layout):
                 raise InputError(texts.AGAIN_IN_PART)
-            if any(trace is before for trace in named(shown).values()):  # nothing else came up
+            if before is shown.trace or id(before) in _ids(named(shown)):  # nothing else came up
                 shown.again = replace(again, after=result.trace)
             yield self.show(shown)
 
     def settle(self, shown: Shown) -> dict:
-        """Both answers if there are two, and the way back; nothing is being asked."""
+        """Both answers if there are two, and the way back; unless something is being asked."""
+        if shown.forcing:
+            return {}
         there = shown.again is not None
         return {
             self.again: panel(shown.again) if there else "",
@@ -141,6 +159,11 @@ class InspectTab:
 def go_there() -> gr.Tabs:
     """Open the tab."""
     return gr.Tabs(selected="inspect")
+
+
+def _ids(traces: dict[str, Trace]) -> set[int]:
+    """Which answers these are."""
+    return set(map(id, traces.values()))
 
 
 FORMATS = ("html", *inspector.FORMATS)

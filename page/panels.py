@@ -229,14 +229,21 @@ def answer(trace: Trace | None, chosen: int = 0, status: str = "") -> str:
     )
     weighed = rivals(trace.words[chosen].top if trace.words else ())
     body = f'<p class="words">{words}</p>{weighed}'
-    return _answer(trace.question, body, status, trace.history)
+    return _answer(trace.question, body, status, trace.history, f"{trace.timings.total}")
 
 
-def _answer(question: str, body: str, status: str, history: Sequence[tuple[str, str]] = ()) -> str:
+def _answer(
+    question: str,
+    body: str,
+    status: str,
+    history: Sequence[tuple[str, str]] = (),
+    of: str = "",
+) -> str:
+    """The card of an answer; `of` tells complete ones apart, for which their times will do."""
     earlier = "".join(f"<li>{escape(q)} <b>{escape(a)}</b></li>" for q, a in history)
     turns = f'<ol class="turns" aria-label="{texts.EARLIER}">{earlier}</ol>' if earlier else ""
     return (
-        f'<div class="answer">{turns}<p class="asked">{escape(question)}</p>{body}'
+        f'<div class="answer" data-of="{of}">{turns}<p class="asked">{escape(question)}</p>{body}'
         f'<p class="status" role="status" aria-live="polite" data-outdated="{texts.OUTDATED}">'
         f"{escape(status)}</p></div>"
     )

@@ -140,9 +140,9 @@ def percent(share: float) -> str:
     """`47 %`, `0.6 %`, `99.6 %`, `< 0.1 %`, `> 99.9 %`"""
     if 0 < share < 0.001:
         return "< 0.1 %"
-    if 0.9995 < share < 1:
+    if 0.9995 <= share < 1:
         return "> 99.9 %"
-    whole = share in (0, 1) or 0.1 <= share < 0.995 or share > 1
+    whole = share in (0, 1) or 0.0995 <= share < 0.995 or share > 1
     return f"{share * 100:.{0 if whole else 1}f} %"
 
 

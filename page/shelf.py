@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Condition
+from threading import Condition, Lock
 
 from libra.errors import InputError, ShortageError
 from libra.lvlm import LVLM
@@ -35,6 +35,7 @@ class Shelf:
         self._loading: set[str] = set()
         self._users: Counter[str] = Counter()
         self._changed = Condition()
+        self._opening = Lock()  # loading sets a default type, which is the whole program's
 
     def __contains__(self, name: str) -> bool:
         return name in self._models
@@ -76,7 +77,8 @@ class Shelf:
             with self._changed:
                 self._make_room(needed)
                 self._sizes[name] = self._capacity() if needed is None else needed
-            lvlm = self._open(name)
+            with self._opening:
+                lvlm = self._open(name)
             with self._changed:
                 self._models[name] = lvlm
                 return self._taken(name)

@@ -76,6 +76,7 @@ class Shown:
     drawn: tuple[Trace, int] | None = None  # of which of its pictures the Figures tab shows figures
     model: str = ""  # the last one that could be loaded
     about: tuple[str | None, Added] | None = None  # the media of the trace
+    forcing: bool = False  # whether a question is being asked again with patches forced
     follow: bool = False  # whether the next question goes behind the answer of the trace
     memory: Memory = field(default_factory=Memory)  # of this conversation
     again: Again | None = None  # one of the answers, and the one with some patches forced

@@ -39,8 +39,12 @@ document.addEventListener("keydown", event => {
 
 // Gradio's lists of choices stay open behind who leaves them, and closed after Escape.
 const press = (field, key) => field.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+document.body.addEventListener("keydown", event => {  // such keys are for the list alone
+  if (!event.isTrusted) event.stopPropagation();
+});
 document.addEventListener("focusout", ({target}) => {
-  if (target.role === "combobox") setTimeout(() => press(target, "Escape"), 150);
+  if (target.role !== "combobox") return;
+  setTimeout(() => document.activeElement === target || press(target, "Escape"), 150);
 });
 document.addEventListener("click", ({target}) => {
   if (target.role !== "combobox") return;
@@ -59,13 +63,28 @@ document.addEventListener("blur", ({target}) => {
 }, true);
 
 // Who changes the controls sees that the answer is to what they were before.
-const outdated = document.body.dataset;
+// While an answer is given, what is changed is counted: it will be of what was asked before.
+let edits = 0, begun = null, answered;
+const mark = changed => document.body.classList.toggle("outdated", changed);
 const outdate = ({target}) => {
-  if (target.closest("#left-column")) outdated.settings = "changed";
+  if (!target.closest("#left-column")) return;
+  answered ??= complete();
+  mark(Boolean(++edits));
+};
+const complete = () => document.querySelector("#answer .answer")?.dataset.of;
+const look = () => {
+  const of = complete();
+  if (!of) {
+    begun ??= edits;
+    return;
+  }
+  if (of !== answered) mark(edits > (begun ?? edits));
+  [answered, begun] = [of, null];
 };
 for (const event of ["input", "change"]) document.addEventListener(event, outdate);
 document.addEventListener("click", event => {
   if (event.target.closest("[role=option], #media [data-pick]")) outdate(event);
+  if (event.target.closest(".strip [data-pick]")) mark(false);
   if (event.target.closest(".jump")) document.querySelector("#tabs [role=tab]").click();
 });
 
@@ -83,7 +102,7 @@ new MutationObserver(changes => {
   for (const picture of document.querySelectorAll('.figure img[loading="lazy"]')) picture.loading = "eager";
   for (const part of document.querySelectorAll(".image-container > button, .image-container a[download]"))
     part.tabIndex = -1;
-  if (changes.some(({target}) => target.closest?.("#answer"))) delete outdated.settings;
+  if (changes.some(({target}) => target.closest?.("#answer"))) look();
 }).observe(document.body, {childList: true, subtree: true});
 
 // One explanation at a time, beside its term and inside the window, whatever it stands in.

@@ -289,3 +289,15 @@ def test_missing_importance_is_named():
         create("libra").reduce(Tokens(torch.randn(4, 2)))
     with pytest.raises(InputError, match="`importance` has 3 entries for 4 tokens"):
         create("libra").reduce(Tokens(torch.randn(4, 2), torch.rand(3)))
+
+
+def test_what_lengths_decide_can_be_trained_through_after_an_answer():
+    """The tables are kept; those made in inference mode would refuse a gradient."""
+    n, method = 37, create("libra", ratio=0.4)
+    with torch.inference_mode():
+        method.reduce(Tokens(torch.randn(n, 8), importance=torch.rand(n)))
+    hidden = torch.randn(n, 8, requires_grad=True)
+    importance = torch.rand(n, requires_grad=True)
+    reduction = method.reduce(Tokens(hidden, importance=importance))
+    reduction.apply(hidden).sum().backward()
+    assert hidden.grad.abs().sum() > 0 and importance.grad is not None

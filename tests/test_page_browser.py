@@ -626,6 +626,7 @@ def test_arrow_keys_move_along_the_stages(open_page):
 def test_own_settings_are_no_preset(open_page):
     page = open_page()
     choose_method(page, "fastv")
+    expect(page.locator("#left-column .about")).to_contain_text("highest attention")
     page.locator("#preset input").click()
     page.get_by_role("option").nth(1).click()
     expect(page.locator("#preset input")).not_to_have_value(texts.OWN_SETTINGS)
@@ -664,29 +665,31 @@ def test_the_keyboard_stays_at_the_button_where_a_question_fails_at_once(open_pa
     expect(page.locator("#ask-button")).to_be_focused()
 
 
-def test_enter_asks_nothing_while_a_question_runs(open_page, monkeypatch):
+def test_enter_asks_nothing_while_a_comparison_runs(open_page, monkeypatch):
+    """It would stand in line, and be what Stop stops no more once the comparison is over."""
     from threading import Event
 
     asked, go = [], Event()
 
-    def slow(model, request):
-        asked.append(request["question"])
+    def slow(model, requests):
         while not go.wait(0.1):
-            yield engine.Progress("slowly")
+            yield Result(requests[0]["method"], "slowly")
 
-    monkeypatch.setattr(engine, "ask", slow)
+    monkeypatch.setattr(engine, "compare", slow)
+    monkeypatch.setattr(engine, "ask", lambda *request: asked.append(request) or iter(()))
     page = open_page()
     try:
-        page.locator("#ask-button").click()
-        expect(page.locator("#answer .words")).to_have_text("slowly")
+        compare_methods(page, "fastv")
+        page.locator("#compare-run").click()
+        expect(card(page, "FastV")).to_contain_text("slowly")
+        page.get_by_role("tab", name="Ask").click()
         page.locator("#question textarea").press("Enter")
         page.wait_for_timeout(500)
-        page.locator("#stop-button").click()
-        expect(page.locator("#ask-button")).to_be_visible()
-        page.wait_for_timeout(500)
-        assert len(asked) == 1
+        expect(page.locator("#answer .status")).not_to_contain_text("Waiting")
     finally:
         go.set()
+    expect(page.locator("#ask-button")).to_be_visible()
+    assert not asked
 
 
 def test_an_empty_number_keeps_its_number(open_page):
@@ -720,12 +723,68 @@ def test_lists_of_choices_close_behind_who_leaves_them_and_open_again(open_page)
 def test_an_answer_to_other_settings_says_so_until_it_is_asked_anew(open_page):
     page = open_page()
     script = "getComputedStyle(document.querySelector('#answer .status'), '::before').content"
-    assert page.evaluate(script) == "none"
-    page.locator("#question textarea").fill("is there a cat ?")
-    assert texts.OUTDATED in page.evaluate(script)
+    question = page.locator("#question textarea")
+
+    def said(is_said):
+        page.wait_for_timeout(300)
+        assert (texts.OUTDATED in page.evaluate(script)) == is_said
+
+    said(False)
+    question.fill("is there a cat ?")
+    said(True)
+    page.locator("#answer .words button").last.click()  # the same answer, drawn anew
+    page.locator("#stage label").first.click()
+    expect(page.locator("#stage input").first).to_be_checked()
+    said(True)
     page.locator("#ask-button").click()
     answered(page)
-    assert page.evaluate(script) == "none"
+    said(False)
+    question.fill("is there a dog ?")
+    said(True)
+    page.locator(".strip button").first.click()
+    expect(question).to_have_value(QUESTION)
+    said(False)
+    question.fill("")
+    page.locator("#ask-button").click()
+    expect(page.get_by_text("There is no question")).to_be_visible()
+    said(True)
+
+
+def test_what_is_changed_while_an_answer_is_given_is_not_what_it_answers(open_page, monkeypatch):
+    from threading import Event
+
+    begun, go, real = Event(), Event(), engine.ask
+
+    def slow(model, request):
+        begun.set()
+        yield engine.Progress("slowly")
+        go.wait(60)
+        yield from real(model, request)
+
+    monkeypatch.setattr(engine, "ask", slow)
+    page = open_page()
+    page.locator("#ask-button").click()
+    expect(page.locator("#answer .words")).to_have_text("slowly")
+    page.locator("#question textarea").fill("is there a cat ?")
+    go.set()
+    answered(page)
+    script = "getComputedStyle(document.querySelector('#answer .status'), '::before').content"
+    assert begun.is_set() and texts.OUTDATED in page.evaluate(script)
+
+
+def test_keys_stop_at_nothing_without_a_name(open_page):
+    page = open_page()
+    expect(page.locator("#hero .image-container > button")).to_have_attribute("tabindex", "-1")
+    expect(page.locator("#tokens .image-container > button")).to_have_attribute("tabindex", "-1")
+
+
+def test_full_screen_stays_behind_a_list_that_was_left_open(open_page):
+    page = open_page()
+    page.locator("#preset input").focus()
+    page.locator("#hero button[title=Fullscreen]").click(delay=80)
+    page.wait_for_timeout(500)
+    expect(page.locator("#hero.fullscreen")).to_be_visible()
+    expect(page.locator("#preset input")).to_have_attribute("aria-expanded", "false")
 
 
 def test_on_a_phone_what_is_asked_or_opened_comes_into_view(open_page):

@@ -16,7 +16,7 @@ from libra.reduction import Fate
 from libra.trace import Trace
 from page import again, engine, examples, figures, inspect, learn, plan, texts, views
 from page.again import Again
-from page.shown import Shown
+from page.shown import Result, Shown
 from tests.conftest import N_VISUAL, PATIENCE, QUESTION, expect, make_image
 from tests.make_trace import make_trace
 from viz import inspector
@@ -161,6 +161,38 @@ def test_the_patch_at_a_pixel_of_the_picture_is_taken_in_hand(tab, film, image):
         assert (view["patch"], view["stage"]) == (patch, 1)
     outside = tab.point(shown, SimpleNamespace(index=[10**6, 0]))[tab.view]
     assert outside["patch"] == -1
+
+
+def test_a_click_shows_what_was_clicked_whatever_is_compared(tab, libra):
+    """The comparison may be of other methods about another picture."""
+    shown, at = Shown(), SimpleNamespace(index=[1, 1])
+    other = make_trace("fastv", grid=(6, 6), pictures=[np.asarray(make_image(3, 60, 60))])
+    shown.show(libra)
+    shown.compared = {"fastv": Result("fastv", other.answer, other)}
+    first, *rest = tab.point(shown, at)[tab.view]["traces"]
+    assert first["n"] == len(libra.layout) != len(other.layout)
+    assert first["name"] == "Libra-Merging, as asked" and [t["name"] for t in rest] == ["FastV"]
+    assert tab.draw(shown) == gr.skip()  # the tab that opens finds all there
+    shown.compared = {"libra": Result("libra")}  # nothing has been answered yet
+    assert [t["n"] for t in tab.point(shown, at)[tab.view]["traces"]] == [len(libra.layout)]
+
+
+def test_the_same_click_again_is_sent_again(tab, libra):
+    shown = Shown()
+    shown.show(libra)
+    first, second = (tab.point(shown, SimpleNamespace(index=[1, 1]))[tab.view] for _ in range(2))
+    assert first != second and first["patch"] == second["patch"]
+
+
+def test_a_click_leaves_the_question_that_is_asked_again_alone(tab, libra):
+    shown = Shown()
+    shown.show(libra)
+    tab.draw(shown)
+    shown.forcing = True
+    assert set(tab.point(shown, SimpleNamespace(index=[1, 1]))) == {tab.view}
+    assert set(tab.lead(shown)) == {tab.view}
+    shown.forcing = False
+    assert set(tab.lead(shown)) == set(tab.outputs)
 
 
 def test_answers_of_other_models_cannot_be_asked_again(tab, libra):

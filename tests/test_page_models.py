@@ -1,6 +1,7 @@
 """The models of the page: what is offered, how they are shared, and that they leave no trace."""
 
 import gc
+import time
 import weakref
 from functools import partial
 from threading import Event as Signal
@@ -137,6 +138,26 @@ def test_those_who_want_the_same_one_at_once_wait_for_one_loading():
     assert opened == ["a"] and len(got) == 3 and len(set(map(id, got))) == 1
 
 
+def test_models_are_loaded_one_at_a_time():
+    """transformers sets the default type of the whole program meanwhile."""
+    loading, most = [], []
+
+    def slow(name):
+        loading.append(name)
+        most.append(len(loading))
+        time.sleep(0.05)
+        loading.remove(name)
+        return Model(name)
+
+    shelf = Shelf(slow, lambda name: 1.0, lambda: 9.0)
+    threads = [Thread(target=taken, args=(shelf, name)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert most == [1, 1, 1, 1]
+
+
 def test_nobody_is_held_up_while_a_model_is_loaded():
     begun, go = Signal(), Signal()
 
@@ -155,9 +176,10 @@ def test_nobody_is_held_up_while_a_model_is_loaded():
     waits = Thread(target=taken, args=(shelf, "third"))
     waits.start()
     waits.join(0.3)  # there is no room for three: the idle one goes, what is being loaded stays
-    assert "here" not in shelf and "slow" not in shelf and "third" in shelf
+    assert "here" not in shelf and "slow" not in shelf and "third" not in shelf
     go.set()
-    loading.join(10)
+    for thread in (loading, waits):
+        thread.join(10)
     assert "slow" in shelf and "third" in shelf
 
 

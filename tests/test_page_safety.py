@@ -523,3 +523,6 @@ def test_what_visitors_leave_is_freed(model, tmp_path):
     (timer,) = (b for b in page.blocks.values() if isinstance(b, gr.Timer))
     assert {(page._id, "load"), (timer._id, "tick")} <= put_out
     assert timer.value < 3600
+    (sign,) = {fn.fn for fn in page.fns.values() if (timer._id, "tick") in fn.targets}
+    own = Shown()
+    assert sign(own) is own

@@ -1,11 +1,14 @@
 """Geometry and colours of the picture overlays."""
 
+from dataclasses import replace
+
 import networkx
 import numpy as np
 import pytest
 import torch
 from make_trace import make_trace, photo
 
+import viz
 from libra.errors import InputError
 from viz.canvas import LONGEST, PATCH, Canvas, framed
 from viz.colour import OKABE_ITO, PALETTE, dsatur, rgb, unique_hues
@@ -127,6 +130,17 @@ def cut(image, box):
     """The pixels of an array in a box of fractions."""
     x0, y0, x1, y1 = (box.double() * torch.tensor(image.shape[1::-1]).repeat(2)).round().int()
     return image[y0:y1, x0:x1]
+
+
+@pytest.mark.parametrize(
+    "box", [[5, 5, 6, 6], [-9, -9, -8, -8], [0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0]]
+)
+def test_boxes_beside_the_picture_do_no_harm(box):
+    trace = make_trace("vanilla", grid=(2, 2), pictures=[photo(40, 30)])
+    boxes = torch.tensor(box, dtype=torch.float32).expand(4, 4)
+    trace = replace(trace, layout=replace(trace.layout, box=boxes))
+    assert min(framed(trace).images[0].shape[:2]) > 0
+    assert viz.fate_map(trace, 0).width > 0
 
 
 def random_graph(n, p, seed):

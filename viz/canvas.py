@@ -113,11 +113,11 @@ def framed(trace: Trace) -> Trace:
         size = torch.tensor(pixels.shape[1::-1])
         low, high = seen[:, :2].amin(0) * size, seen[:, 2:].amax(0) * size
         context = CONTEXT * (high - low).min()
-        corner = (low - context).round().clamp_min(0).long()
-        left, top = corner.tolist()
-        right, bottom = torch.minimum((high + context).round().long(), size).tolist()
+        corner = (low - context).round().long().clamp_min(0).minimum(size - 1)
+        end = (high + context).round().long().minimum(size).maximum(corner + 1)
+        (left, top), (right, bottom) = corner.tolist(), end.tolist()
         images[i] = pixels[top:bottom, left:right]
-        shown = torch.tensor([right - left, bottom - top])
+        shown = end - corner
         if (shown < size).any():
             boxes[here] = (boxes[here] * size.repeat(2) - corner.repeat(2)) / shown.repeat(2)
     return replace(trace, images=images, layout=replace(layout, box=boxes))

@@ -25,7 +25,9 @@ def font(size: int = FONT_SIZE, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def percent(share: float) -> str:
-    """A share in three digits: `47 %`, `0.86 %`."""
+    """A share in three digits: `47 %`, `0.86 %`; what is not quite all does not read as all."""
+    if 0.9995 <= share < 1:
+        return "> 99.9 %"
     return f"{100 * share:.3g} %" if share >= 5e-5 or share == 0 else "< 0.01 %"
 
 

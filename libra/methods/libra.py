@@ -119,6 +119,7 @@ class Libra(RatioMethod):
             for name, fact in evidence.items():
                 fact[earlier].fill_(_OF_EARLIER[name])
         if self.identify == "interval":
+            # That of all events of this length: nobody writes to it.
             evidence["interval"] = intervals(n, body.start, body.stop, n_keep, alpha.device)
         evidence["importance"] = alpha
         if self.merge == "prune":

@@ -19,7 +19,7 @@ function short(value) {
 const weightText = (weight) => (weight < 0.001 ? "< .001" : short(weight));
 const similar = (value) => value.toFixed(2).replace(/^(-?)0\./, "$1.");
 // What is not quite all of it does not read as all.
-const nearlyAll = (share) => share > 0.9995 && share < 1;
+const nearlyAll = (share) => share >= 0.9995 && share < 1;
 function percent(share) {
   if (nearlyAll(share)) return "> 99.9 %";
   return share >= 0.0005 || share === 0 ? `${+(100 * share).toPrecision(3)} %` : "< 0.05 %";
@@ -28,7 +28,7 @@ function percent(share) {
 function chance(share) {
   if (nearlyAll(share)) return "> 99.9 %";
   if (share > 0 && share < 0.001) return "< 0.1 %";
-  const whole = share === 0 || share === 1 || (share >= 0.1 && share < 0.995);
+  const whole = share === 0 || share === 1 || (share >= 0.0995 && share < 0.995);
   return `${(100 * share).toFixed(whole ? 0 : 1)} %`;
 }
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : word.endsWith("ch") ? "es" : "s"}`;
