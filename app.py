@@ -151,7 +151,8 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         )
         a.overlays.select(visit.pick_overlay, shown, a.outputs, **QUICK)
         pointed = a.hero.select(inspected.point, shown, inspected.outputs, **QUICK)
-        pointed.success(inspect.go_there, None, tabs, js=inspect.TO_TOP, **QUICK)
+        arrived = pointed.success(inspect.go_there, None, tabs, js=inspect.TO_TOP, **QUICK)
+        arrived.success(None, None, None, js=inspect.TO_PICTURE)
         a.answer.select(visit.pick_word, shown, a.outputs, **QUICK)
         gr.on(
             [several.overlay.input, several.position.input, compare_tab.select],
@@ -210,7 +211,8 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         )
         forcing.failure(inspected.settle, shown, inspected.outputs[:3], **QUICK)
         inspected.stop.click(None, None, None, cancels=forcing)
-        inspected.back.click(inspected.go_back, shown, inspected.outputs, **QUICK)
+        gone_back = inspected.back.click(inspected.go_back, shown, inspected.outputs, **QUICK)
+        gone_back.success(None, None, None, js=inspect.TO_PICTURE)
 
         # Saving what is drawn only when it is wanted.
         files.hand_over(inspected.view.save, inspected.save, shown, made, **DRAWN)
@@ -253,6 +255,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         own = [c.ratio.input, c.layers.input, c.encoder_layers.input]
         own += [control.input for control in c.parameters.values()]
         gr.on(own, None, None, c.preset, js=controls.OWN)  # no preset any more
+        gr.on([c.preset.input, c.model.input], None, None, js=controls.CHANGED)
         c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)
     return page.queue(max_size=QUEUED)
 

@@ -129,6 +129,10 @@ class Controls:
 
 
 OWN = f"() => {json.dumps(texts.OWN_SETTINGS)}"
+# What is chosen from a list of Gradio's is no change that a browser tells of.
+CHANGED = """() => {
+  document.querySelector("#preset").dispatchEvent(new Event("change", {bubbles: true}));
+}"""
 
 
 def build(model: str, examples: Sequence[Example], method: str = "libra") -> Controls:

@@ -26,6 +26,10 @@ TO_TOP = """() => {
   scrollTo({top: 0});
   return [];
 }"""
+TO_PICTURE = """() => {
+  const focus = () => document.querySelector("canvas.i-picture").focus({preventScroll: true});
+  setTimeout(focus, 300);  // once the tab is there
+}"""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ document.addEventListener("blur", ({target}) => {
 let edits = 0, begun = null, answered;
 const mark = changed => document.body.classList.toggle("outdated", changed);
 const outdate = ({target}) => {
-  if (!target.closest("#left-column")) return;
+  if (!target.closest("#left-column") || target.role === "combobox") return; // only looked for
   answered ??= complete();
   mark(Boolean(++edits));
 };
@@ -83,9 +83,12 @@ const look = () => {
 };
 for (const event of ["input", "change"]) document.addEventListener(event, outdate);
 document.addEventListener("click", event => {
-  if (event.target.closest("[role=option], #media [data-pick]")) outdate(event);
+  if (event.target.closest("#media [data-pick]")) outdate(event);
   if (event.target.closest(".strip [data-pick]")) mark(false);
-  if (event.target.closest(".jump")) document.querySelector("#tabs [role=tab]").click();
+  if (!event.target.closest(".jump")) return;
+  event.preventDefault(); // with a query in the address, the link would load the page anew
+  document.querySelector("#tabs [role=tab]").click();
+  requestAnimationFrame(() => document.querySelector("#left-column").scrollIntoView());
 });
 
 // What the page keeps of a visitor is gone an hour after the last sign of life. A computer that has

@@ -393,6 +393,20 @@ def test_a_word_shows_its_attention_in_every_layer(open_file, libra):
     expect(page.locator(".i-caption")).to_contain_text(f"{100 * total:.3g} %")
 
 
+def test_a_heat_map_says_where_no_token_is_left(open_file, libra, fastv):
+    """What has merged has a token still: its value is on all patches that it stands for."""
+    for trace in (libra, fastv):
+        fates = set(trace.lineage(len(trace.events)).fate().tolist())
+        page = open_file(trace)
+        page.locator(".i-overlays label", has_text="Attention").click()
+        page.locator(".i-layer input").fill("7")
+        legend = page.locator(".i-legend")
+        expect(legend).to_contain_text("per token")
+        said = legend.inner_text()
+        assert ("no token here any more" in said) == (Fate.DROPPED in fates)
+        assert ("compensation token" in said) == (Fate.COMPENSATED in fates)
+
+
 def test_attention_opens_at_the_layer_that_looks_most_and_a_tour_goes_back_to_it(open_file):
     plain = make_trace("vanilla", grid=(GRID, GRID), pictures=[PICTURE])
     loud = max(range(8), key=lambda layer: float(plain.attention[0][layer].sum()))

@@ -800,3 +800,33 @@ def test_on_a_phone_what_is_asked_or_opened_comes_into_view(open_page):
     page.locator(".jump").click()
     expect(page.get_by_role("tab", name="Ask")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#ask-button")).to_be_in_viewport()
+
+
+def test_what_is_chosen_from_a_list_is_a_change(open_page):
+    page = open_page()
+    changed = "document.body.classList.contains('outdated')"
+    assert not page.evaluate(changed)
+    page.locator("#preset input").click()
+    page.get_by_role("option", name="R = 67 %").click()
+    page.wait_for_function(changed)
+
+
+def test_how_a_comparison_looks_can_be_chosen_wherever_one_is(open_page):
+    page = open_page(height=400)
+    compare_methods(page, "fastv")
+    page.locator("#compare-run").click()
+    expect(card(page, "FastV").locator("img")).to_be_visible()
+    page.locator("#cards").evaluate("cards => cards.scrollIntoView()")
+    page.wait_for_function(
+        "Math.abs(document.querySelector('#compare-looks').getBoundingClientRect().top) < 2"
+    )
+
+
+def test_the_way_to_the_question_does_not_load_the_page_anew(open_page):
+    page = open_page(width=390, height=844)
+    page.goto(page.url + "?__theme=dark")
+    page.locator("#hero img").wait_for()
+    page.evaluate("window.here = true")
+    page.locator(".jump").click()
+    expect(page.locator("#ask-button")).to_be_in_viewport()
+    assert page.evaluate("window.here")

@@ -47,8 +47,6 @@ def component() -> dict[str, object]:
     alone changes which picture is shown, and nothing else.
     """
     page = """
-// Gradio hides what sticks out of its page, and so keeps all in it from sticking to the window.
-element.closest(".gradio-container").style.overflow = "clip";
 const inspector = createInspector(element.querySelector(".inspector"), trigger);
 const receive = () => {
   const { value } = props;

@@ -26,9 +26,10 @@ const OVERLAYS = {
     grey: true,
     can: ({ decision }) => decision.evidence.importance,
     paint(ctx, picture, { decision: { before, evidence } }) {
-      paintHeat(ctx, picture, atRoots(before, evidence.importance), heatTop(evidence.importance));
+      paintHeat(ctx, picture, before, evidence.importance);
     },
-    legend: ({ looks, decision }) => heatScale(looks, decision.evidence.importance),
+    legend: ({ looks, decision: { before, evidence } }) =>
+      heatScale(looks, before, evidence.importance),
     caption({ trace, decision, stage }) {
       const led = stage ? ": it led to this stage" : ": the first step goes by it";
       return `${capital(decision.measure)}${trace.last ? led : ""}.`;
@@ -39,8 +40,8 @@ const OVERLAYS = {
     grey: true,
     can: ({ attention }) => attention,
     paint: (ctx, picture, { attention: { row, stage } }) =>
-      paintHeat(ctx, picture, atRoots(stage, row), heatTop(row)),
-    legend: ({ looks, attention }) => heatScale(looks, attention.row),
+      paintHeat(ctx, picture, stage, row),
+    legend: ({ looks, attention: { row, stage } }) => heatScale(looks, stage, row),
     caption({ trace, attention: { row, stage, layer, word } }) {
       const said = wordText(trace.words[word]?.text ?? "");
       const total = row.reduce((a, b) => a + b, 0);
@@ -99,12 +100,16 @@ const fateSamples = ({ situation: { counts }, looks }, fates) =>
     .filter((f) => counts[f])
     .map((f) => ({ sample: looks.sample(f), text: `${FATES[f]} ${counts[f]}` }));
 
-const heatScale = (looks, row) => [
+const heatScale = (looks, { counts }, row) => [
   {
     sample: looks.heatGradient(),
     look: "wide",
     text: `0 to ${percent(heatTop(row))} of the attention or more, per token`,
   },
+  ...(counts[Fate.COMPENSATED]
+    ? [{ sample: looks.sample(Fate.COMPENSATED), text: "compensation token" }]
+    : []),
+  ...(counts[Fate.DROPPED] ? [{ sample: "var(--line)", text: "no token here any more" }] : []),
 ];
 
 function stageCaption({ trace, stage, situation, changed }) {
@@ -173,9 +178,13 @@ function meanColours(colour, situation) {
   return sums.map((sum, i) => Math.round(sum / Math.max(1, count[Math.floor(i / 3)])));
 }
 
-// Values per patch from 0 to `top`; patches without a value fade.
-function paintHeat(ctx, picture, values, top) {
+// The value of each token on all patches that it stands for, which have a border if they are
+// several; those of the compensation token are hatched, and patches without a token fade.
+function paintHeat(ctx, picture, stage, row) {
   const { looks } = picture;
+  const [values, top] = [ofPatches(stage, row), heatTop(row)];
+  const gathered = (p) => stage.root[p] === COMPENSATION;
+  const part = (p) => (gathered(p) || stage.isGroup(stage.root[p]) ? stage.root[p] : -10);
   for (let p = 0; p < values.length; p++) {
     const there = !Number.isNaN(values[p]);
     ctx.globalAlpha = there ? HEAT : 0.72;
@@ -183,7 +192,9 @@ function paintHeat(ctx, picture, values, top) {
     ctx.fillRect(...picture.box(p));
   }
   ctx.globalAlpha = 1;
-  picture.borders(ctx, (p) => Number.isNaN(values[p]));
+  const [direction] = looks.fates[Fate.COMPENSATED].hatch;
+  picture.fill(ctx, hatchPattern(ctx, direction, "#fff", picture.scale), 0.7, gathered);
+  picture.borders(ctx, (p) => (Number.isNaN(values[p]) ? -20 : part(p)), true);
 }
 
 function heatTop(row) {

@@ -155,8 +155,8 @@ class Picture extends PatchMap {
     strokeTwice(ctx, path, colour, width);
   }
 
-  // One-pixel lines between patches that differ.
-  borders(ctx, label) {
+  // One-pixel lines between patches that differ; soft ones leave the colours beside them alone.
+  borders(ctx, label, soft = false) {
     const path = new Path2D();
     for (let p = 0; p < this.trace.n; p++) {
       const [x, y, w, h] = this.box(p);
@@ -172,7 +172,11 @@ class Picture extends PatchMap {
         path.lineTo(x + w, y + h);
       }
     }
-    strokeTwice(ctx, path, "rgb(255 255 255 / 70%)", 1, "rgb(0 0 0 / 55%)");
+    if (!soft) return strokeTwice(ctx, path, "rgb(255 255 255 / 70%)", 1, "rgb(0 0 0 / 55%)");
+    ctx.lineCap = "butt";
+    ctx.lineWidth = 1;
+    ctx.strokeStyle = "rgb(255 255 255 / 32%)";
+    ctx.stroke(path);
   }
 
   // The pictures without colour, for some patches.

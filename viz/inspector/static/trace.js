@@ -123,9 +123,10 @@ const tokenBefore = (decision, patch) => {
   return root === GONE ? -1 : decision.before.tokenOf[root + 2];
 };
 
-// A value per token of a stage as a value per patch: at the patch whose place the token takes.
-function atRoots(stage, values) {
-  const spread = new Float32Array(stage.n).fill(NaN);
+// A value per token of a stage as a value per patch: at all patches that the token stands for.
+function ofPatches(stage, values) {
+  const { root, tokenOf } = stage;
+  const spread = Float32Array.from(root, (r) => (r === GONE ? NaN : values[tokenOf[r + 2]]));
   stage.rootOf.forEach((root, token) => {
     if (root >= 0) spread[root] = values[token];
   });

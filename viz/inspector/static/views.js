@@ -60,7 +60,10 @@ class Views {
       close: () => update({ quiz: null }),
     });
     find(".i-selected").addEventListener("click", () =>
-      this.travel(() => this.jumpTo(".i-selection")),
+      this.travel(() => {
+        this.jumpTo(".i-selection");
+        find(".i-keep").focus({ preventScroll: true });
+      }),
     );
     this.tour = new Tour(find(".i-guide"), {
       move: (by) => act.visit(state.tour + by),
@@ -78,9 +81,12 @@ class Views {
     const { picture, strip, charts, state } = this;
     this.root.toggleAttribute("data-wide", aspect(trace.pictures.map((i) => images[i])) > WIDEST);
     const { width } = this;
-    if (anew || picture.width !== width) {
-      // With what belongs to it, it leaves room for the strip where there is a column for it.
-      const share = WIDE.matches ? 0.52 : 0.78;
+    const touring = state.tour !== null;
+    if (anew || picture.width !== width || this.touring !== touring) {
+      this.touring = touring;
+      // With what belongs to it, it leaves room for the strip where there is a column for it, and
+      // for the sentences of a tour.
+      const share = !WIDE.matches ? 0.78 : touring ? 0.4 : 0.52;
       const high = Math.max(300, Math.min(MAX_HEIGHT, share * innerHeight));
       this.alone = state.image;
       picture.layout(trace, images, state.image, looks, width, high);
@@ -129,9 +135,9 @@ class Views {
   // of it fits, the patch comes first, and the picture last.
   reveal({ look, patch }) {
     this.travel(() => {
-      this.jumpTo(".i-frame");
+      this.jumpTo(WIDE.matches ? ".i-left" : ".i-frame");
       if (look) this.jumpTo(SPOKEN_OF[look]);
-      if (patch !== null) this.jumpToPatch(patch);
+      if (patch !== null && (WIDE.matches || !look)) this.jumpToPatch(patch); // no room for both
     });
   }
 
