@@ -229,7 +229,7 @@ def answer(trace: Trace | None, chosen: int = 0, status: str = "") -> str:
     )
     weighed = rivals(trace.words[chosen].top if trace.words else ())
     body = f'<p class="words">{words}</p>{weighed}'
-    return _answer(trace.question, body, status, trace.history, f"{trace.timings.total}")
+    return _answer(trace.question, body, status, trace.history, str(trace.timings.total))
 
 
 def _answer(

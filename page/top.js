@@ -69,7 +69,8 @@ const mark = changed => document.body.classList.toggle("outdated", changed);
 const outdate = ({target}) => {
   if (!target.closest("#left-column") || target.role === "combobox") return; // only looked for
   answered ??= complete();
-  mark(Boolean(++edits));
+  edits += 1;
+  mark(true);
 };
 const complete = () => document.querySelector("#answer .answer")?.dataset.of;
 const look = () => {
