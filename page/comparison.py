@@ -1,7 +1,8 @@
 """Several answers to one question, held against each other. Pure functions, no components."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from statistics import median
 
 from PIL import Image
@@ -13,7 +14,7 @@ from libra.trace import Trace
 from page import legends, texts, views
 from page.shown import Result
 from viz.heat import stage_at
-from viz.panel import wrapped
+from viz.panel import folded, headed, wrapped
 
 LAST = -1  # the position at which every method has done all of its steps
 PATCH = 20  # pixels per patch in a picture of a comparison
@@ -54,9 +55,14 @@ def _fates(traces: Sequence[Trace], stages: Sequence[int], image: int) -> set[Fa
 class View:
     """Every trace of a comparison under one overlay: pictures, what they show, their legend."""
 
-    pictures: list[Image.Image]
+    draw: list[Callable[..., Image.Image]]
     captions: list[str]
     legend: str
+
+    @cached_property
+    def pictures(self) -> list[Image.Image]:
+        """The pictures as the page shows them: one legend stands below all."""
+        return [draw(legend=False) for draw in self.draw]
 
     @classmethod
     def of(cls, traces: Sequence[Trace], overlay: str, position: int, image: int = 0) -> "View":
@@ -69,7 +75,7 @@ class View:
         if not traces:
             return cls([], [], "")
         stages = [stage_of(trace, position, traces) for trace in traces]
-        options = {"legend": False, "patch": PATCH, "image": image}
+        options = {"patch": PATCH, "image": image}
         legend = legends.marks(overlay, _fates(traces, stages, image))
         if overlay in texts.HEAT:
             leader = max(traces, key=lambda trace: len(trace.events))
@@ -81,13 +87,20 @@ class View:
             legend = legends.scale(vmax, f"{marks}<li>layer {layer}</li>", clipped=True)
         seen = list(zip(traces, stages, strict=True))
         return cls(
-            [views.picture(trace, overlay, stage, **options) for trace, stage in seen],
+            [partial(views.picture, trace, overlay, stage, **options) for trace, stage in seen],
             [views.stage_choices(trace)[stage][0] for trace, stage in seen],
             legend,
         )
 
     def sheet(self, traces: Sequence[Trace]) -> str:
-        """All pictures in one PNG file, the method and its stage above each."""
-        named = zip(traces, self.captions, strict=True)
-        titles = [f"{methods.title(trace.method)} · {caption}" for trace, caption in named]
-        return views.save_png(wrapped(self.pictures, titles, COLUMNS), "comparison")
+        """All pictures with their legends in one PNG file, below the question.
+
+        The method, its stage and its answer stand above each.
+        """
+        cards = [draw() for draw in self.draw]
+        titles = [
+            f"{methods.title(trace.method)} · {caption}\n{folded(trace.answer, card.width, 3)}"
+            for trace, caption, card in zip(traces, self.captions, cards, strict=True)
+        ]
+        sheet = headed(wrapped(cards, titles, COLUMNS), traces[0].question)
+        return views.save_png(sheet, "comparison")

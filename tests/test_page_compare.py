@@ -222,6 +222,18 @@ def test_all_pictures_are_one_png(traces):
         assert sheet.width >= 4 * width and sheet.height >= 2 * height
 
 
+def test_the_file_says_what_was_asked_and_answered(traces):
+    def size(*traces):
+        view = comparison.View.of(traces, "importance", comparison.LAST)
+        with Image.open(view.sheet(traces)) as sheet:
+            return sheet.size
+
+    width, height = size(traces[0])
+    longer = replace(traces[0], question=f"{traces[0].question} " * 12, answer="one word " * 40)
+    assert size(longer)[0] == width and size(longer)[1] > height + 3 * LINE
+    assert LINE * 2 < height - comparison.View.of(traces[:1], "importance", 0).pictures[0].height
+
+
 def test_a_stopped_comparison_keeps_what_is_complete_or_what_was_there(results):
     shown = Shown()
     shown.show(results["libra"].trace, results["vanilla"].trace)

@@ -1,6 +1,7 @@
-"""Panels: several pictures of one trace in a captioned grid."""
+"""Panels: several pictures in a captioned grid."""
 
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 
 from PIL import Image, ImageDraw
 
@@ -13,22 +14,49 @@ GAP, LINE = 12, 26
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], captions: Sequence[Sequence[str]]) -> Image.Image:
-    """Rows of pictures on a white card, a caption above each."""
-    heights = [max(picture.height for picture in row) + LINE + GAP for row in rows]
+    """Rows of pictures on a white card, a caption of one line or more above each."""
+    heads = [LINE * max(1 + caption.count("\n") for caption in words) for words in captions]
+    heights = [
+        head + max(picture.height for picture in row) + GAP
+        for head, row in zip(heads, rows, strict=True)
+    ]
     widths = [
         max(row[i].width for row in rows if i < len(row)) + GAP for i in range(max(map(len, rows)))
     ]
     card = Image.new("RGB", (sum(widths) - GAP, sum(heights) - GAP), CARD)
-    draw = ImageDraw.Draw(card)
     y = 0
-    for row, words, height in zip(rows, captions, heights, strict=True):
+    for row, words, head, height in zip(rows, captions, heads, heights, strict=True):
         x = 0
         for picture, caption, width in zip(row, words, widths, strict=False):
-            draw.text((x, y + LINE / 2), caption, INK, font(), anchor="lm")
-            card.paste(picture, (x, y + LINE))
+            _write(card, (x, y), caption)
+            card.paste(picture, (x, y + head))
             x += width
         y += height
     return card
+
+
+def headed(picture: Image.Image, text: str) -> Image.Image:
+    """The picture on a white card below a text that is folded to its width."""
+    text = folded(text, picture.width)
+    top = LINE * (1 + text.count("\n")) + GAP
+    card = Image.new("RGB", (picture.width, picture.height + top), CARD)
+    card.paste(picture, (0, top))
+    _write(card, (0, 0), text)
+    return card
+
+
+def folded(text: str, width: int, lines: int | None = None) -> str:
+    """Text in lines of about `width` pixels; what is beyond `lines` of them becomes an ellipsis."""
+    letters = max(1, int(width / font().getlength("n")))
+    return "\n".join(wrap(text, letters, max_lines=lines, placeholder=" …"))
+
+
+def _write(card: Image.Image, place: tuple[int, int], text: str) -> None:
+    """Lines of text, drawn into the card from `place` (x, y) down."""
+    x, y = place
+    draw = ImageDraw.Draw(card)
+    for i, line in enumerate(text.split("\n")):
+        draw.text((x, y + (i + 0.5) * LINE), line, INK, font(), anchor="lm")
 
 
 def wrapped(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int) -> Image.Image:
