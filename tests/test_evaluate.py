@@ -39,7 +39,9 @@ def test_equal_plans_have_equal_keys_and_others_do_not(lvlm):
 
 
 def test_every_plan_of_the_papers_is_a_valid_request(lvlm):
-    tables = [*suites.papers(lvlm), suites.sequences(lvlm), suites.unseen(["training"])]
+    own, *others = suites.papers(lvlm)
+    tables = [own, *others, suites.sequences(own), suites.styles(["training"])]
+    tables.append(suites.in_style(own, "twemoji"))
     assert len({table.name for table in tables}) == len(tables)
     plans = {line.plan.key: line.plan for table in tables for line in table.lines}
     for made in plans.values():

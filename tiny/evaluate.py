@@ -89,9 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--methods",
         type=_listed,
-        default="fastv,libra",
-        help="beside vanilla, with settings as in libra:tau=0.6; or all, which is the suite "
-        "(%(default)s)",
+        default="all",
+        help="beside vanilla, with settings as in libra:tau=0.6; all is the suite (%(default)s)",
     )
     parser.add_argument(
         "--ratios", type=_ratios, default="0.5,0.67,0.8", help="removed (%(default)s)"
@@ -145,12 +144,11 @@ def _layers(text: str) -> tuple[int, ...]:
 def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     kinds = _known("kind of question", options.kinds or EVERY_KIND, EVERY_KIND)
     styles = _known("drawing style", options.styles, STYLES)
-    lvlm = libra.load(options.model, dtype=getattr(torch, options.dtype))
-    tables = _tables(options, lvlm) if "training" in styles else []
-    tables.append(suites.unseen(styles))
-    tables = [table for table in tables if set(kinds).intersection(table.kinds)]
     if options.readme and not set(CORE) <= set(kinds):
         raise InputError(f"--readme is about {', '.join(CORE)}: ask all of them.")
+    lvlm = libra.load(options.model, dtype=getattr(torch, options.dtype))
+    tables = _tables(options, lvlm, styles)
+    tables = [table for table in tables if set(kinds).intersection(table.kinds)]
 
     pairs = wanted(tables, options.questions, kinds)
     n_plans = len({plan.key for _, plans in pairs for plan in plans})
@@ -172,14 +170,19 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         write_between_marks(options.readme, f"{made_by}.\n\n{results.overview(tables[0])}")
 
 
-def _tables(options: argparse.Namespace, lvlm: libra.LVLM) -> list[Table]:
-    """What to compare in the drawing styles of the training."""
+def _tables(options: argparse.Namespace, lvlm: libra.LVLM, styles: Sequence[str]) -> list[Table]:
+    """What to compare: methods in the styles of the training, then in those never seen."""
     every = options.methods == ["all"]
     if options.suite or (every and not options.layers):
-        return [*suites.papers(lvlm, options.ratios), suites.sequences(lvlm)]
-    names = methods.names() if every else options.methods
-    names = [name for name in names if name != "vanilla"]
-    return [chosen(lvlm, names, options.ratios, options.layers)]
+        own, *others = suites.papers(lvlm, options.ratios)
+        others.insert(0, suites.sequences(own))
+    else:
+        names = methods.names() if every else options.methods
+        names = [name for name in names if name != "vanilla"]
+        own, others = chosen(lvlm, names, options.ratios, options.layers), []
+    unseen = [suites.in_style(own, style) for style in styles if style != "training"]
+    seen = [own, *others] if "training" in styles else []
+    return [*seen[:1], *unseen, *seen[1:], suites.styles(styles)]
 
 
 def _known(what: str, names: Sequence[str], known: Iterable[str]) -> Sequence[str]:

@@ -1,6 +1,7 @@
 """The tables of the evaluation: every method side by side, and those of the papers."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from libra import LVLM, methods
 from tiny.plans import VANILLA, Line, Plan, Table, each, lines, listed, once, own_plan, plan
@@ -224,24 +225,34 @@ def illava(lvlm: LVLM, early: int) -> list[Table]:
     ]
 
 
-def sequences(lvlm: LVLM) -> Table:
-    """Several pictures and films: the model itself, FastV and Libra-Merging at their own layers."""
-    plans = [own_plan(lvlm, name, ratio) for name in ("fastv", "libra") for ratio in RATIOS]
+def sequences(own: Table) -> Table:
+    """The lines of a table, about several pictures and films."""
     return Table(
         "sequences",
         "Several pictures, and films",
-        "Two or three pictures, or the eight frames of a film as pictures, 576 tokens each.",
-        [VANILLA, *lines(plans)],
+        "Two or three pictures, or the eight frames of a film as pictures, 576 tokens each; "
+        "settings as above.",
+        own.lines,
         sequences=True,
     )
 
 
-def unseen(styles: Iterable[str]) -> Table:
+def in_style(own: Table, style: str) -> Table:
+    """The lines of a table, in another drawing style."""
+    return Table(
+        f"{own.name}-{style}",
+        f"{own.title}, in a drawing style never seen: {style}",
+        f"Settings as above; the objects are those of {style}, which training did not draw.",
+        [replace(line, style=style) for line in own.lines],
+    )
+
+
+def styles(names: Iterable[str]) -> Table:
     """The model itself in several drawing styles."""
     return Table(
         "styles",
         "Drawing styles",
         "The model without compression, on the drawing styles of the training and on emoji sets "
         "that it has never seen.",
-        [Line(style, VANILLA.plan, style) for style in styles],
+        [Line(name, VANILLA.plan, name) for name in names],
     )
