@@ -9,13 +9,14 @@ answer.text, answer.trace
 
 from typing import TYPE_CHECKING
 
+from libra import cost
 from libra.errors import InputError
 from libra.trace import Trace
 
 if TYPE_CHECKING:
     from libra.lvlm import LVLM, Answer, Step, compare, load
 
-__all__ = ["LVLM", "Answer", "InputError", "Step", "Trace", "compare", "load"]
+__all__ = ["LVLM", "Answer", "InputError", "Step", "Trace", "compare", "cost", "load"]
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,8 @@
 """What the visual tokens cost: how many each layer processes, FLOPs of the prefill, KV cache.
 
 These are the papers' counts: visual tokens in the decoder alone, and a multiply-add is one FLOP.
-`libra.workload` counts everything, for the roofline.
+`libra.workload` counts everything, for the roofline. The cost of a trace counts what was there:
+compensation tokens, too, which the papers leave out.
 """
 
 from collections.abc import Sequence

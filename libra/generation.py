@@ -190,17 +190,16 @@ class Generation:
         for event in compression.events:
             event.reduction = event.reduction.to("cpu")
         settings = asdict(request.method)
-        ratio = settings.pop("ratio", 0.0)
-        if settings.pop("keep", None) is not None or ratio is None:
-            first = compression.events[0].reduction
-            ratio = 1 - first.n_out / first.n_in
+        settings.pop("ratio", None)
+        if settings.get("keep") is None:
+            settings.pop("keep", None)
         if request.encoder_layers:
             settings["encoder_layers"] = list(request.encoder_layers)
         return Trace(
             model=self.name,
             family=self.family.name,
             method=request.method.name,
-            ratio=ratio,
+            ratio=self._ratio(),
             params=settings,
             layers=request.layers,
             question=request.question,
@@ -219,6 +218,19 @@ class Generation:
             cost=self._cost(),
             detail=self._detail(),
         )
+
+    def _ratio(self) -> float:
+        """The share that the method removes: as it is set, or else as its first event shows.
+
+        Fused and compensation tokens are not counted.
+        """
+        method, events = self.request.method, self.compression.events
+        if method.by_ratio:
+            return method.ratio
+        if not events:
+            return 0.0
+        first = events[0].reduction
+        return 1 - (first.n_out - (first.compensation is not None)) / first.n_in
 
     def _where(self) -> str:
         """What the times have to be read with."""

@@ -107,7 +107,10 @@ class LVLM:
 
     def default_layers(self, method: str) -> tuple[int, ...]:
         """The decoder layers after which the paper of `method` reduces, scaled to this depth."""
-        return default_layers(registry.create(method), self.n_layers, self.family.first_layer)
+        family = self.family
+        return default_layers(
+            registry.create(method), self.n_layers, family.first_layer, family.preset(method)
+        )
 
     def default_encoder_layers(self, method: str) -> tuple[int, ...]:
         """The encoder layers inside which `method` reduces, scaled to this encoder's depth."""
@@ -115,6 +118,7 @@ class LVLM:
             registry.create(method),
             len(self.family.encoder_layers),
             self.family.last_encoder_layer,
+            self.family.preset(method),
         )
 
     def encode(
@@ -219,7 +223,8 @@ class LVLM:
                 acts inside the encoder.
             memory: what is kept between the questions of one conversation (`libra.conversation`): a
                 follow-up with the same settings goes behind what is in its cache.
-            params: further parameters of the method.
+            params: further parameters of the method. Without any it is set as published for this
+                family, where there is such a preset.
 
         Raises:
             InputError: anything that cannot be answered, before any computation; what only the

@@ -44,8 +44,8 @@ class Reduction:
     weight: Tensor  # [E]
     slot: LongTensor  # [n_out] input token whose place and position id each output takes
     compensation: int | None = None  # output index of a compensation or fused token
-    vacant: Tensor | None = None  # bool []: it gathers nothing and will go, see `libra.vacancy`
     evidence: dict[str, Tensor] = field(default_factory=dict)  # [n_in] facts behind the decision
+    vacant: Tensor | None = None  # bool []: it gathers nothing and will go, see `libra.vacancy`
 
     @classmethod
     def identity(cls, n: int, device: torch.device | str | None = None) -> "Reduction":
@@ -124,6 +124,8 @@ class Reduction:
         )
 
     def __post_init__(self):
+        exact = torch.promote_types(self.weight.dtype, torch.float32)
+        object.__setattr__(self, "weight", self.weight.to(exact))
         if not len(self.source) == len(self.target) == len(self.weight):
             raise InputError("Reduction: source, target and weight must have one entry per edge.")
         if self.compensation is not None and not 0 <= self.compensation < self.n_out:
@@ -199,18 +201,21 @@ class Reduction:
         second = torch.arange(len(fan), device=fan.device).repeat_interleave(fan)
         rank = torch.arange(len(second), device=fan.device) - (fan.cumsum(0) - fan)[second]
         first = by_target[start[later.source[second]] + rank]
-        path = later.target[second] * self.n_in + self.source[first]
-        path, edge = path.unique(return_inverse=True)
-        weight = later.weight[second] * self.weight[first]
+        source, target, weight = _without_parallels(
+            self.n_in,
+            source=self.source[first],
+            target=later.target[second],
+            weight=later.weight[second] * self.weight[first],
+        )
         compensation = later.compensation
         if compensation is None and self.compensation is not None:
             left = (later.slot == self.compensation).nonzero().flatten().tolist()
             compensation = left[0] if left else None
         return Reduction(
             n_in=self.n_in,
-            source=path % self.n_in,
-            target=path // self.n_in,
-            weight=weight.new_zeros(len(path)).index_add_(0, edge, weight),
+            source=source,
+            target=target,
+            weight=weight,
             slot=self.slot[later.slot],
             compensation=compensation,
         )
@@ -222,11 +227,13 @@ class Reduction:
 
     def group(self) -> LongTensor:
         """[n_in] the output where each input weighs most, of equals the first; -1 = nowhere."""
-        best = self.weight.new_full((self.n_in,), -torch.inf)
-        best.scatter_reduce_(0, self.source, self.weight, "amax")
-        top = self.weight == best[self.source]
-        group = self.target.new_full((self.n_in,), self.n_out)
-        group.scatter_reduce_(0, self.source[top], self.target[top], "amin")
+        edges = self.source, self.target, self.weight
+        source, target, weight = _without_parallels(self.n_in, *edges)
+        best = weight.new_full((self.n_in,), -torch.inf)
+        best.scatter_reduce_(0, source, weight, "amax")
+        top = weight == best[source]
+        group = target.new_full((self.n_in,), self.n_out)
+        group.scatter_reduce_(0, source[top], target[top], "amin")
         return group.masked_fill(group == self.n_out, -1)
 
     def fate(self) -> LongTensor:
@@ -317,6 +324,15 @@ def _raised(parts: Sequence[LongTensor], firsts: Sequence[int]) -> LongTensor:
 def _all_but(one: int | None, n: int) -> Tensor:
     """[n] which of the numbers from 0 to n-1 are another one."""
     return torch.arange(n) != (-1 if one is None else one)
+
+
+def _without_parallels(
+    n_in: int, source: LongTensor, target: LongTensor, weight: Tensor
+) -> tuple[LongTensor, LongTensor, Tensor]:
+    """The same edges [E], and those from one input to one output as one, in ascending order."""
+    path, edge = (target * n_in + source).unique(return_inverse=True)
+    weight = weight.new_zeros(len(path)).index_add_(0, edge, weight)
+    return path % n_in, path // n_in, weight
 
 
 def _within(index: LongTensor, limit: int) -> bool:

@@ -6,6 +6,7 @@ import operator
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from numbers import Integral
 from pathlib import Path
 
@@ -77,8 +78,11 @@ def check_request(
     _check_common(ratio, seed)
     if tracing not in (False, True, "full"):
         raise InputError(f"tracing must be False, True or 'full', not {tracing!r}.")
-    if ratio is not None and "ratio" in {f.name for f in fields(methods.get(method))}:
-        params = {"ratio": ratio} | params
+    about = methods.get(method)
+    if not params:  # or else it is no longer the preset
+        params = default_settings(method, family.preset(method))
+    if ratio is not None and "ratio" in {f.name for f in fields(about)}:
+        params = params | {"ratio": ratio}
     plan = methods.create(method, **params)
     _check_support(name, family, plan)
     layers = _plan_layers(plan, family, layers)
@@ -173,18 +177,29 @@ def load_pictures(images: Source | Sequence[Source] | None) -> list[Image.Image]
     return [load_image(image) for image in images]
 
 
-def default_layers(method: Method, n_layers: int, first: int = 0) -> tuple[int, ...]:
-    """The decoder layers of a method's first preset, in a decoder `n_layers` deep."""
+def default_settings(method: str, preset: str = "") -> dict:
+    """The settings of a preset but for its layers; none without a preset."""
+    settings = methods.get(method).presets.get(preset, {})
+    return {name: value for name, value in settings.items() if methods.takes(method, name)}
+
+
+def default_layers(
+    method: Method, n_layers: int, first: int = 0, preset: str = ""
+) -> tuple[int, ...]:
+    """The decoder layers of a preset (by default the first), in a decoder `n_layers` deep."""
     if method.kind == "none" or "decoder" not in method.sites():
         return ()
-    return scale_layers(_preset(method, "layers") or (3,), n_layers, first)
+    return scale_layers(_preset(method, "layers", preset) or (3,), n_layers, first)
 
 
-def default_encoder_layers(method: Method, n_layers: int, last: int) -> tuple[int, ...]:
-    """The encoder layers of a method's first preset, in an encoder `n_layers` deep."""
+def default_encoder_layers(
+    method: Method, n_layers: int, last: int, preset: str = ""
+) -> tuple[int, ...]:
+    """The encoder layers of the same preset, in an encoder `n_layers` deep."""
     if "encoder" not in method.sites():
         return ()
-    return scale_encoder_layers(_preset(method, "encoder_layers") or (4, 5, 6, 7), n_layers, last)
+    layers = _preset(method, "encoder_layers", preset) or (4, 5, 6, 7)
+    return scale_encoder_layers(layers, n_layers, last)
 
 
 def scale_layers(layers: Sequence[int], n_layers: int, first: int = 0) -> tuple[int, ...]:
@@ -200,17 +215,24 @@ def scale_layers(layers: Sequence[int], n_layers: int, first: int = 0) -> tuple[
 
 
 def scale_encoder_layers(layers: Sequence[int], n_layers: int, last: int) -> tuple[int, ...]:
-    """Layers of a preset, which speaks of 24 layers, in an encoder `n_layers` deep."""
-    return tuple(sorted({min(last, round(x * n_layers / 24)) for x in layers}))
+    """Layers of a preset, which speaks of 24 layers, in an encoder `n_layers` deep.
+
+    Layers in a row stay in a row.
+    """
+    scaled = sorted({min(last, round(x * n_layers / 24)) for x in layers})
+    if all(b - a == 1 for a, b in pairwise(layers)):
+        scaled = range(scaled[0], scaled[0] + len(scaled))
+    return tuple(scaled)
 
 
-def _preset(method: Method, name: str) -> tuple[int, ...]:
-    return next((preset[name] for preset in method.presets.values() if name in preset), ())
+def _preset(method: Method, name: str, preset: str) -> tuple[int, ...]:
+    own = method.presets.get(preset, {})
+    return next((each[name] for each in (own, *method.presets.values()) if name in each), ())
 
 
 def _plan_layers(method: Method, family: Family, layers: Sequence[int] | None) -> tuple[int, ...]:
     first, n_layers = family.first_layer, family.geometry.n_layers
-    default = default_layers(method, n_layers, first)
+    default = default_layers(method, n_layers, first, family.preset(method.name))
     return _chosen_layers(layers, default, range(first, n_layers), "Layers")
 
 
@@ -218,7 +240,9 @@ def _plan_encoder_layers(
     method: Method, family: Family, layers: Sequence[int] | None
 ) -> tuple[int, ...]:
     last = family.last_encoder_layer
-    default = default_encoder_layers(method, len(family.encoder_layers), last)
+    default = default_encoder_layers(
+        method, len(family.encoder_layers), last, family.preset(method.name)
+    )
     return _chosen_layers(layers, default, range(last + 1), "Encoder layers")
 
 

@@ -71,7 +71,7 @@ def request_of(trace: Trace) -> dict:
     media = {"images": pictures}
     if trace.times:
         media = {"video": Clip(pictures, trace.times, trace.times[-1], "video")}
-    known = {p.name for p in methods.parameters(trace.method)} - {"keep", "drop"}
+    known = {p.name for p in methods.parameters(trace.method)}
     settings = {"ratio": trace.ratio, **trace.params}
     chosen = {k: v for k, v in settings.items() if k in known | {"encoder_layers"}}
     if trace.layers:

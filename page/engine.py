@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -16,7 +16,7 @@ from libra.conversation import Memory
 from libra.errors import InputError
 from libra.media import load_video
 from libra.models import room
-from libra.request import default_encoder_layers, default_layers, load_pictures
+from libra.request import default_encoder_layers, default_layers, default_settings, load_pictures
 from libra.trace import Trace
 from page import texts
 from page.shelf import Shelf
@@ -68,6 +68,7 @@ class Shape:
     first_layer: int  # the first decoder layer after which tokens can be reduced
     n_encoder_layers: int
     last_encoder_layer: int  # the last one that can be compressed
+    presets: Mapping[str, str]  # by method: that of its settings made for this family
     frames: int  # of a video, unless told otherwise
     most_frames: int | None  # that fit, if that is known
     facts: str  # size and device in a few words
@@ -82,6 +83,7 @@ class Shape:
             first_layer=family.first_layer,
             n_encoder_layers=len(family.encoder_layers),
             last_encoder_layer=family.last_encoder_layer,
+            presets=family.presets,
             frames=family.frames,
             most_frames=family.most_frames,
             facts=f"{card['parameters'] / 1e6:,.0f} M parameters · {card['device'].upper()}",
@@ -90,13 +92,24 @@ class Shape:
 
     def default_layers(self, method: str) -> tuple[int, ...]:
         """The decoder layers after which a method reduces unless told otherwise."""
-        return default_layers(methods.create(method), self.n_layers, self.first_layer)
+        about = methods.create(method)
+        return default_layers(about, self.n_layers, self.first_layer, self._preset(method))
 
     def default_encoder_layers(self, method: str) -> tuple[int, ...]:
         """The encoder layers inside which a method reduces unless told otherwise."""
         return default_encoder_layers(
-            methods.create(method), self.n_encoder_layers, self.last_encoder_layer
+            methods.create(method),
+            self.n_encoder_layers,
+            self.last_encoder_layer,
+            self._preset(method),
         )
+
+    def default_settings(self, method: str) -> dict:
+        """What a method is set to unless told otherwise, where that is not its default."""
+        return default_settings(method, self._preset(method))
+
+    def _preset(self, method: str) -> str:
+        return self.presets.get(method, "")
 
 
 _shapes: dict[str, Shape] = {}  # of all models that have been loaded

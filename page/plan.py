@@ -52,7 +52,8 @@ def defaults(method: str, model: str) -> dict[str, Any]:
         "layers": shape.default_layers(method),
         "encoder_layers": shape.default_encoder_layers(method),
     }
-    return plan | {p.name: p.default for p in methods.parameters(method)}
+    plan |= {p.name: p.default for p in methods.parameters(method)}
+    return plan | shape.default_settings(method)
 
 
 def preset_plan(preset: str, method: str, model: str) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def test_equal_plans_have_equal_keys_and_others_do_not(lvlm):
 
 def test_every_plan_of_the_papers_is_a_valid_request(lvlm):
     own, *others = suites.papers(lvlm)
-    tables = [own, *others, suites.sequences(own), suites.styles(["training"])]
-    tables.append(suites.in_style(own, "twemoji"))
+    tables = [own, *others, suites.albums(own), suites.films(own)]
+    tables += [suites.in_style(own, "twemoji"), suites.styles(["training"])]
     assert len({table.name for table in tables}) == len(tables)
     plans = {line.plan.key: line.plan for table in tables for line in table.lines}
     for made in plans.values():
@@ -263,7 +263,7 @@ def test_tables_say_what_was_counted(oracle, tmp_path):
 def test_tables_about_sequences_and_similarity_have_their_own_columns(oracle, tmp_path):
     lines = [VANILLA, Line("merging", plan(oracle, "libra", 0.5, ratio=0.5))]
     tables = [
-        Table("films", "Films", "A sentence.", lines, sequences=True),
+        Table("films", "Films", "A sentence.", lines, kinds=("video",)),
         Table("alike", "Alike", "A sentence.", lines, similarity=True),
     ]
     pairs = evaluate.wanted(tables, 2, ["count", "video"])

@@ -384,5 +384,7 @@ def test_spatial_refuses_what_does_not_fit():
         create("spatial", rows=5)
     tokens = grid_tokens(4, 4)
     holes = torch.tensor([0, 1, 3, 4, 5, 8])
+    with_holes = Tokens(tokens.hidden[holes], layout=tokens.layout.select(holes))
     with pytest.raises(InputError, match="full grid of patches"):
-        create("spatial").reduce(Tokens(tokens.hidden[holes], layout=tokens.layout.select(holes)))
+        create("spatial", rows=2, columns=2).reduce(with_holes)
+    assert create("spatial").reduce(with_holes).slot.tolist() == [1, 3, 5]

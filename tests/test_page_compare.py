@@ -13,6 +13,7 @@ from page.shown import Result, Shown
 from page.visit import Visit
 from tests.conftest import N_VISUAL, QUESTION, make_image
 from tests.serve_page import unserved
+from viz.panel import LINE
 
 METHODS = ["vanilla", "fastv", "sparsevlm", "libra", "prumerge", "illava", "tome"]
 
@@ -231,7 +232,7 @@ def test_the_file_says_what_was_asked_and_answered(traces):
     width, height = size(traces[0])
     longer = replace(traces[0], question=f"{traces[0].question} " * 12, answer="one word " * 40)
     assert size(longer)[0] == width and size(longer)[1] > height + 3 * LINE
-    assert LINE * 2 < height - comparison.View.of(traces[:1], "importance", 0).pictures[0].height
+    assert height - comparison.View.of(traces[:1], "importance", 0).pictures[0].height > LINE * 2
 
 
 def test_a_stopped_comparison_keeps_what_is_complete_or_what_was_there(results):

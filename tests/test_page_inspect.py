@@ -73,8 +73,16 @@ def test_encoder_layers_are_those_of_the_stored_answer(model, picture):
     assert lvlm.answer(**again.request_of(trace)).trace.counts == trace.counts
 
 
+def test_an_exact_count_is_one_of_the_settings_of_a_stored_answer(model, picture):
+    lvlm = engine.load(model)
+    trace = lvlm.answer(images=[picture], question=QUESTION, method="visionzip", keep=3).trace
+    assert trace.params["keep"] == 3
+    repeated = lvlm.answer(**again.request_of(trace)).trace
+    assert repeated.counts == trace.counts == [3] * len(trace.counts)
+
+
 def test_a_trace_file_cannot_smuggle_arguments_in(libra):
-    forged = replace(libra, params={"max_new_tokens": 512, "features": 1, "keep": 3, "tau": 0.3})
+    forged = replace(libra, params={"max_new_tokens": 512, "features": 1, "drop": 3, "tau": 0.3})
     assert set(again.request_of(forged)) == {
         *("images", "question", "method", "ratio", "layers", "tau"),
     }

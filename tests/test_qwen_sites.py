@@ -277,6 +277,16 @@ def test_illava_at_its_setting_for_qwen2_vl():
     assert counts == [1024, 864, 728, 612, 516]
 
 
+def test_illava_is_set_as_published_for_qwen2_vl_unless_told_otherwise(qwen2):
+    usual = ask(qwen2, method="illava").trace
+    assert (usual.ratio, usual.params["encoder_layer_ratio"]) == (0.1, 0.16)
+    assert usual.layers == qwen2.default_layers("illava")
+    assert usual.params["encoder_layers"] == [*qwen2.default_encoder_layers("illava")]
+    assert ask(qwen2, method="illava", ratio=0.5).trace.params == usual.params
+    other = ask(qwen2, method="illava", encoder_ratio=0.4).trace
+    assert (other.ratio, other.params["encoder_layer_ratio"]) == (0.3, None)
+
+
 def test_nothing_removed_inside_the_encoder_is_the_plain_model(qwen2):
     plain, same = (
         ask(qwen2, method=name, **settings)

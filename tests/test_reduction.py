@@ -214,3 +214,16 @@ def test_the_number_of_tokens_must_fit():
         merge().apply(torch.randn(5, 2))
     with pytest.raises(InputError, match="cannot be followed"):
         merge().then(Reduction.identity(6))
+
+
+def test_parallel_edges_weigh_together():
+    source, target = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
+    weight = torch.tensor([0.4, 0.4, 0.5, 1.0])
+    both = Reduction(2, source, target, weight, slot=torch.tensor([0, 1]))
+    assert both.group().tolist() == both.dense().argmax(0).tolist() == [0, 1]
+
+
+def test_weights_are_never_in_half_precision():
+    ids = torch.arange(2)
+    assert Reduction(2, ids, ids, torch.ones(2).half(), ids).weight.dtype == torch.float32
+    assert Reduction(2, ids, ids, torch.ones(2).double(), ids).weight.dtype == torch.float64

@@ -23,7 +23,7 @@ from libra.compression import Compression
 from libra.media import Media
 from libra.methods import METHODS, Tokens, create
 from libra.reduction import Fate, Reduction
-from libra.request import default_encoder_layers
+from libra.request import default_encoder_layers, default_layers
 
 CONNECTOR = {
     "fastervlm": create("fastervlm", ratio=0.5),
@@ -372,6 +372,9 @@ def test_default_encoder_layers_scale_with_the_depth():
 
     assert layers("illava", 24) == (4, 5, 6, 7)
     assert layers("illava", 6) == (1, 2)
+    assert layers("illava", 27) == (4, 5, 6, 7)  # in a row
+    assert default_encoder_layers(create("illava"), 26, 25, "LLaVA-OneVision") == (5, 6, 7, 8)
+    assert default_layers(create("illava"), 28, 0, "LLaVA-OneVision") == (7,)
     assert layers("evit", 24) == (6, 12, 18)
     assert layers("evit", 6) == (2, 3, 4)
     assert layers("fastv", 24) == ()

@@ -55,13 +55,12 @@ def wanted(
     tables: Sequence[Table], n: int, kinds: Sequence[str]
 ) -> list[tuple[Subject, list[Plan]]]:
     """What to ask for the tables, `n` questions of each kind: subjects with their plans, once."""
-    still = [kind for kind in kinds if kind in questions.KINDS]
-    several = [kind for kind in kinds if kind in questions.SEQUENCES]
     pairs = []
     for style in STYLES:
-        for sequences, of in ((False, still), (True, several)):
-            lines = [x for t in tables if t.sequences == sequences for x in t.lines]
+        for asked in dict.fromkeys(tuple(table.kinds) for table in tables):
+            lines = [x for t in tables if tuple(t.kinds) == asked for x in t.lines]
             plans = {x.plan.key: x.plan for x in lines if x.style == style}
+            of = [kind for kind in kinds if kind in asked]
             if plans and of:
                 pairs += [(subject, [*plans.values()]) for subject in subjects(n, style, of)]
     return pairs
@@ -175,7 +174,7 @@ def _tables(options: argparse.Namespace, lvlm: libra.LVLM, styles: Sequence[str]
     every = options.methods == ["all"]
     if options.suite or (every and not options.layers):
         own, *others = suites.papers(lvlm, options.ratios)
-        others.insert(0, suites.sequences(own))
+        others = [suites.albums(own), suites.films(own), *others]
     else:
         names = methods.names() if every else options.methods
         names = [name for name in names if name != "vanilla"]

@@ -61,13 +61,8 @@ class Table:
     title: str
     about: str  # what is varied
     lines: Sequence[Line]
-    sequences: bool = False  # asks about several pictures and films, instead of one picture
+    kinds: Sequence[str] = questions.KINDS  # of question that it asks
     similarity: bool = False  # how alike were the tokens that did not stay
-
-    @property
-    def kinds(self) -> Sequence[str]:
-        """The kinds of question that it asks."""
-        return questions.SEQUENCES if self.sequences else questions.KINDS
 
 
 def listed(layers: Iterable[int]) -> str:

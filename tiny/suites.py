@@ -225,15 +225,26 @@ def illava(lvlm: LVLM, early: int) -> list[Table]:
     ]
 
 
-def sequences(own: Table) -> Table:
-    """The lines of a table, about several pictures and films."""
+def albums(own: Table) -> Table:
+    """The lines of a table, about several pictures."""
     return Table(
-        "sequences",
-        "Several pictures, and films",
-        "Two or three pictures, or the eight frames of a film as pictures, 576 tokens each; "
-        "settings as above.",
+        "albums",
+        "Several pictures",
+        "Two or three pictures of 576 tokens each; settings as above.",
         own.lines,
-        sequences=True,
+        kinds=("images",),
+    )
+
+
+def films(own: Table) -> Table:
+    """A few lines of a table, about films, which take eight times as long."""
+    few = ("vanilla", "fastv", "libra")
+    return Table(
+        "films",
+        "Films",
+        "The eight frames of a film as pictures, 576 tokens each; settings as above.",
+        [line for line in own.lines if line.plan.method in few],
+        kinds=("video",),
     )
 
 

@@ -22,15 +22,15 @@ class Tokens:
     hidden: Tensor  # [N, D]
     importance: Tensor | None = None  # [N] attention of the output token (or of CLS) to each
     keys: Tensor | None = None  # [N, Dk] attention keys
-    received: Tensor | None = None  # [N] mean attention received from the other image tokens
-    text_similarity: Tensor | None = None  # [N, T] products with T instruction tokens' embeddings
-    text_attention: Tensor | None = None  # [N, T] attention of each instruction token to each
+    received: Tensor | None = None  # [N] mean attention received from the image tokens
     size: Tensor | None = None  # [N] how many original tokens each stands for; None = one each
     layout: "TokenLayout | None" = None
     n_previous_compensation: int = 0  # how many of the tokens are earlier compensation tokens
+    generator: torch.Generator | None = None
+    text_similarity: Tensor | None = None  # [N, T] products with T instruction tokens' embeddings
+    text_attention: Tensor | None = None  # [N, T] attention of each instruction token to each
     vacant: Tensor | None = None  # bool []: that token may be none, see `libra.vacancy`
     may_wait: bool = True  # False: leave open what a GPU would have to be asked, where that goes
-    generator: torch.Generator | None = None
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -48,7 +48,7 @@ class Tokens:
 INPUTS = {
     "importance": "the attention of the output token (or of the CLS token) to each visual token",
     "keys": "the attention keys of the visual tokens",
-    "received": "the mean attention each visual token receives from the others",
+    "received": "the mean attention each visual token receives from all of them",
     "text_similarity": "the products of visual and instruction tokens' embeddings",
     "text_attention": "the attention of every instruction token to each visual token",
     "layout": "the patch grid behind the visual tokens",
@@ -82,6 +82,11 @@ class Method(ABC):
     def __post_init__(self):
         for parameter in fields(self):
             check_value(self.name, parameter, getattr(self, parameter.name))
+
+    @property
+    def by_ratio(self) -> bool:
+        """Whether its ratio says how many tokens stay."""
+        return False
 
     def sites(self) -> tuple[str, ...]:
         """Where it acts: at one site or, in one request, at several."""
@@ -132,6 +137,11 @@ class RatioMethod(Method):
             "range": (1, math.inf),
         },
     )
+
+    @property
+    def by_ratio(self) -> bool:
+        """Whether its ratio says how many tokens stay, and no count."""
+        return self.ratio is not None and self.keep is None
 
     def count(self, n: int) -> int:
         """How many of `n` tokens stay; fused and compensation tokens are not counted."""

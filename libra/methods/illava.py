@@ -17,7 +17,7 @@ class ILLaVA(RatioMethod):
     The r + 1 least attended tokens become one, with linearly falling weights: the least attended
     token weighs most. `follow="code"`: it stands where the best of them stood, and a decoder ranks
     by the output token's row. `follow="paper"`: it comes last, and tokens are ranked by the mean
-    attention that they receive from the other image tokens.
+    attention that they receive from all image tokens.
     """
 
     name = "illava"
@@ -29,6 +29,11 @@ class ILLaVA(RatioMethod):
     encoder_score = "received"
     presets: ClassVar[dict[str, dict]] = {
         "images": {"ratio": 0.3, "layers": (7,), "encoder_layers": (4, 5, 6, 7)},
+        "LLaVA-OneVision": {  # decoder layer 7 of 28, encoder layers 5, 6, 7, 8 of 26
+            "ratio": 0.3,
+            "layers": (8,),
+            "encoder_layers": (4.6, 5.5, 6.5, 7.4),
+        },
         "paper and video": {
             "ratio": 0.3,
             "layers": (1,),

@@ -140,7 +140,7 @@ class Libra(RatioMethod):
             if self.compensation == "begin":
                 slot, place = slot.roll(1), 0
                 target = (target + 1) % (n_keep + 1)
-        return Reduction(n, source, target, weight, slot, place, vacant, evidence)
+        return Reduction(n, source, target, weight, slot, place, evidence, vacant)
 
     @property
     def _compensates(self) -> bool:

@@ -1,14 +1,14 @@
 """Spatial sampling: tokens evenly spread over the picture."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 
 from libra.errors import InputError
 from libra.methods.base import RatioMethod, Tokens
-from libra.methods.operations import interval_of
+from libra.methods.operations import interval_of, spread
 from libra.reduction import Reduction
 
 
@@ -18,6 +18,7 @@ class Spatial(RatioMethod):
 
     Without `rows` and `columns`, rows lie about as far apart as columns, and may differ by one
     token, so that the count is exact. Pictures or frames of one width count as one tall picture.
+    Where patches are missing, taken away or already merged, the ratio spreads over the sequence.
     """
 
     name = "spatial"
@@ -46,24 +47,45 @@ class Spatial(RatioMethod):
         if (self.rows is None) != (self.columns is None):
             raise InputError("spatial: give both rows and columns, or neither.")
 
+    @property
+    def by_ratio(self) -> bool:
+        """Unless a grid is given."""
+        return super().by_ratio and self.rows is None
+
     def count(self, n: int) -> int:
         """How many of `n` tokens stay: the given grid, or what the ratio says."""
         return super().count(n) if self.rows is None else self.rows * self.columns
 
+    def keeping(self, n: int) -> "Spatial":
+        """So many tokens, whatever the grid."""
+        return replace(self, keep=n, rows=None, columns=None)
+
     def reduce(self, tokens: Tokens) -> Reduction:
         """Check that the grid fits, then as ever."""
         self.require(tokens)
-        height, width = full_grid(tokens)
-        if self.rows is not None and (self.rows > height or self.columns > width):
+        if self.rows is not None:
+            self._check_fit(full_grid(tokens))
+        return super().reduce(tokens)
+
+    def _check_fit(self, grid: tuple[int, int] | None) -> None:
+        """Raise InputError unless the rows and columns fit into a grid."""
+        if grid is None:
+            raise InputError(
+                "spatial: rows and columns need the full grid of patches, row by row: give a ratio."
+            )
+        height, width = grid
+        if self.rows > height or self.columns > width:
             raise InputError(
                 f"spatial: {self.rows} x {self.columns} does not fit into a grid of {height} x "
                 f"{width} patches. Choose fewer rows or columns."
             )
-        return super().reduce(tokens)
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
         """Select evenly spaced tokens of evenly spaced rows."""
-        height, width = full_grid(tokens)
+        n, device, grid = len(tokens), tokens.hidden.device, full_grid(tokens)
+        if grid is None:
+            return Reduction.select(spread(n, n_keep, device), n)
+        height, width = grid
         square = round(math.sqrt(n_keep * height / width))
         rows = self.rows or min(height, max(square, math.ceil(n_keep / width)))
         token = torch.arange(n_keep)
@@ -71,18 +93,18 @@ class Spatial(RatioMethod):
         start, end = row * n_keep // rows, (row + 1) * n_keep // rows
         y = (2 * row + 1) * height // (2 * rows)
         x = (2 * (token - start) + 1) * width // (2 * (end - start))
-        return Reduction.select((y * width + x).to(tokens.hidden.device), len(tokens))
+        return Reduction.select((y * width + x).to(device), n)
 
 
-def full_grid(tokens: Tokens) -> tuple[int, int]:
-    """(rows, columns) of the tokens, with all pictures and frames below each other."""
+def full_grid(tokens: Tokens) -> tuple[int, int] | None:
+    """(rows, columns) of the tokens, with all pictures and frames below each other.
+
+    None where they are no full grid any more.
+    """
     layout, n = tokens.layout, len(tokens)
     column = layout.column - layout.column.min()  # of a tile, its own
     line = torch.stack([layout.image, layout.frame, layout.row])
     height = 1 + int((line[:, 1:] != line[:, :-1]).any(0).sum())
     width = n // height
-    if not torch.equal(column.cpu(), torch.arange(width).repeat(height)):
-        raise InputError(
-            "spatial needs the full grid of patches, row by row: use it before any other reduction."
-        )
-    return height, width
+    full = torch.equal(column.cpu(), torch.arange(width).repeat(height))
+    return (height, width) if full else None

@@ -47,6 +47,11 @@ class VisionZip(RatioMethod):
         if (self.dominant is None) != (self.contextual is None):
             raise InputError("visionzip: give both dominant and contextual, or neither.")
 
+    @property
+    def by_ratio(self) -> bool:
+        """Unless the numbers of both kinds are given."""
+        return super().by_ratio and self.dominant is None
+
     def count(self, n: int) -> int:
         """How many of `n` tokens stay: both kinds together, or what the ratio says."""
         if self.dominant is None:

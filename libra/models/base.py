@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import ClassVar, Protocol
@@ -81,6 +81,7 @@ class Family(ABC):
     takes_video: ClassVar[bool] = False  # otherwise the frames of a video are so many pictures
     has_cls: bool = True  # whether the encoder has a CLS token to rank patches by
     keeps_in_encoder: str = ""  # why `encode` takes no reducers; empty if it does
+    presets: ClassVar[Mapping[str, str]] = {}  # by method: that of its settings made for the family
     counted: ClassVar[bool] = False  # whether `Architecture.of` says all that its cost depends on
     first_layer: int = 0  # the first decoder layer after which tokens can be reduced
 
@@ -102,6 +103,11 @@ class Family(ABC):
         self.max_positions = config.max_position_embeddings
         eos = model.generation_config.eos_token_id or tokenizer.eos_token_id
         self.eos = set(eos if isinstance(eos, list) else [eos])
+
+    @classmethod
+    def preset(cls, method: str) -> str:
+        """The preset of a method that was made for this family; empty without one."""
+        return cls.presets.get(method, "")
 
     @classmethod
     @abstractmethod

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -31,6 +32,7 @@ class LlavaOnevision(AnyresFamily):
     name = "llava-onevision"
     tower_type = "siglip_vision_model"
     takes_video = True
+    presets: ClassVar[Mapping[str, str]] = {"illava": "LLaVA-OneVision"}
     model_class = LlavaOnevisionForConditionalGeneration
     processor_class = LlavaOnevisionImageProcessorPil
 

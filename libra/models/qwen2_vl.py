@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class Qwen2VL(QwenVL):
 
     name = "qwen2_vl"
     counted = True
+    presets: ClassVar[Mapping[str, str]] = {"illava": "Qwen2-VL"}
     model_class = Qwen2VLForConditionalGeneration
 
     def prepare(self, media: Media, pooled: bool = True) -> Prepared:

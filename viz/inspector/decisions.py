@@ -15,7 +15,7 @@ def measure(trace: Trace, event: Event) -> tuple[str, Tensor | None]:
     """
     facts = event.reduction.evidence
     if "received" in facts:
-        return "attention received from the other patches", facts["received"]
+        return "attention received from all patches", facts["received"]
     if event.site != "decoder":
         layer = "" if event.site == "connector" else f", layer {event.layer}"
         return f"attention in the encoder{layer}", facts.get("importance")
