@@ -34,7 +34,7 @@ train: $(VENV)/develop  ## train the embedded model from scratch; the last stage
 	done
 	$(BIN)/python -m tiny.train --stage master --export assets/tiny-llava
 
-evaluate: $(VENV)/develop  ## measure the embedded model, about half an hour, and write its card
+evaluate: $(VENV)/develop  ## measure the embedded model, about an hour, and write its card
 	$(BIN)/python -m tiny.evaluate --suite papers --questions 56 --workers 2 --dtype bfloat16 --readme README.md \
 		--card assets/tiny-llava/README.md --out assets/tiny-llava/evaluation.json
 
