@@ -130,9 +130,12 @@ class Controls:
 
 OWN = f"() => {json.dumps(texts.OWN_SETTINGS)}"
 # What is chosen from a list of Gradio's is no change that a browser tells of.
-CHANGED = """() => {
-  document.querySelector("#preset").dispatchEvent(new Event("change", {bubbles: true}));
-}"""
+# Who only leaves a list has chosen nothing; `top.js` notes down what was in it before.
+CHANGED = """() => requestAnimationFrame(() => {
+  for (const field of document.querySelectorAll("#preset input, #model input"))
+    if (field.dataset.before !== undefined && field.dataset.before !== field.value)
+      field.closest(".block").dispatchEvent(new Event("change", {bubbles: true}));
+})"""
 
 
 def build(model: str, examples: Sequence[Example], method: str = "libra") -> Controls:

@@ -20,13 +20,24 @@ class Knowledge:
 
     def covers(self, question: str) -> bool:
         """Whether a question has one of the forms that the model was trained on."""
-        if not self.words:
-            return True
-        names = "|".join(map(re.escape, (*self.words, *self.plurals)))
-        thing = f"((an?|the) )?({names})"
-        asked = question.lower().strip(" ?.!")
-        patterns = (pattern.replace("{x}", thing) for _, _, pattern, _ in texts.QUESTION_FORMS)
-        return any(re.fullmatch(pattern, asked) for pattern in patterns)
+        return not self.words or _things(question, self._names) is not None
+
+    def unknown(self, question: str) -> list[str]:
+        """The objects of a question of such a form that the model was not trained on."""
+        things = _things(question, r"\S+(?: \S+)?") or ()
+        return [thing for thing in things if not re.fullmatch(self._names, thing)]
+
+    @property
+    def _names(self) -> str:
+        return "|".join(map(re.escape, (*self.words, *self.plurals)))
+
+
+def _things(question: str, names: str) -> tuple[str, ...] | None:
+    """What a question of a known form is about, `names` (a pattern) each; None for other forms."""
+    asked, thing = question.lower().strip(" ?.!"), f"(?:(?:an?|the) )?({names})"
+    patterns = (pattern.replace("{x}", thing) for _, _, pattern, _ in texts.QUESTION_FORMS)
+    found = filter(None, (re.fullmatch(pattern, asked) for pattern in patterns))
+    return next((match.groups() for match in found), None)
 
 
 @cache

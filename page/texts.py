@@ -29,6 +29,7 @@ TERMS = {
 }
 
 # Overlay: label, explanation of what the picture shows.
+NOTHING_MERGED = "No patches have been merged here, so each shows its own pixels."
 OVERLAYS = {
     "fate": (
         "Fate",
@@ -348,13 +349,13 @@ QUESTION_FORMS = (
     (
         "Corners",
         "What is in the top left corner?",
-        "what is in the (top|bottom) (left|right) corner",
+        "what is in the (?:top|bottom) (?:left|right) corner",
         "an object",
     ),
     (
         "Neighbours",
         "What is to the left of the cat?",
-        "what is (to the left of|to the right of|above|below) {x}",
+        "what is (?:to the left of|to the right of|above|below) {x}",
         "an object",
     ),
     ("Colour", "What color is the ball?", "what color is {x}", "a colour"),
@@ -375,6 +376,7 @@ LARGER = (
     "larger model."
 )
 BEYOND = "Photos need a larger model: see Learn."
+UNKNOWN = "The model was not trained on “{}”. Learn lists the objects it knows."
 OUTSIDE = "The model was not trained on questions of this form. Learn lists what it knows."
 SCENES = "Composed scenes of common objects."
 ANY_PHOTO = "Ask about any photo in your own words."

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 import viz
+from libra.reduction import Fate
 from libra.report import as_csv, facts
 from libra.trace import Trace
 from page import texts
@@ -124,9 +125,17 @@ def caption(trace: Trace, overlay: str, stage: int, word: int = 0) -> str:
     elif stage:
         event = trace.events[stage - 1].reduction
         extra = " and one that sums up others" if event.compensation is not None else ""
-        here = f"{kept(event)} tokens{extra} stand for {n} patches."
+        tokens = "1 token" if kept(event) == 1 else f"{kept(event)} tokens"
+        fate = trace.lineage(stage).fate()
+        gone = int((fate == Fate.DROPPED).sum())
+        there = f"{n - gone} of {n} patches, the others are gone" if gone else f"{n} patches"
+        here = f"{tokens}{extra} stand for {there}."
+        if overlay == "merged" and not (fate == Fate.MERGED).any():
+            meaning = texts.NOTHING_MERGED
     else:
         here = f"Before compression: one token for each of {n} patches."
+        if overlay == "merged":
+            meaning = texts.NOTHING_MERGED
     return f"{here} {meaning}"
 
 

@@ -44,11 +44,13 @@ class Visit:
         The trace on the page stays until the new one is complete.
         """
         with explained():
+            shown.asking = False
             model, request = self._request(shown, values)
             about = shown.media
             yield self._growing(request, "", waiting(model))
             trace = None
             for progress in engine.ask(model, request | {"memory": shown.memory}):
+                shown.asking = True
                 if progress.trace is None:
                     yield self._growing(request, progress.text, texts.ANSWERING)
                 elif trace is None:
@@ -67,11 +69,10 @@ class Visit:
 
     def restore(self, shown: Shown) -> dict:
         """A question failed or was stopped: put back what was there before."""
-        status = ""
-        if shown.trace is not None:
-            begun = shown.status == texts.MEASURING
-            status = texts.NOT_MEASURED if begun else texts.UNFINISHED
-        return self._status(shown, status)
+        if shown.status == texts.MEASURING:
+            return self._status(shown, texts.NOT_MEASURED)
+        begun = shown.asking and shown.trace is not None
+        return self._status(shown, texts.UNFINISHED if begun else shown.status)
 
     def compare(
         self,
@@ -270,9 +271,12 @@ class Visit:
     def _measured(self, shown: Shown, model: str) -> dict:
         """Vanilla has been measured: only numbers change."""
         status = texts.ANSWERED.format(seconds(shown.trace.timings.total))
-        if not knowledge.of(model).covers(shown.trace.question):
-            status = f"{status} {texts.OUTSIDE}"
-        elif shown.trace.history and knowledge.of(model).words:
+        known, question = knowledge.of(model), shown.trace.question
+        if not known.covers(question):
+            unknown = " and ".join(known.unknown(question))
+            foreign = texts.UNKNOWN.format(unknown) if unknown else texts.OUTSIDE
+            status = f"{status} {foreign}"
+        elif shown.trace.history and known.words:
             status = f"{status} {texts.ONE_QUESTION}"
         status = _joined(status, _unlike(shown), _hardly(shown.trace))
         numbers = readouts(shown.trace, shown.vanilla)

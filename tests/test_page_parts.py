@@ -224,6 +224,20 @@ def test_other_questions_are_not_covered(scenes, question):
     assert not scenes.covers(question)
 
 
+@pytest.mark.parametrize(
+    ("question", "unknown"),
+    [
+        ("Is there a kangaroo in the image?", ["kangaroo"]),
+        ("Is the cat above or below the red kite?", ["red kite"]),
+        ("What color is the circle?", ["circle"]),
+        ("Why is the cat sad?", []),
+        ("Is there a cat in the image?", []),
+    ],
+)
+def test_objects_that_it_does_not_know_are_named(scenes, question, unknown):
+    assert scenes.unknown(question) == unknown
+
+
 def test_a_model_of_the_open_world_may_be_asked_anything(tmp_path):
     assert knowledge.of(str(tmp_path / "large")).covers("Why is the cat sad?")
 

@@ -170,7 +170,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
 
 
 def _tables(options: argparse.Namespace, lvlm: libra.LVLM, styles: Sequence[str]) -> list[Table]:
-    """What to compare: methods in the styles of the training, and in the first one never seen."""
+    """What to compare: methods in the styles of the training, and in those never seen."""
     every = options.methods == ["all"]
     if options.suite or (every and not options.layers):
         own, *others = suites.papers(lvlm, options.ratios)
@@ -179,7 +179,7 @@ def _tables(options: argparse.Namespace, lvlm: libra.LVLM, styles: Sequence[str]
         names = methods.names() if every else options.methods
         names = [name for name in names if name != "vanilla"]
         own, others = chosen(lvlm, names, options.ratios, options.layers), []
-    unseen = [suites.in_style(own, style) for style in styles if style != "training"][:1]
+    unseen = [suites.in_style(own, style) for style in styles if style != "training"]
     seen = [own, *unseen, *others] if "training" in styles else unseen
     return [*seen, suites.styles(styles)]
 

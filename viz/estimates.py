@@ -32,9 +32,10 @@ def estimate_bars(estimates: dict[str, tuple[Estimate, float]], title: str) -> F
     decode = [factor * f.decode for f in found]
     axes[1].barh(range(len(decode)), decode, 0.62, color=PARTS["decode"][0])
     _labels(axes[1], f"Each further word ({unit})", decode)
-    mebibytes = [size / 2**20 for size in cache]
-    axes[2].barh(range(len(cache)), mebibytes, 0.62, color=BLUE)
-    _labels(axes[2], "KV cache (MiB)", mebibytes)
+    unit, factor = ("GiB", 2**30) if max(cache) >= 2**30 else ("MiB", 2**20)
+    sizes = [size / factor for size in cache]
+    axes[2].barh(range(len(cache)), sizes, 0.62, color=BLUE)
+    _labels(axes[2], f"KV cache ({unit})", sizes)
     axes[0].set_yticks(range(len(found)), list(estimates), fontsize=SMALL)
     axes[0].set_ylim(len(found) - 0.4, -0.6)
     figure.suptitle(title, x=0.01, ha="left", fontsize=SMALL, color=INK)

@@ -97,9 +97,8 @@ def sampled(trace: Trace) -> Rows:
 
 
 NUMBERS: dict[str, Callable[[Trace], Rows]] = {
-    **dict.fromkeys(
-        ("fate_map", "group_map", "group_map_label", "selected", "selected_through_model"), patches
-    ),
+    **dict.fromkeys(("fate_map", "group_map", "group_map_label", "group_map_hue"), patches),
+    **dict.fromkeys(("selected", "selected_flat", "selected_through_model"), patches),
     "merging_masks": patches,
     "retention": retained,
     "sampling_panel": sampled,

@@ -120,10 +120,10 @@ def _titled(trace: Trace) -> dict[str, Trace]:
     return {methods.title(trace.method): trace}
 
 
-def _labelled_groups(trace: Trace, image: int | None = None) -> Image.Image:
+def _labelled_groups(mode: str, trace: Trace, image: int | None = None) -> Image.Image:
     """Group maps of all stages, whose common colours are found once."""
-    colours = group_colours(trace)
-    return _stages(group_map, LOST, mode="label", colours=colours, legend=False)(trace, image)
+    colours = group_colours(trace, mode)
+    return _stages(group_map, LOST, mode=mode, colours=colours, legend=False)(trace, image)
 
 
 FIGURES = {
@@ -150,7 +150,15 @@ FIGURES = {
             "group_map_label",
             "Merge groups, told apart",
             "Same colour = merged. Touching groups differ, and a group keeps its colour.",
-            _labelled_groups,
+            partial(_labelled_groups, "label"),
+            of_picture=True,
+            wide=True,
+        ),
+        FigureSpec(
+            "group_map_hue",
+            "Merge groups, a hue each",
+            "Every group has a hue of its own, which it keeps.",
+            partial(_labelled_groups, "hue"),
             of_picture=True,
             wide=True,
         ),
@@ -159,6 +167,14 @@ FIGURES = {
             "Selected tokens",
             "The patches whose place in the sequence lives on, at full brightness.",
             _stages(selected),
+            of_picture=True,
+            wide=True,
+        ),
+        FigureSpec(
+            "selected_flat",
+            "Selected tokens on a flat ground",
+            "As PruMerge prints them: all that is not kept becomes one flat colour, its mean.",
+            _stages(selected, mode="flat"),
             of_picture=True,
             wide=True,
         ),

@@ -180,9 +180,19 @@ function describe(trace, stage, situation, decision, patch) {
 function whyAt(trace, stage, decision, patch) {
   if (trace.last === 0) return "Without compression every patch keeps its own token.";
   const reason = why(decision, patch, trace.params);
-  if (stage > 0) return reason;
-  const next = reason[0].toLowerCase() + reason.slice(1);
-  return `Before compression every patch is its own token. Next: ${next}`;
+  if (stage === 0)
+    return `Before compression every patch is its own token. Next: ${within(reason)}`;
+  const sealed = trace.stages.findIndex(({ root }, i) => i > 0 && root[patch] !== patch);
+  if (sealed < 0 || sealed >= stage) return reason;
+  const first = why(trace.decisions[sealed - 1], patch, trace.params);
+  const its = `${capital(trace.stages[sealed].name)}: ${within(first)}`;
+  if (tokenBefore(decision, patch) < 0) return its;
+  return `${its} ${capital(trace.stages[stage].name)}: ${within(reason)}`;
+}
+
+// A sentence behind a colon.
+function within(sentence) {
+  return sentence[0].toLowerCase() + sentence.slice(1);
 }
 
 // What a decision knew about one of its tokens, as { label, value }.

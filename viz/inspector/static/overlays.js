@@ -118,13 +118,19 @@ function stageCaption({ trace, stage, situation, changed }) {
   if (changed) {
     const gathered = counts[Fate.COMPENSATED] ? " and the compensation token" : "";
     const left = plural(counts[Fate.KEPT], "token");
-    return `What if: ${left}${gathered} would stand for ${trace.n} patches.`;
+    return `What if: ${left}${gathered} would stand for ${patches(trace.n, counts)}.`;
   }
   if (stage === 0) return `Before compression: one token for each of ${trace.n} patches.`;
   const extra = compensated ? " and the compensation token" : "";
   const tokens = plural(nTokens - compensated, "token");
   const place = name.startsWith("encoder") ? `after ${name}` : name;
-  return `${capital(place)}, ${tokens}${extra} stand for ${trace.n} patches.`;
+  return `${capital(place)}, ${tokens}${extra} stand for ${patches(trace.n, counts)}.`;
+}
+
+/** Which of all patches are still there in a token, in words. */
+function patches(n, counts) {
+  const gone = counts[Fate.DROPPED];
+  return gone ? `${n - gone} of ${n} patches, the others are gone` : `${n} patches`;
 }
 
 const HEAT = 0.78; // how far a heat map covers the picture
