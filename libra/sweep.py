@@ -45,6 +45,9 @@ class Row:
     prefill_share: float
     total_s: float
     measured_on: str = ""
+    model: str = ""
+    method: str = ""
+    question: str = ""
 
     @classmethod
     def of(cls, setting: Setting, trace: Trace, vanilla: Trace) -> Row:
@@ -60,6 +63,9 @@ class Row:
             prefill_share=trace.timings.prefill / vanilla.timings.prefill,
             total_s=trace.timings.total,
             measured_on=trace.timings.where,
+            model=trace.model,
+            method=trace.method,
+            question=trace.question,
         )
 
     def facts(self) -> dict:
@@ -88,9 +94,12 @@ def settings(
         InputError: a method without a ratio, no ratio, or too many settings.
     """
     if not methods.takes(method, "ratio"):
-        raise InputError(f"{method} has no ratio to sweep over: choose another method.")
+        title = methods.title(method)
+        raise InputError(f"{title} has no ratio to sweep over: choose another method.")
     if not ratios:
         raise InputError("There is no ratio to sweep over: give at least one, for example 0.5.")
+    if len(set(layers)) < len(layers):
+        raise InputError(f"A layer is enough once, but these are {', '.join(map(str, layers))}.")
     inside = "decoder" in methods.create(method).sites()
     chosen = (layers or scale_layers(LAYERS, n_layers, first_layer)) if inside else (None,)
     if len(ratios) * len(chosen) > MAX_SETTINGS:

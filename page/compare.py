@@ -120,7 +120,11 @@ class CompareTab:
 
 
 def with_vanilla(method: str) -> tuple[gr.Tabs, list[str], str]:
-    """Go to the tab with vanilla chosen, and the method of the Ask tab as it is set there."""
+    """Go to the tab with vanilla chosen, and the method of the Ask tab as it is set there.
+
+    An answer without compression gets Libra-Merging beside it.
+    """
+    method = "libra" if method == "vanilla" else method
     return gr.Tabs(selected="compare"), list(dict.fromkeys(["vanilla", method])), OWN
 
 

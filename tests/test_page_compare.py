@@ -264,7 +264,7 @@ def test_one_new_answer_is_compared_with_vanilla(results):
 
 def test_the_method_of_the_ask_tab_is_compared_with_vanilla_as_it_is_set_there():
     assert compare.with_vanilla("turbo")[1:] == (["vanilla", "turbo"], compare.OWN)
-    assert compare.with_vanilla("vanilla")[1:] == (["vanilla"], compare.OWN)
+    assert compare.with_vanilla("vanilla")[1:] == (["vanilla", "libra"], compare.OWN)
 
 
 def test_before_the_first_comparison_the_page_says_what_to_do():

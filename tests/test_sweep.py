@@ -66,3 +66,13 @@ def test_every_method_with_a_ratio_can_be_swept(lvlm, method):
     chosen = settings(method, N_LAYERS, (0.5,), (3,))
     rows = [row for row, _ in sweep(lvlm, method, chosen, **request)]
     assert len(rows) == 2 and rows[1].tokens < N_VISUAL
+
+
+def test_a_layer_is_swept_once_and_every_row_says_what_was_asked(lvlm):
+    with pytest.raises(InputError, match="once, but these are 3, 3"):
+        settings("libra", N_LAYERS, (0.5,), (3, 3))
+    request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 1}
+    chosen = settings("libra", N_LAYERS, (0.5,), (3,))
+    rows = [row.facts() for row, _ in sweep(lvlm, "libra", chosen, **request)]
+    asked = [(row["model"], row["method"], row["question"]) for row in rows]
+    assert asked == [(lvlm.name, name, QUESTION) for name in ("vanilla", "libra")]

@@ -11,7 +11,7 @@ import viz
 from libra.errors import InputError
 from libra.reduction import Fate, Reduction
 from libra.trace import Event
-from viz.colour import LUMA
+from viz.colour import GREY, LUMA, rgb
 from viz.groups import group_colours, group_roots, group_words
 from viz.heat import heat_colours, heat_scale, scale_words, stage_at
 
@@ -397,7 +397,7 @@ def test_the_strip_has_a_bar_per_token_whose_height_tells_its_fate(libra):
         fate = libra.lineage(stage).fate().numpy()
         strip = np.asarray(viz.token_strip(libra, stage))
         sizes.add(strip.shape)
-        filled = (strip[:, :1152] != 255).any(-1).sum(0)[::2]
+        filled = (strip[:, :1152] != rgb(GREY)).any(-1).sum(0)[::2]
         heights = {int(f): set(filled[fate == f].tolist()) for f in np.unique(fate)}
         expected = {Fate.KEPT: 44, Fate.MERGED: 24, Fate.COMPENSATED: 13}
         for f, height in heights.items():

@@ -43,12 +43,16 @@ def cost_bars(traces: dict[str, Trace]) -> Figure:
     return figure
 
 
-def measured_on(figure: Figure, places: Iterable[str]) -> None:
-    """Say below a figure what its times have to be read with, where that is known."""
+def measured_on(figure: Figure, places: Iterable[str], about: str = "") -> None:
+    """Say below a figure what its times have to be read with, where that is known.
+
+    A line on what the figure is `about` comes before it.
+    """
     known = sorted(set(places) - {""})
-    if known:
-        words = fill("Measured on " + "; ".join(known), round(13 * figure.get_figwidth()))
-        figure.supxlabel(words, x=0.01, ha="left", fontsize=SMALL, color=INK)
+    lines = [about, "Measured on " + "; ".join(known) if known else ""]
+    words = [fill(line, round(13 * figure.get_figwidth())) for line in lines if line]
+    if words:
+        figure.supxlabel("\n".join(words), x=0.01, ha="left", fontsize=SMALL, color=INK)
 
 
 def _against_plain(

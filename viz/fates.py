@@ -12,6 +12,8 @@ from viz.canvas import PATCH, Canvas, blend
 from viz.colour import GREY, INK, SKY, rgb
 from viz.marks import SWATCH, draw_frames, hatch, to_image, with_legend
 
+FINE = 8  # pixels per patch: below, outlines of all patches are a mesh
+
 
 @dataclass(frozen=True)
 class Look:
@@ -44,7 +46,8 @@ def fate_map(
     """
     canvas = Canvas.of(trace, image, patch)
     fate = trace.lineage(stage).fate().numpy()
-    picture = to_image(paint(canvas, fate))
+    untouched = patch < FINE and (fate == Fate.KEPT).all()  # nothing but outlines would be seen
+    picture = to_image(paint(canvas, np.full_like(fate, -1) if untouched else fate))
     return with_legend(picture, fate_legend(fate[canvas.tokens])) if legend else picture
 
 

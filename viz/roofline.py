@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from libra.roofline import Device, seconds
 from libra.trace import Timings
@@ -83,7 +83,9 @@ def roofline(shown: Sequence[Point], device: Device, focus: str) -> Figure:
     rates = [rate for point in shown for rate in (point.attainable, point.reached) if rate]
     ax.set_xlim(low, high)
     ax.set_ylim(min([*rates, device.flops]) / 3, device.flops * 4)
-    for axis in (ax.xaxis, ax.yaxis):
+    for axis, (least, most) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+        if most < 100 * least:  # or else hardly a number would stand there
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(_rate))
         axis.set_minor_formatter(NullFormatter())
     ends = {"va": "bottom", "fontsize": SMALL, "color": INK}

@@ -31,7 +31,8 @@ def token_strip(trace: Trace, stage: int) -> Image.Image:
     token = _columns(trace.layout.image.numpy())
     above = np.round(HEIGHT * (1 - level))[token]
     bar = (token >= 0) & (np.arange(HEIGHT)[:, None] >= above)
-    strip = to_image(np.where(bar[..., None], colour[token], rgb(CARD)))
+    ground = np.where((token >= 0)[:, None], rgb(GREY), rgb(CARD))  # pale patches show on it
+    strip = to_image(np.where(bar[..., None], colour[token], ground))
     card = Image.new("RGB", (strip.width + SWATCH, HEIGHT), CARD)
     card.paste(strip)
     if lineage.compensation is not None:

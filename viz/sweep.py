@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from libra import methods
 from viz.colour import GREY, INK, SERIES
 from viz.costs import measured_on
 from viz.style import LINES, SMALL, chart, label
@@ -40,9 +42,17 @@ def sweep_lines(rows: Sequence[Row]) -> Figure:
     for words, filling in marks:
         axes[1].plot([], [], "o", color=INK, fillstyle=filling, label=words)
     handles, labels = axes[1].get_legend_handles_labels()
-    measured_on(figure, (row.measured_on for row in rows))
+    measured_on(figure, (row.measured_on for row in rows), _about(swept))
     figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=SMALL)
     return figure
+
+
+def _about(rows: Sequence[Row]) -> str:
+    """What was asked of which model under which method, where that is known."""
+    if not rows or not rows[0].model:
+        return ""
+    words = methods.title(rows[0].method), rows[0].model, rows[0].question
+    return shorten(" · ".join(words), 110, placeholder=" …")
 
 
 def _line(ax: Axes, rows: Sequence[Row], name: str, colour: str, line: str) -> None:
