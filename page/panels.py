@@ -250,10 +250,11 @@ def _answer(
 
 
 def rivals(top: Sequence[tuple[str, float]], label: str = texts.RIVALS) -> str:
-    """The most probable words at one place of the answer."""
+    """The most probable words at one place of the answer; room for them where there are none."""
     rows = "".join(
         f"<li><span>{escape(shown(text))}</span>"
         f'<i style="--share:{p:.3f}"></i><b>{percent(p)}</b></li>'
         for text, p in top
     )
-    return f'<p class="note">{label if top else ""}</p><ol class="rivals">{rows}</ol>'
+    blank = "" if top else " blank"
+    return f'<p class="note{blank}">{label}</p><ol class="rivals">{rows}</ol>'

@@ -7,8 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from tiny import films, objects, packing, questions, scenes, sight, train, vocabulary
+import libra
+from libra.request import scale_layers
+from tiny import compress, films, objects, packing, questions, scenes, sight, train, vocabulary
 from tiny import model as tiny
 from tiny.losses import CodeLoss
 from tiny.muon import Muon
@@ -266,6 +269,51 @@ def test_muon_moves_all_matrices_as_torch_moves_each():
     assert (ours[2] == 1).all() and (ours[0] != 1).all()
 
 
+def test_training_compresses_like_the_engine(drawn):
+    """One question, layer by layer the same merges: the same first word, as probable."""
+    with libra.load("tiny-llava") as lvlm:
+        model, (asked, *_) = lvlm.family.model, questions.mixture(scene(), 5, rng(4), MIX)
+        pixels = scenes.draw(scene(), rng(5), plain=True)[0]
+        layers = scale_layers(compress.LAYERS, lvlm.n_layers)
+        trace = lvlm.answer(
+            images=[Image.fromarray(pixels)],
+            question=asked.text,
+            method="libra",
+            ratio=0.3,
+            layers=layers,
+            compensation="none",
+        ).trace
+        packed = packing.pack([[asked]], 60)
+        with torch.no_grad():
+            features, _ = sight.tower(model, sight.normalise([pixels]))
+            seen = packing.alone(
+                model.model.multi_modal_projector(features), torch.arange(576)[None]
+            )
+            hidden = packing.decode(model, seen, packed, 0.3)
+            first = int((packed.target[0] >= 0).nonzero()[0])
+            words = model.lm_head(hidden[0, first]).softmax(-1)
+    assert trace.counts[-1] < 0.7**3 * 576
+    assert float(words.max()) == pytest.approx(trace.words[0].probability, abs=1e-4)
+    assert vocabulary.tokenizer().decode(words.argmax()).strip() == trace.words[0].text.strip()
+
+
+def test_compression_fades_at_the_end_as_in_the_paper():
+    shares = [compress.share(0.3, step, 5500) for step in (0, 4500, 5000, 5499)]
+    assert shares == pytest.approx([0.3, 0.3, 0.15, 0.0003])
+
+
+def test_gradients_reach_what_was_merged(drawn):
+    model = tiny.build(4)
+    packed = packing.pack([questions.mixture(scene(), 5, rng(4), MIX)] * 2, 100)
+    visual = torch.randn(2, 64, model.config.text_config.hidden_size, requires_grad=True)
+    seen = packing.alone(visual, torch.arange(64).expand(2, -1))
+    hidden = packing.decode(model, seen, packed, 0.5)
+    assert hidden.shape[:2] == packed.ids.shape
+    packing.answer_loss(model, hidden, packed)[0].backward()
+    assert (visual.grad.abs().sum(-1) > 0).all()
+    assert not any(layer._forward_pre_hooks for layer in model.model.language_model.layers)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["symbols", "pixels"])
 def test_training_logs_and_resumes(tmp_path, drawn, stage):
@@ -286,6 +334,7 @@ def test_the_joint_stages_see_pictures_albums_films_and_crowds(tmp_path, drawn, 
     code = CodeLoss(tiny.PatchCode(), tiny.config().vision_config.hidden_size).state_dict()
     torch.save({"criterion": code}, tmp_path / "pictures.pt")
     for stage in list(train.STAGES)[list(train.STAGES).index("joint") :]:  # each goes on from these
+        short["compressed"] = 0.3 * (stage == "joint")
         train.RUNNERS[stage](tmp_path, replace(train.STAGES[stage], **short))
         assert torch.load(tmp_path / f"{stage}.pt", weights_only=True)["step"] == 2
     for before, after, still, learning in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tiny import questions, scenes
+from tiny.compress import compressed
 from tiny.objects import NAMES, plural
 from tiny.vocabulary import ASSISTANT, BOS, EOS, ID, USER, encode
 
@@ -127,8 +129,11 @@ def behind(model, visual: Tensor, where: Tensor) -> Seen:
     return alone(visual, where) if where.ndim == 2 else in_order(model, visual, where)
 
 
-def decode(model, seen: Seen, packed: Packed) -> Tensor:
-    """Hidden states `[B, T, D]` of packed questions behind what they are about."""
+def decode(model, seen: Seen, packed: Packed, ratio: float = 0.0) -> Tensor:
+    """Hidden states `[B, T, D]` of packed questions behind what they are about.
+
+    With a `ratio`, the decoder merges visual tokens on its way, see `tiny.compress`.
+    """
     embed, device = model.get_input_embeddings(), packed.ids.device
     b, n = seen.position.shape
     head = embed(torch.tensor([[ID[BOS], ID[USER]]], device=device)).expand(b, -1, -1)
@@ -139,10 +144,16 @@ def decode(model, seen: Seen, packed: Packed) -> Tensor:
     total = block.shape[1]
     sees = torch.ones(total, total, dtype=torch.bool, device=device).tril()[None]
     sees = sees & ((block[:, None] == -2) | (block[:, None] == block[:, :, None]))
-    output = model.model.language_model(
-        inputs_embeds=inputs, attention_mask=sees[:, None], position_ids=positions, use_cache=False
-    )
-    return output.last_hidden_state[:, START + n :]
+    decoder = model.model.language_model
+    asks = F.pad(packed.ids == ID[ASSISTANT], (START + n, 0))
+    with compressed(decoder, slice(START, START + n), asks, ratio) if ratio else nullcontext():
+        output = decoder(
+            inputs_embeds=inputs,
+            attention_mask=sees[:, None],
+            position_ids=positions,
+            use_cache=False,
+        )
+    return output.last_hidden_state[:, -packed.ids.shape[1] :]
 
 
 def answer_loss(model, hidden: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from tiny.compress import share
 from tiny.muon import Muon
 from tiny.packing import N_PATCHES
 
@@ -32,6 +33,11 @@ class Settings:
     sequences: bool = False  # ask about several pictures and films too
     crowds: tuple[float, ...] = ()  # the mixture asked about crowded symbolic scenes besides
     compiled: bool = False
+    compressed: float = 0.0  # share of a picture's tokens that go at each of four layers
+
+    def ratio(self, step: int) -> float:
+        """The share of a picture's tokens that each of four layers merges at a step."""
+        return share(self.compressed, step, self.steps)
 
     def patches(self, step: int) -> int:
         """How many patches of a scene the decoder sees: a part is quicker, and mostly enough."""

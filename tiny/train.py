@@ -22,7 +22,8 @@ The published weights are those of the last.
 The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
 keeps a checkpoint and a JSONL log in its run folder and resumes from there. The stages that answer
 questions about pictures use a GPU if there is one, and on a CPU several processes may share them:
-`torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`.
+`torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`. With `--compress 0.3` the
+decoder merges visual tokens while it learns, as in Libra-Merging's supplement (`tiny/compress.py`).
 """
 
 import argparse
@@ -198,7 +199,8 @@ def _read_symbols(model, stage: str, folder: Path, settings: Settings) -> None:
         asked = [questions.mixture(scene, settings.asked, rng, settings.mixture) for scene in batch]
         packed = pack(asked, settings.budget, batch)
         with torch.autocast("cpu", torch.bfloat16), captured(middle) as states:
-            hidden = packing.decode(model, packing.alone(visual, where), packed)
+            alone = packing.alone(visual, where)
+            hidden = packing.decode(model, alone, packed, settings.ratio(run.step))
             loss, right = packing.answer_loss(model, hidden, packed)
             facts = probe(states[0][:, -settings.budget :], packed)
         logs = {"loss": float(loss.detach()), "facts": float(facts.detach())}
@@ -377,7 +379,7 @@ def _describe_codes(
     for step in run.steps():
         shown = sight.told(criterion.code, settings.patches(step), rng, settings)
         with torch.autocast("cpu", torch.bfloat16):
-            loss, logs = _answer(model, *shown)
+            loss, logs = _answer(model, *shown, settings.ratio(step))
         run.update(loss, logs | {"loss": float(loss.detach())})
 
 
@@ -428,11 +430,13 @@ def _answer_pictures(model, criterion, stage: str, folder: Path, settings, seed:
     run = Run(folder, stage, settings, modules)
     supply = lessons.supply(settings, [seed, run.rank], run.step)
     for _, lesson in zip(run.steps(), supply, strict=True):
-        run.update(*_learn(model, criterion, lesson.to(device)))
+        run.update(*_learn(model, criterion, lesson.to(device), settings.ratio(run.step)))
 
 
-def _learn(model, criterion, lesson: lessons.Lesson) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a lesson, and the shares of right answer tokens."""
+def _learn(
+    model, criterion, lesson: lessons.Lesson, ratio: float
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a lesson, and the shares of right answer tokens; `ratio` as of `packing.decode`."""
     own, code = lesson.single, criterion.code
     n = len(lesson.pixels)
     everywhere = torch.arange(N_PATCHES, device=lesson.pixels.device).expand(n, -1)
@@ -451,7 +455,8 @@ def _learn(model, criterion, lesson: lessons.Lesson) -> tuple[Tensor, dict[str, 
     loss = 0.5 * dense
     for name, share, asked, visual in parts:
         with mixed:
-            more, right = _answer(model, packing.behind(model, visual, asked.where), asked.packed)
+            seen, alone = packing.behind(model, visual, asked.where), asked.where.ndim == 2
+            more, right = _answer(model, seen, asked.packed, ratio if alone else 0.0)
         loss = loss + share * more
         logs |= {name + kind: value for kind, value in right.items()}
     return loss, logs | {"loss": float(loss.detach())}
@@ -468,9 +473,11 @@ def _frames(model, code, lesson: lessons.Lesson) -> Tensor:
     return sight.at(visual.unflatten(0, frames.shape[:2]), film.where)
 
 
-def _answer(model, seen: packing.Seen, packed: packing.Packed) -> tuple[Tensor, dict[str, float]]:
+def _answer(
+    model, seen: packing.Seen, packed: packing.Packed, ratio: float
+) -> tuple[Tensor, dict[str, float]]:
     """Loss of the packed answers, and the share of right answer tokens of each kind."""
-    loss, right = packing.answer_loss(model, packing.decode(model, seen, packed), packed)
+    loss, right = packing.answer_loss(model, packing.decode(model, seen, packed, ratio), packed)
     return loss, packing.kind_logs(packed, right)
 
 
@@ -516,13 +523,25 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="a third faster; needs a C++ compiler"
     )
+    parser.add_argument(
+        "--compress",
+        type=float,
+        default=0.0,
+        metavar="R",
+        help="merge this share of a picture's tokens at each of four layers, 0.3 in the paper, "
+        "and ever fewer towards the end (default: none)",
+    )
     options = parser.parse_args()
+    if not 0 <= options.compress < 1:
+        parser.error(f"--compress is a share from 0 to below 1, not {options.compress}")
+    if options.compress and options.compile:
+        parser.error("--compress changes what layers get: leave --compile out")
     if options.threads:
         torch.set_num_threads(options.threads)
     if dist.is_torchelastic_launched():
         dist.init_process_group("gloo")
     for stage in [options.stage] if options.stage else RUNNERS:
-        settings = replace(STAGES[stage], compiled=options.compile)
+        settings = replace(STAGES[stage], compiled=options.compile, compressed=options.compress)
         if options.steps:
             settings = replace(settings, steps=options.steps)
         RUNNERS[stage](options.folder, settings)
