@@ -28,6 +28,7 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
 
 from benchmarks.measure import (
+    check,
     counts,
     dtype,
     exit_code,
@@ -192,6 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_all(options: argparse.Namespace) -> int:
+    check(options)
     device, rows = torch.device(options.device), []
     scale = Scale(options.width, options.depth)
     for name in options.models:

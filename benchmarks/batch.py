@@ -29,6 +29,7 @@ from functools import partial
 import torch
 
 from benchmarks.measure import (
+    check,
     count,
     counts,
     dtype,
@@ -168,6 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_all(options: argparse.Namespace) -> int:
+    check(options)
     device, scale = torch.device(options.device), Scale(options.width, options.depth)
     chosen, rows = settings(options.methods, options.ratio), []
     for name in options.models:

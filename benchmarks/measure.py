@@ -148,8 +148,8 @@ def exit_code(run: Callable[[], int]) -> int:
     """What a benchmark returns; 2, and one line, where it cannot do what was asked."""
     try:
         return run()
-    except InputError as error:
-        print(error, file=sys.stderr)
+    except (InputError, ImportError) as error:
+        print(str(error).splitlines()[0], file=sys.stderr)
         return 2
 
 
@@ -160,6 +160,16 @@ def parsed(
     if options.parse_known_args(arguments)[0].device == "cpu":
         options.set_defaults(**on_cpu)
     return options.parse_args(arguments)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raise InputError where there is no such device, or no folder for the file."""
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"There is no device {options.device!r} here: choose cpu.") from None
+    if options.json and not options.json.parent.is_dir():
+        raise InputError(f"There is no folder {options.json.parent} for the rows: make it first.")
 
 
 def dtype(options: argparse.Namespace) -> torch.dtype:

@@ -141,13 +141,13 @@ class _CutLlava(Llava):
     def prepare(self, media: Media, pooled: bool = True) -> Prepared:
         """As the family has it, the last picture cut short."""
         whole = super().prepare(media, pooled)
-        first = torch.arange(self.n)
-        cut = len(whole.spans[-1]) - (len(whole.layout) - self.n)
+        n = min(self.n, len(whole.layout))
+        cut = len(whole.spans[-1]) - (len(whole.layout) - n)
         return replace(
             whole,
-            layout=whole.layout.select(first),
-            unit=whole.unit[: self.n],
-            patch=whole.patch[: self.n],
+            layout=whole.layout.select(torch.arange(n)),
+            unit=whole.unit[:n],
+            patch=whole.patch[:n],
             spans=[*whole.spans[:-1], whole.spans[-1][:cut]],
         )
 

@@ -43,6 +43,7 @@ import torch
 
 from benchmarks.measure import (
     Stopwatch,
+    check,
     count,
     counts,
     dtype,
@@ -272,14 +273,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options.add_argument("--ratios", type=_ratios, default="0.5,0.67,0.8", help="shares to remove")
     options.add_argument("--methods", type=words, default="all", help="names, or all")
-    options.add_argument("--words", type=count, default=8, help="words of each answer")
+    options.add_argument("--words", type=count, default=8, help="words after the first one")
     options.add_argument("--attention", default="sdpa", help="sdpa, eager or flash_attention_2")
     scalable(options)
-    chosen = parsed(options, arguments, ON_CPU)
-    return exit_code(lambda: _measure_all(chosen))
+    return exit_code(lambda: _measure_all(parsed(options, arguments, ON_CPU)))
 
 
 def _measure_all(options: argparse.Namespace) -> int:
+    check(options)
+    if any(not 0 <= ratio <= 1 for ratio in options.ratios):
+        raise InputError(f"Ratios are shares from 0 to 1, not {options.ratios}.")
     device, scale = torch.device(options.device), Scale(options.width, options.depth)
     names = methods.names() if options.methods == ["all"] else options.methods
     for name in names:

@@ -22,6 +22,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
 from benchmarks.measure import (
+    check,
     counts,
     dtype,
     exit_code,
@@ -32,6 +33,7 @@ from benchmarks.measure import (
     report,
     rounds,
     setup,
+    spread,
     words,
 )
 from libra import methods
@@ -55,12 +57,17 @@ class Row:
     reduce_ms: float
     apply_ms: float
     layer_ms: float
-    percent: float  # of the layer
+    percent: float  # of the layer, the median of the rounds
+    percent_spread: float  # of that in them
 
     @property
     def prefill_percent(self) -> float:
         """The share of all layers of LLaVA-1.5-7B."""
         return self.percent / LAYERS
+
+    def facts(self) -> dict:
+        """As plain values."""
+        return asdict(self) | {"prefill_percent": self.prefill_percent}
 
 
 def decoder_layer(device: torch.device, dtype: torch.dtype) -> Callable[[torch.Tensor], object]:
@@ -134,10 +141,14 @@ def measure(
         timed = {
             key: partial(milliseconds, run, device, runs["layer"]) for key, run in runs.items()
         }
-        spent = {key: median(times) for key, times in rounds(timed, repeats).items()}
+        found = rounds(timed, repeats)
+        spent = {key: median(times) for key, times in found.items()}
         for name, n_out in left.items():
-            own = spent[name, "reduce"], spent[name, "apply"]
-            rows.append(Row(name, n, n_out, *own, spent["layer"], 100 * sum(own) / spent["layer"]))
+            own = (name, "reduce"), (name, "apply")
+            each = zip(*(found[key] for key in (*own, "layer")), strict=True)
+            shares = [100 * (reduce + apply) / whole for reduce, apply, whole in each]
+            times = [spent[key] for key in (*own, "layer")]
+            rows.append(Row(name, n, n_out, *times, median(shares), spread(shares)))
     return rows
 
 
@@ -151,6 +162,7 @@ def cells(row: Row) -> dict:
         "apply ms": f"{row.apply_ms:.3f}",
         "layer ms": f"{row.layer_ms:.2f}",
         "of the layer": f"{row.percent:.2f}%",
+        "spread": f"±{row.percent_spread:.0%}",
         f"of {LAYERS}": f"{row.prefill_percent:.2f}%",
     }
 
@@ -165,13 +177,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_all(options: argparse.Namespace) -> int:
+    check(options)
     names = methods.names() if options.methods == ["all"] else options.methods
     for name in names:
         methods.get(name)
     device, kind = torch.device(options.device), dtype(options)
     rows = measure(names, options.sizes, options.ratio, options.repeats, device, kind)
     about = setup(options, attention="sdpa", layer="one decoder layer of LLaVA-1.5-7B's size")
-    report(about, [asdict(row) for row in rows], [cells(row) for row in rows], options.json)
+    report(about, [row.facts() for row in rows], [cells(row) for row in rows], options.json)
     return 0
 
 

@@ -82,7 +82,8 @@ def peak_activation(stack: Stack, n: int, itemsize: float = 2, fused: bool = Tru
     """
     matrix = 0 if fused else stack.heads * n
     rotary = 2 * stack.d + 2 * stack.width + 5 * stack.d_kv
-    softmax = 2 * stack.d + 2 * stack.width + 2 * stack.d_kv + 2 * matrix
+    exact = matrix * 4 / itemsize if itemsize < 4 else 0  # the softmax is computed in fp32
+    softmax = 2 * stack.d + 2 * stack.width + 2 * stack.d_kv + 2 * matrix + exact
     mlp = 2 * stack.d + (2 + stack.gated) * stack.m + matrix
     return n * max(rotary, softmax, mlp) * itemsize
 

@@ -35,6 +35,8 @@ class Spec:
             return texts.NO_SIZES.format(next(iter(costing.traces.values())).model)
         if self.against and costing.vanilla is None:
             return texts.NO_VANILLA
+        if self.against and costing.follows:
+            return texts.FOLLOWS
         if self.against and not all(t.timings.prefill for t in costing.traces.values()):
             return texts.NO_TIMES
         return None

@@ -51,6 +51,11 @@ class Costing:
         )
 
     @property
+    def follows(self) -> bool:
+        """Whether an answer went behind the cache of another: its times are of a part alone."""
+        return any(t.history and not t.timings.encoder for t in self.traces.values())
+
+    @property
     def vanilla(self) -> Trace | None:
         """Vanilla's answer, if it is among them."""
         return next((t for t in self.traces.values() if t.method == "vanilla"), None)
@@ -82,7 +87,9 @@ class Costing:
     def points(self) -> list[Point]:
         """The parts of every answer on the roofline."""
         timings = {name: trace.timings for name, trace in self.traces.items()}
-        return points(self.works, self.device, timings if self.measured else None)
+        return points(
+            self.works, self.device, timings if self.measured and not self.follows else None
+        )
 
     def estimates(self) -> dict[str, tuple[Estimate, float]]:
         """By title: times by the roofline, and bytes of KV cache."""

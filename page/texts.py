@@ -230,8 +230,13 @@ CHARTS = (
 )
 ELSEWHERE = "What would it cost on …"
 ELSEWHERE_HELP = (
-    "The same compression carried over to another model, picture size or device. Times are lower "
-    "bounds: peak rates as published, or as measured here."
+    "The same compression carried over to another model, picture size or device. Times are by peak "
+    "rates, published or measured here, which hardly anything reaches. Attention counts as if each "
+    "token saw all others; fused kernels do half of that work, which matters in long prompts."
+)
+FOLLOWS = (
+    "This answer follows another one: its prefill took the new words alone, behind the cache of "
+    "the first. Ask without “Follow up” to hold it against what is counted."
 )
 AS_ASKED = "As asked"
 THIS_MACHINE = "This machine (measured)"

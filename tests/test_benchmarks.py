@@ -176,9 +176,12 @@ def test_what_flops_imply_is_their_ratio(monkeypatch):
 
 def test_bad_names_are_one_line(capsys):
     assert prefill.main(["--methods", "fastvee"]) == 2
+    for bad in (["--device", "nope"], ["--json", "/no/folder/x"], ["--ratios", "1.5"]):
+        assert prefill.main(bad) == 2
+    assert batch.main(["--device", "nope"]) == attention.main(["--device", "nope"]) == 2
     assert attention.main(["--models", "gpt"]) == 2
     assert batch.main(["--models", "gpt"]) == 2
-    assert capsys.readouterr().err.count("\n") == 3
+    assert capsys.readouterr().err.count("\n") == 8
 
 
 def test_the_batch_benchmark_compares_with_batch_1(tmp_path, capsys):

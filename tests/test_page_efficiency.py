@@ -181,6 +181,22 @@ def test_times_that_are_not_known_are_held_against_nothing(pair):
     assert theory.missing(costing.Costing.of(found)) == texts.NO_TIMES
 
 
+def test_an_answer_behind_the_cache_of_another_is_not_held_against_a_whole_one(pair):
+    plain, trace = pair.traces
+    timings = replace(trace.timings, encoder=0.0)
+    follower = replace(trace, history=[("What is it?", "a cat")], timings=timings)
+    found = Shown()
+    found.show(follower, requests=[{"method": follower.method}])
+    found.compared = {t.method: Result(t.method, t.answer, t) for t in (plain, follower)}
+    (theory,) = (spec for spec in charts.MEASURED if spec.name == "theory")
+    seen = costing.Costing.of(found)
+    assert theory.missing(seen) == texts.FOLLOWS
+    assert all(point.reached is None for point in seen.points())
+    whole = replace(follower, timings=trace.timings)  # the same asked as a whole
+    found.compared[whole.method] = Result(whole.method, whole.answer, whole)
+    assert theory.missing(costing.Costing.of(found)) is None
+
+
 def test_a_sweep_goes_on_setting_by_setting(tab, monkeypatch):
     plain = Row(Setting(0.0, None), "no", True, 16, 1.0, 1.0, 0.2, 1.0, 0.3)
     rows = [plain, replace(plain, setting=Setting(0.5, 1), flops_share=0.6, prefill_share=0.7)]

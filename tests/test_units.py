@@ -1,5 +1,7 @@
 """Units that go through the encoder together, against the same units sent alone."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import make_image
@@ -10,7 +12,7 @@ from libra.media import Media
 from libra.methods import create
 from libra.models import features
 from libra.models.features import EncoderAttention
-from libra.models.units import alike, together
+from libra.models.units import alike, bounds, together
 
 LAYERS = (1, 2)
 METHODS = {
@@ -126,3 +128,28 @@ def test_attention_of_several_units_is_that_of_each(pairs, monkeypatch):
             patched.setattr(features, "PAIRS", pairs)
             at_once = fact(EncoderAttention(query, key, 2))
         torch.testing.assert_close(at_once, torch.stack(alone))
+
+
+def test_where_units_begin_is_known_without_a_question_to_a_gpu():
+    """Only flash attention takes it on the device; all others read the numbers in each layer."""
+    for attention, device in (("sdpa", "cpu"), ("eager", "cpu"), ("flash_attention_2", "meta")):
+        config = SimpleNamespace(_attn_implementation=attention)
+        assert bounds([3, 4], config, torch.device("meta")).device.type == device
+    assert bounds([3, 4], SimpleNamespace(_attn_implementation="sdpa"), "cpu").tolist() == [0, 3, 7]
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@torch.no_grad()
+def test_whole_encoders_are_told_where_units_begin(name, monkeypatch):
+    with BUILD[name]() as lvlm:
+        family = lvlm.family
+        prepared = family.prepare(Media([make_image(0, 80, 60), make_image(1, 60, 130)]))
+        pixels, grids = family.pixels(prepared).to(family.model.dtype), family.grids(prepared)
+        told, forward = [], family.tower.forward
+        monkeypatch.setattr(
+            family.tower, "forward", lambda *a, **k: told.append(k) or forward(*a, **k)
+        )
+        seen = family.see(pixels, grids, []).pooler_output
+        assert torch.equal(seen, forward(pixels, grid_thw=grids).pooler_output)
+        (kwargs,) = told
+        assert kwargs["cu_seqlens"].tolist() == [0, *grids.prod(-1).cumsum(0).tolist()]

@@ -56,7 +56,7 @@ class Qwen3VL(QwenVL):
         self, pixels: Tensor, grids: LongTensor, layers: Collection[int]
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """The tokens with their DeepStack features [N, (1 + F) * d], and states [P, D]."""
-        out = self.tower(pixels, grid_thw=grids, output_hidden_states=[*layers])
+        out = self.see(pixels, grids, layers)
         tokens = torch.cat([out.pooler_output, *out.deepstack_features], 1)
         return tokens, {layer: out.hidden_states[layer] for layer in layers}
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel, Qwen2VLImageProcessorPil
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
@@ -31,6 +32,7 @@ from libra.models.folder import (
     video_settings,
 )
 from libra.models.prepared import Prepared
+from libra.models.units import bounds
 
 Tables = tuple[Tensor, Tensor]  # [T, d] cosines and sines of the encoder's rotary embedding
 
@@ -158,10 +160,10 @@ class QwenVL(Family):
         """The merged tokens of every unit."""
         pixels, begin = self.pixels(prepared), seconds(self.device)
         pixels = pixels.to(self.device, self.model.dtype)
-        grids = self.grids(prepared).to(self.device)
-        tokens, states = self.run_tower(pixels, grids, {*layers, self.attention_layer})
+        grids = self.grids(prepared)
         counts = grids.prod(-1).tolist()
-        tables = self.tables(pixels, grids)
+        tokens, states = self.run_tower(pixels, grids, {*layers, self.attention_layer})
+        tables = self.tables(pixels, grids.to(self.device))
         inputs = {layer: LayerInput(x, tables).split(counts) for layer, x in states.items()}
         last = inputs[self.attention_layer]
         return Features(
@@ -176,8 +178,19 @@ class QwenVL(Family):
         self, pixels: Tensor, grids: LongTensor, layers: Collection[int]
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """The merged tokens [N, D] and what some layers see of all patches, [P, D] each."""
-        out = self.tower(pixels, grid_thw=grids, output_hidden_states=[*layers])
+        out = self.see(pixels, grids, layers)
         return out.pooler_output, {layer: out.hidden_states[layer] for layer in layers}
+
+    def see(
+        self, pixels: Tensor, grids: LongTensor, layers: Collection[int]
+    ) -> BaseModelOutputWithPooling:
+        """What the tower says to pixels whose grids [U, 3] are known on the CPU."""
+        return self.tower(
+            pixels,
+            grid_thw=grids.to(pixels.device),
+            cu_seqlens=bounds(grids.prod(-1).tolist(), self.tower.config, pixels.device),
+            output_hidden_states=[*layers],
+        )
 
     def tables(self, x: Tensor, grids: LongTensor) -> Tables:
         """Cosines and sines [P, d] for the rows and columns of all patches."""

@@ -39,6 +39,16 @@ def together(run: Callable[[Tensor], Tensor], units: Sequence[Tensor]) -> list[T
     return out
 
 
+def bounds(counts: Sequence[int], config: PreTrainedConfig, device: torch.device) -> Tensor:
+    """Where each of some units begins, and the end of the last one.
+
+    Flash attention wants them on the device. All others ask for the numbers, which a GPU would
+    have to wait for in every layer: on the CPU.
+    """
+    found = torch.tensor([0, *accumulate(counts)], dtype=torch.int32)
+    return found.to(device, non_blocking=True) if is_flash_attention_requested(config) else found
+
+
 def packed(seen: LayerInput, counts: Sequence[int], config: PreTrainedConfig) -> dict:
     """Arguments of a layer that takes units one after the other.
 
@@ -47,11 +57,8 @@ def packed(seen: LayerInput, counts: Sequence[int], config: PreTrainedConfig) ->
         counts: how many of the P tokens are of each unit.
         config: the encoder's.
     """
-    bounds = torch.tensor([0, *accumulate(counts)], dtype=torch.int32)
-    if is_flash_attention_requested(config):  # all others ask for the numbers: a GPU would wait
-        bounds = bounds.to(seen.hidden.device, non_blocking=True)
     return {
-        "cu_seqlens": bounds,
+        "cu_seqlens": bounds(counts, config, seen.hidden.device),
         "max_seqlen": max(counts),
         "position_embeddings": seen.tables,
     }
