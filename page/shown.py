@@ -74,7 +74,7 @@ class Shown:
     inspected: dict[str, Trace] = field(default_factory=dict)  # by name, what the Inspect tab shows
     followed: int = 0  # the picture that the Inspect tab was last told of
     drawn: tuple[Trace, int] | None = None  # of which of its pictures the Figures tab shows figures
-    asking: bool = False  # whether the last question has been taken: not one that is refused
+    asking: bool = False  # whether an answer is being computed: not while its question waits
     model: str = ""  # the last one that could be loaded
     about: tuple[str | None, Added] | None = None  # the media of the trace
     forcing: bool = False  # whether a question is being asked again with patches forced

@@ -44,13 +44,12 @@ class Visit:
         The trace on the page stays until the new one is complete.
         """
         with explained():
-            shown.asking = False
             model, request = self._request(shown, values)
             about = shown.media
             yield self._growing(request, "", waiting(model))
             trace = None
             for progress in engine.ask(model, request | {"memory": shown.memory}):
-                shown.asking = True
+                shown.asking = progress.trace is None
                 if progress.trace is None:
                     yield self._growing(request, progress.text, texts.ANSWERING)
                 elif trace is None:
@@ -71,7 +70,7 @@ class Visit:
         """A question failed or was stopped: put back what was there before."""
         if shown.status == texts.MEASURING:
             return self._status(shown, texts.NOT_MEASURED)
-        begun = shown.asking and shown.trace is not None
+        begun, shown.asking = shown.asking and shown.trace is not None, False
         return self._status(shown, texts.UNFINISHED if begun else shown.status)
 
     def compare(

@@ -389,6 +389,21 @@ def test_stop_frees_the_slot_and_the_next_in_the_queue_sees_its_place(open_page,
         go.set()
 
 
+def test_a_refused_question_changes_nothing(open_page):
+    page = open_page()
+    status = page.locator("#answer .status")
+    for _ in range(2):  # before an answer was computed here, and after
+        before = status.inner_text()
+        page.locator("#question textarea, #question input").fill("")
+        page.locator("#ask-button").click()
+        expect(page.locator(".toast-body")).to_be_visible()
+        expect(status).to_have_text(before)
+        page.locator(".toast-close").click()
+        page.locator("#question textarea, #question input").fill(QUESTION)
+        page.locator("#ask-button").click()
+        answered(page)
+
+
 def test_a_question_over_the_api_and_one_of_the_page_take_turns(
     open_page, url, tmp_path, monkeypatch
 ):
@@ -412,7 +427,7 @@ def test_a_question_over_the_api_and_one_of_the_page_take_turns(
         page.locator("#ask-button").click()
         expect(page.locator("#answer .status")).to_have_text(status)
         page.locator("#stop-button").click()
-        expect(page.locator("#answer .status")).to_have_text(texts.UNFINISHED)
+        expect(page.locator("#answer .status")).to_have_text(texts.FROM_EXAMPLE)
         expect(page.locator("#answer .asked")).to_have_text(QUESTION)
         page.locator("#ask-button").click()
         expect(page.locator("#answer .status")).to_have_text(status)

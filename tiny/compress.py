@@ -1,7 +1,8 @@
 """Training with compression (Libra-Merging, supplement B.3).
 
-Visual tokens leave after four of the decoder's layers while it learns, so that a step takes less
-time; towards the end fewer and fewer do, so that the model ends as one that sees all.
+Visual tokens leave after four of the decoder's layers while it learns; towards the end fewer and
+fewer do, so that the model ends as one that sees all. It saves time where most of a sequence is
+visual tokens, and costs some where only a part of the patches is shown.
 
 Differs from the paper: several questions share a picture here, so importance is the mean over the
 tokens that start their answers; and there is no compensation token, so that the pictures of a batch
