@@ -223,7 +223,7 @@ def test_only_a_compensation_token_may_be_vacant():
     with pytest.raises(InputError, match="may be vacant"):
         Reduction(1, one, one, torch.ones(1), one, vacant=vacant)
     slot = torch.zeros(2, dtype=torch.long)
-    assert Reduction(1, one, one, torch.ones(1), slot, 1, vacant).n_out == 2
+    assert Reduction(1, one, one, torch.ones(1), slot, 1, vacant=vacant).n_out == 2
     with pytest.raises(InputError, match="must be fed"):
         Reduction(1, one, one, torch.ones(1), slot, 1)
 
