@@ -55,7 +55,7 @@ document.addEventListener("click", ({target}) => {
 let number = "";
 document.addEventListener("focusin", ({target}) => {
   if (target.type === "number") number = target.value;
-  if (target.role === "combobox") target.dataset.before ??= target.value;
+  if (target.role === "combobox") target.dataset.before = target.value;
 });
 document.addEventListener("blur", ({target}) => {
   if (target.type !== "number" || target.value !== "") return;

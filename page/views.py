@@ -113,7 +113,7 @@ def data_url(image: Image.Image) -> str:
 
 def caption(trace: Trace, overlay: str, stage: int, word: int = 0) -> str:
     """One sentence on what the overlay shows, one on the numbers of this stage."""
-    n, meaning = len(trace.layout), texts.OVERLAYS[overlay][1]
+    meaning = texts.OVERLAYS[overlay][1]
     if overlay in texts.HEAT:
         layer = deciding_layer(trace, stage)
         here = f"Layer {layer}."
@@ -122,21 +122,24 @@ def caption(trace: Trace, overlay: str, stage: int, word: int = 0) -> str:
             here = f"Layer {layer}, word {word + 1} of {len(trace.words)}{said}."
         if (share := _attended(trace, overlay, layer, word)) < FAINT:
             meaning = texts.FAINT.format(percent(share)) + texts.STAGE_BACK * (stage > 0)
-    elif stage:
-        event = trace.events[stage - 1].reduction
-        extra = " and one that sums up others" if event.compensation is not None else ""
-        tokens = "1 token" if kept(event) == 1 else f"{kept(event)} tokens"
+    else:
         fate = trace.lineage(stage).fate()
-        gone = int((fate == Fate.DROPPED).sum())
-        there = f"{n - gone} of {n} patches, the others are gone" if gone else f"{n} patches"
-        here = f"{tokens}{extra} stand for {there}."
+        here = _standing(trace, stage, int((fate == Fate.DROPPED).sum()))
         if overlay == "merged" and not (fate == Fate.MERGED).any():
             meaning = texts.NOTHING_MERGED
-    else:
-        here = f"Before compression: one token for each of {n} patches."
-        if overlay == "merged":
-            meaning = texts.NOTHING_MERGED
     return f"{here} {meaning}"
+
+
+def _standing(trace: Trace, stage: int, gone: int) -> str:
+    """How many tokens stand for the patches at a stage, `gone` of which have none any more."""
+    n = len(trace.layout)
+    if stage == 0:
+        return f"Before compression: one token for each of {n} patches."
+    event = trace.events[stage - 1].reduction
+    tokens = "1 token" if kept(event) == 1 else f"{kept(event)} tokens"
+    extra = " and one that sums up others" if event.compensation is not None else ""
+    there = f"{n - gone} of {n} patches, the others are gone" if gone else f"{n} patches"
+    return f"{tokens}{extra} stand for {there}."
 
 
 def _attended(trace: Trace, overlay: str, layer: int, word: int) -> float:
