@@ -61,6 +61,7 @@ class Architecture:
     special: int = 0  # encoder tokens per unit that are no patches
     tile: int | None = None  # patches of a unit; None: a unit is a picture of any size
     tiles: int = 1  # units of one picture
+    projects_tokens: bool = False  # the connector takes what is to be visual tokens, not patches
 
     def units(self, n: int) -> int:
         """How many units the encoder sees for `n` visual tokens, at least one."""
@@ -106,7 +107,13 @@ class Architecture:
             merge=merge,
             special=int(vision.model_type == "clip_vision_model"),
             tile=side**2 or None,
+            projects_tokens=config.model_type in _PROJECT_TOKENS,
         )
+
+
+# Models whose patches are packed, and reduced by methods at the connector, before they are
+# projected.
+_PROJECT_TOKENS = {"llava", "llava_next", "llava_next_video", "video_llava"}
 
 
 def _first(config: PretrainedConfig, *names: str) -> int:
@@ -115,7 +122,13 @@ def _first(config: PretrainedConfig, *names: str) -> int:
 
 
 _CLIP_L = Stack(23, 1024, 4096, 16, 1024, gated=False)
-_CLIP = {"encoder": _CLIP_L, "pixels": 3 * 14**2, "special": 1, "tile": 576}
+_CLIP = {
+    "encoder": _CLIP_L,
+    "pixels": 3 * 14**2,
+    "special": 1,
+    "tile": 576,
+    "projects_tokens": True,
+}
 _QWEN2_7B = Stack(28, 3584, 18944, 28, 512)
 
 # By the names of the model catalogue.
@@ -132,6 +145,7 @@ ARCHITECTURES = {
             connector=((192, 256), (256, 256)),
             special=1,
             tile=576,
+            projects_tokens=True,
         ),
         Architecture(
             "llava-1.5-7b",

@@ -32,7 +32,12 @@ def linear(name: str, n: int, shape: tuple[int, int], itemsize: float) -> Operat
 
 
 def layer_operations(
-    stack: Stack, n: int, cached: int = 0, itemsize: float = 2, fused: bool = True
+    stack: Stack,
+    n: int,
+    cached: int = 0,
+    itemsize: float = 2,
+    fused: bool = True,
+    causal: bool = False,
 ) -> list[Operation]:
     """What one layer does with `n` tokens whose attention spans `cached` earlier ones, too.
 
@@ -44,11 +49,14 @@ def layer_operations(
         cached: tokens whose keys and values are read from the cache.
         itemsize: bytes per number, of weights and activations.
         fused: flash or SDPA attention; eager attention writes and reads its matrix.
+        causal: count of attention's products only what no later token is in, as fused kernels
+            compute them; the papers, and eager attention, take the whole square.
     """
     keys, at = n + cached, stack.matrices
     state, wide, query = (n * width * itemsize for width in (stack.d, stack.m, stack.width))
     cache, matrix = keys * stack.d_kv * itemsize, stack.heads * n * keys * itemsize
-    product = 2 * n * keys * stack.width
+    pairs = n * cached + n * (n + 1) / 2 if causal else n * keys
+    product = 2 * pairs * stack.width
     if fused:
         attention = [Operation("attention", 2 * product, 0, query + 2 * cache, query)]
     else:

@@ -85,14 +85,19 @@ class Workload:
         return work
 
     def connector(self) -> list[Operation]:
-        """The projection of what the encoder hands over: at most all patches."""
+        """The projection of all that the encoder hands over, or of what becomes a visual token."""
         a = self.architecture
         n = (self.patches[-1] if self.patches else sum(self._units)) // a.merge
+        if a.projects_tokens:
+            n = self.counts[0]
         return [linear("connector", n, shape, self.itemsize) for shape in a.connector]
 
-    def prefill(self) -> list[Operation]:
-        """All decoder layers over the whole prompt, and the output layer for its last token."""
-        return [*self._layers([(n + self.text, 0) for n in self.counts]), self._head()]
+    def prefill(self, causal: bool = False) -> list[Operation]:
+        """All decoder layers over the whole prompt, and the output layer for its last token.
+
+        `causal` leaves out what causal attention hides, as fused kernels do.
+        """
+        return [*self._layers([(n + self.text, 0) for n in self.counts], causal), self._head()]
 
     def decode(self, step: int = 1) -> list[Operation]:
         """The `step`-th token after the first one: one token over everything before it."""
@@ -117,11 +122,13 @@ class Workload:
         units = a.units(self.n)
         return [a.tile or round(self.n * a.merge / units)] * units
 
-    def _layers(self, lengths: Sequence[tuple[int, int]]) -> Iterator[Operation]:
+    def _layers(
+        self, lengths: Sequence[tuple[int, int]], causal: bool = False
+    ) -> Iterator[Operation]:
         """Operations of the decoder layers, each with its (new tokens, cached tokens)."""
         for new, cached in lengths:
             yield from layer_operations(
-                self.architecture.decoder, new, cached, self.itemsize, self.fused
+                self.architecture.decoder, new, cached, self.itemsize, self.fused, causal
             )
 
     def _head(self) -> Operation:

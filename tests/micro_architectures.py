@@ -14,6 +14,7 @@ LLAVA = Architecture(
     connector=((32, 64), (64, 64)),
     special=1,
     tile=16,
+    projects_tokens=True,
 )
 QWEN = replace(
     LLAVA,
@@ -24,4 +25,5 @@ QWEN = replace(
     merge=4,
     special=0,
     tile=None,
+    projects_tokens=False,
 )

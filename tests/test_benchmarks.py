@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +12,14 @@ from conftest import QUESTION, make_image
 import viz
 from benchmarks import app, attention, batch, measure, models, prefill, reduction
 from libra.architecture import ARCHITECTURES, Architecture, Stack
+from libra.cost import token_counts
 from libra.errors import InputError
 from libra.media import Media
+from libra.workload import Workload
 from tests.micro_architectures import LLAVA, QWEN
 
 CPU = torch.device("cpu")
+MEASURED = Path(__file__).parents[1] / "benchmarks" / "measured"
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +148,7 @@ def test_the_prefill_benchmark_measures_every_setting(tmp_path, capsys):
         assert row["kv_bytes"] == row["kv_formula"] and row["peak_bytes"] is None
         assert min(row[part] for part in ("encoder", "prefill", "decode", "reached")) > 0
         assert row["share"] == row["reached"] / row["implied"]
+        assert row["share_causal"] == row["reached"] / row["implied_causal"]
         assert row["answer"] > row["encoder"] + row["connector"] + row["prefill"]
         plain, ratios = row["method"] == "vanilla", (row["implied"], row["reached"], row["faster"])
         assert ratios == (1, 1, 1) if plain else row["implied"] > 1
@@ -162,16 +167,47 @@ def test_what_flops_imply_is_their_ratio(monkeypatch):
     n, text = 16, fastv.text
     d, m = LLAVA.decoder.d, LLAVA.decoder.m
 
-    def flops(counts):
+    def flops(counts, pairs):
         layers = sum(
-            2 * (n + text) * (4 * d * d + 3 * d * m) + 4 * (n + text) ** 2 * d for n in counts
+            2 * (n + text) * (4 * d * d + 3 * d * m) + 4 * pairs(n + text) * d for n in counts
         )
         return layers + 2 * d * LLAVA.vocabulary
 
     (layer,) = fastv.layers
     counts = [n] * (layer + 1) + [n // 2] * (LLAVA.decoder.n_layers - layer - 1)
-    assert fastv.implied == pytest.approx(flops([n] * 4) / flops(counts))
+    for implied, pairs in (
+        (fastv.implied, lambda t: t * t),
+        (fastv.implied_causal, lambda t: sum(range(1, t + 1))),
+    ):
+        assert implied == pytest.approx(flops([n] * 4, pairs) / flops(counts, pairs))
     assert plain.last == 16 and fastv.last == 8
+
+
+def total(operations):
+    return sum(operation.flops for operation in operations)
+
+
+def test_stored_rows_imply_what_the_count_says_and_readme_tells_their_causal_shares():
+    shares = {}
+    for model in ("llava-1.5-7b", "llava-1.5-13b", "qwen2-vl-7b"):
+        stored = json.loads((MEASURED / f"h100-prefill-{model}.json").read_text())["rows"]
+        architecture = ARCHITECTURES[model]
+        for row in (r for r in stored if r["method"] in ("fastv", "libra")):
+            depth = architecture.decoder.n_layers
+            counts = token_counts(row["tokens"], depth, row["layers"], row["ratio"])
+            work = Workload(architecture, row["tokens"], counts, row["text"])
+            implied, causal = (
+                total(work.vanilla.prefill(x)) / total(work.prefill(x)) for x in (False, True)
+            )
+            # Libra-Merging has a compensation token more behind its first event.
+            assert row["implied"] == pytest.approx(
+                implied, 1e-9 if row["method"] == "fastv" else 2e-3
+            )
+            key = model, row["tokens"], row["method"]
+            shares.setdefault(key, []).append(f"{100 * row['reached'] / causal:.0f}")
+    said = [" / ".join(shares["llava-1.5-7b", 8192, method]) for method in ("fastv", "libra")]
+    readme = " ".join((MEASURED.parents[1] / "README.md").read_text().split())
+    assert f"{said[0]} % (FastV) and {said[1]} % (Libra-Merging)" in readme
 
 
 def test_bad_names_are_one_line(capsys):

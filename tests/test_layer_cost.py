@@ -212,6 +212,8 @@ def test_a_trace_says_what_its_request_multiplied():
     work = Workload.of(traces[0], architecture)
     assert (work.counts, work.itemsize) == ([16, 16, 8, 8, 4, 4, 4, 4], 8)
     assert total(work.encoder()) + total(work.connector()) + total(work.prefill()) == flops
+    attention = [(n + n_text) * (n + n_text - 1) / 2 * 4 * 64 for n in work.counts]  # hidden pairs
+    assert total(work.prefill()) - total(work.prefill(causal=True)) == sum(attention)
     rows = work.per_layer()
     assert sum(row["prefill_flops"] for row in rows) + 2 * 64 * architecture.vocabulary == total(
         work.prefill()
@@ -247,6 +249,17 @@ def test_every_counted_family_multiplies_what_is_said(name, monkeypatch):
         prepared = lvlm.family.prepare(Media(images))
         merger = total(work.connector()) if name == "qwen2_vl" else 0  # part of its encoder
         assert total(work.encoder()) + merger == counted(lambda: lvlm.family.encode(prepared))
+
+
+@pytest.mark.parametrize("name", ["llava", *FAMILIES])
+def test_the_connector_takes_what_a_method_before_it_leaves_where_it_comes_after(name, monkeypatch):
+    with lvlm_of(name, "eager") if name in FAMILIES else make_lvlm("eager") as lvlm:
+        projector, calls = lvlm.family.model.model.multi_modal_projector, []
+        monkeypatch.setattr(projector, "forward", recorded(projector.forward, calls))
+        for method in ("vanilla", "spatial", "libra"):
+            calls.clear()
+            work, _ = of_answer(lvlm, lvlm.architecture, images=[make_image()], method=method)
+            assert total(work.connector()) == sum(calls), method
 
 
 def recorded(forward, calls):
