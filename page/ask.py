@@ -11,6 +11,7 @@ from page import panels, scrubber, texts, views
 from page.legends import legend
 from page.readouts import readouts
 from page.shown import Shown
+from viz import inspector
 
 FRAMES = "frames"  # the scrubber's id
 
@@ -25,6 +26,7 @@ class AskTab:
     overlays: gr.HTML
     stage: gr.Radio
     tokens: gr.Image
+    pane: gr.HTML
     answer: gr.HTML
     readouts: gr.HTML
     compare: gr.Button
@@ -36,7 +38,7 @@ class AskTab:
     def outputs(self) -> list[gr.components.Component]:
         """What `draw` fills."""
         pictures = [self.hero, self.frames, self.caption, self.overlays, self.tokens]
-        words = [self.stage, self.answer, self.readouts]
+        words = [self.pane, self.stage, self.answer, self.readouts]
         return [*pictures, *words, self.save_picture, self.save_trace]
 
     def draw_pictures(self, shown: Shown) -> dict:
@@ -56,12 +58,14 @@ class AskTab:
             self.hero: gr.Image(**hero(shown)),
             self.caption: caption(shown),
             self.overlays: overlays(shown),
+            self.pane: {"stage": shown.stage, "image": shown.own_image},
             self.save_picture: gr.DownloadButton(value=picture_file(shown), interactive=True),
         }
 
     def draw(self, shown: Shown, status: str = "") -> dict:
         """The whole tab for a new trace."""
         return self.draw_pictures(shown) | {
+            self.pane: pane(shown),
             self.stage: gr.Radio(views.stage_choices(shown.trace), value=shown.stage),
             self.answer: panels.answer(shown.trace, shown.word, status),
             self.readouts: readouts(shown.trace, shown.vanilla),
@@ -106,6 +110,11 @@ def build_pictures(shown: Shown) -> dict[str, gr.components.Component]:
             alt_text=texts.STRIP,
         ),
     }
+    parts["pane"] = gr.HTML(
+        pane(shown) if there else None,
+        elem_id="pane",
+        **inspector.pane_component("#hero img"),
+    )
     gr.HTML(f'<p class="note">{texts.STRIP}</p>')
     with gr.Row(elem_id="files"):
         parts["save_picture"] = gr.DownloadButton(
@@ -145,6 +154,11 @@ def build_answer(shown: Shown) -> dict[str, gr.components.Component]:
 def hero(shown: Shown) -> dict:
     """File and description of the large picture."""
     return {"value": _save(shown, legend=False), "alt_text": views.caption(*_at(shown))}
+
+
+def pane(shown: Shown) -> dict:
+    """What the large picture tells of the patch under the pointer."""
+    return inspector.pane(shown.trace, shown.stage, shown.own_image)
 
 
 def picture_file(shown: Shown) -> str:

@@ -24,6 +24,7 @@ from viz.agreement import blind_agreement
 from viz.inspector.data import ATTENTION_SCALE, MAX_ATTENTION, packed
 from viz.inspector.decisions import rule, what_if
 from viz.inspector.export import EVENTS, STATIC, document
+from viz.inspector.pane import SCRIPTS
 from viz.inspector.tours import WRITTEN, tour
 from viz.inspector.tours.steps import LOOKS
 from viz.inspector.tours.stories import STORIES
@@ -448,15 +449,18 @@ def test_answers_of_one_method_get_names_of_their_own(libra):
 
 def test_the_page_can_take_the_parts():
     parts = inspector.component()
-    for name in ("html_template", "css_template"):
+    for component, name in product(
+        (parts, inspector.pane_component("#hero img")), ("html_template", "css_template")
+    ):
         # Gradio evaluates both as Handlebars and as a JavaScript template.
-        assert not re.search(r"`|\$\{|\{\{|\\", parts[name])
+        assert not re.search(r"`|\$\{|\{\{|\\", component[name])
     for event in EVENTS:  # Gradio makes a listener of every event that the script names in quotes
         assert re.search(rf"""["']{event}["']""", parts["js_on_load"])
 
 
 def test_every_module_is_part_of_the_script():
-    assert {path.name for path in STATIC.glob("*.js")} == set(inspector.export.SCRIPTS)
+    modules = {path.name for path in STATIC.glob("*.js")}
+    assert modules == set(inspector.export.SCRIPTS) | {"pane.js"} == modules | set(SCRIPTS)
 
 
 @pytest.mark.parametrize(
@@ -516,3 +520,15 @@ def test_what_cannot_be_animated_says_so(libra, vanilla, tmp_path):
         inspector.save_animation(vanilla, tmp_path / "flow.gif")
     with pytest.raises(InputError, match="Picture 3"):
         inspector.save_animation(libra, tmp_path / "flow.gif", image=3)
+
+
+def test_a_pane_knows_the_patches_of_one_picture_and_no_pixels(libra):
+    known = inspector.pane(libra, image=0)
+    assert known["stage"] == len(libra.events) and known["image"] == 0
+    whole = inspector.view({"one": libra})["traces"][0]
+    of_trace = known["trace"]
+    assert {name: whole[name] for name in of_trace if name != "decisions"} == {
+        name: part for name, part in of_trace.items() if name != "decisions"
+    }
+    assert len(json.dumps(known)) < 0.5 * len(json.dumps(inspector.view({"one": libra})))
+    assert "createInspector" not in inspector.pane_component("#hero img")["js_on_load"]

@@ -458,6 +458,37 @@ def test_a_click_on_the_picture_leads_to_its_patch(open_page):
 
 
 @pytest.mark.browser
+def test_the_patch_under_the_pointer_tells_on_the_ask_tab_what_the_inspector_tells(open_page):
+    page = open_page()
+    picture, pane = page.locator("#hero img"), page.locator("#pane .i-pane > *")
+    expect(pane).to_have_count(0)
+    told, stages = {}, page.locator("#stage label")
+    for stage in (stages.count() - 1, 1):
+        before = picture.get_attribute("src")
+        if stage == 1:
+            stages.nth(1).click()
+            expect(picture).not_to_have_attribute("src", before)
+            page.wait_for_function("document.querySelector('#hero img').complete")
+        box = picture.bounding_box()
+        for patch in (0, 10):
+            side = box["height"]  # the model sees the square in the middle
+            x = (box["width"] - side) / 2 + side * (patch % 4 + 0.4) / 4
+            page.mouse.move(box["x"] + x, box["y"] + side * (patch // 4 + 0.4) / 4)
+            card = page.locator("#pane .i-card")
+            expect(card.locator("h3")).to_have_text(f"Patch {patch}")
+            parts = [card.locator(part) for part in (".i-place", ".i-fate", ".i-why")]
+            told[stage, patch] = [part.inner_text() for part in parts]
+        page.keyboard.press("Shift")
+        expect(pane).to_have_count(0)
+    page.mouse.move(5, 5)
+    open_inspector(page)
+    for (stage, patch), words in told.items():
+        state(page, "I.update({stage: argument[0], lock: argument[1]})", [stage, patch])
+        for part, expected in zip((".i-place", ".i-fate", ".i-why"), words, strict=True):
+            expect(page.locator(f"#inspector .i-card {part}")).to_have_text(expected)
+
+
+@pytest.mark.browser
 def test_a_visit_to_another_tab_leaves_the_inspector_as_it_is(open_page):
     page = open_page()
     open_inspector(page)

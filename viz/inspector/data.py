@@ -131,43 +131,47 @@ def _smallest(array: np.ndarray) -> np.dtype:
 
 def _trace(name: str, trace: Trace, vanilla: Trace | None, n_traces: int) -> dict:
     """One answer; it takes its share of the room that a file of `n_traces` has."""
-    layout, pairs = trace.layout, _pairs(trace, MAX_PAIRS // n_traces)
-    lineages = list(
-        accumulate(
-            (event.reduction for event in trace.events),
-            Reduction.then,
-            initial=Reduction.identity(len(layout)),
-        )
-    )
-    return {
+    tokens, pairs = tokens_of(trace), _pairs(trace, MAX_PAIRS // n_traces)
+    for i, decision in enumerate(tokens["decisions"]):
+        decision["pairs"] = pairs.get(i)
+    return tokens | {
         "name": name,
         "method": methods.title(trace.method),
         "model": trace.model,
         "ratio": trace.ratio,
-        "params": trace.params,
         "question": trace.question,
         "answer": trace.answer,
         "words": [
             {"text": w.text, "probability": w.probability, "top": w.top} for w in trace.words
         ],
         "pictureNames": _picture_names(trace),
+        "colour": packed(patch_colours(trace).round().astype(np.uint8)),
+        "groupColour": packed(group_colours(trace).round().astype(np.uint8)),
+        "counts": list(trace.counts),
+        "stageAt": [stage_at(trace, layer) for layer in range(len(trace.counts))],
+        "attention": _attention(trace, MAX_ATTENTION // n_traces),
+        "tour": tour(trace, vanilla),
+    }
+
+
+def tokens_of(trace: Trace) -> dict:
+    """The patches of an answer, and what the events made of them and why."""
+    layout = trace.layout
+    lineages = accumulate(
+        (event.reduction for event in trace.events),
+        Reduction.then,
+        initial=Reduction.identity(len(layout)),
+    )
+    return {
+        "params": trace.params,
         "video": trace.times is not None,
         "n": len(layout),
         "image": packed(layout.image),
         "row": packed(layout.row),
         "column": packed(layout.column),
         "box": packed(layout.box.float()),
-        "colour": packed(patch_colours(trace).round().astype(np.uint8)),
-        "groupColour": packed(group_colours(trace).round().astype(np.uint8)),
         "stages": [_stage(*pair) for pair in zip(trace.stages, lineages, strict=True)],
-        "decisions": [
-            _decision(trace, i, event) | {"pairs": pairs.get(i)}
-            for i, event in enumerate(_events(trace))
-        ],
-        "counts": list(trace.counts),
-        "stageAt": [stage_at(trace, layer) for layer in range(len(trace.counts))],
-        "attention": _attention(trace, MAX_ATTENTION // n_traces),
-        "tour": tour(trace, vanilla),
+        "decisions": [_decision(trace, i, event) for i, event in enumerate(_events(trace))],
     }
 
 
@@ -219,6 +223,7 @@ def _decision(trace: Trace, index: int, event: Event) -> dict:
         "spare": previous,
         "rule": rule(event, previous),
         "whatIf": what_if(trace, event, previous),
+        "pairs": None,
     }
 
 

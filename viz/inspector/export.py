@@ -57,8 +57,8 @@ watch("value", receive);
 receive();
 """
     return {
-        "html_template": _static("inspector.html"),
-        "css_template": _static("inspector.css"),
+        "html_template": static("inspector.html"),
+        "css_template": static("inspector.css"),
         "js_on_load": f"{script()}{page}",
         "apply_default_css": False,
     }
@@ -89,13 +89,13 @@ def document(traces: dict[str, Trace]) -> str:
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>{question}</title>
 <style>
-{_static("page.css")}
-{_static("inspector.css")}
+{static("page.css")}
+{static("inspector.css")}
 </style>
 </head>
 <body>
 <main>
-{_static("inspector.html")}
+{static("inspector.html")}
 </main>
 <script type="application/json" id="data">{data}</script>
 <script>
@@ -110,14 +110,20 @@ inspector.show(JSON.parse(document.getElementById("data").textContent));
 """
 
 
-@cache
 def script() -> str:
     """All modules as one script."""
-    return "".join(map(_static, SCRIPTS))
+    return joined(SCRIPTS)
 
 
 @cache
-def _static(name: str) -> str:
+def joined(names: tuple[str, ...]) -> str:
+    """Some modules as one script."""
+    return "".join(map(static, names))
+
+
+@cache
+def static(name: str) -> str:
+    """The text of a file beside the scripts."""
     return (STATIC / name).read_text("utf-8")
 
 

@@ -87,7 +87,6 @@ class Picture extends PatchMap {
   // way from the patch in hand to its root. marks: [{ patches, colour }].
   draw({ lit, root, pointed, locked, marks }) {
     const ctx = this.pen(this.canvas);
-    const { looks } = this;
     ctx.drawImage(this.painted, 0, 0, this.width, this.height);
     if (lit?.length) {
       if (this.lights) this.light(ctx, lit);
@@ -98,12 +97,17 @@ class Picture extends PatchMap {
       for (const p of patches) ctx.fillRect(...this.box(p));
       this.outline(ctx, patches, colour, 3);
     }
+    this.point(ctx, { pointed, root, locked });
+  }
+
+  // The patch in hand, and the way to its root.
+  point(ctx, { pointed, root, locked }) {
     if (pointed < 0 || !this.shows(pointed)) return;
     if (root >= 0 && root !== pointed && this.shows(root)) {
       this.outline(ctx, [root], "#fff", 3);
       this.arrow(ctx, pointed, root);
     }
-    this.outline(ctx, [pointed], looks.mark, locked ? 4 : 2.5);
+    this.outline(ctx, [pointed], this.looks.mark, locked ? 4 : 2.5);
   }
 
   // The pixels of some patches, all others in the shade.

@@ -56,7 +56,7 @@ class Situation {
 function openTrace(raw) {
   const trace = { ...raw };
   for (const name of ["image", "row", "column", "box", "colour", "groupColour"])
-    trace[name] = unpack(raw[name]);
+    if (name in raw) trace[name] = unpack(raw[name]);
   trace.stages = raw.stages.map((stage) => openStage(stage));
   trace.decisions = raw.decisions.map((d, i) =>
     openDecision(d, trace.stages[i], raw.stages[i + 1]),
