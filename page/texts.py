@@ -81,14 +81,19 @@ FRAMED = " Only the nearest of that is drawn here."
 FAINT = "Only {} of the attention in this layer is on the picture."
 STAGE_BACK = " An earlier stage shows more."
 UNLIKE_VANILLA = "Without compression the model says “{}”."
-NOTHING_REMOVED = "Nothing was removed: the ratio leaves all tokens, so nothing is saved."
+NOTHING_REMOVED = "Nothing was removed: all tokens stay, so nothing is saved."
+AS_MANY = (
+    "{} of {} tokens stay, and one more sums up the rest: as many as before, so nothing is saved."
+)
 AFTER_THE_LAST = (
     "Tokens go after the last layer only, where nothing is left to save: choose another."
 )
 HARDLY = (
-    "{} goes by a rule of its own, which keeps {} of {} tokens here: nearly nothing is saved, and "
-    "each is blended with those most like it. A ratio among its parameters sets the number."
+    "{} goes by a rule of its own, which keeps {} of {} tokens here{}. The more patches stand out "
+    "by their attention, the smaller the steps in which it adds others; here they are 1, so it "
+    "adds nearly all, and nearly nothing is saved. A ratio among its parameters sets the number."
 )
+AND_ONE_SUM = ", each blended with those most like it, and one more that sums up the rest"
 FROM_EXAMPLE = "A stored answer: nothing was computed for it. Press Ask to run it here."
 FROM_FILE = "Opened from a file: nothing was computed for it."
 

@@ -294,16 +294,33 @@ class Visit:
 
 def _hardly(trace: Trace) -> str:
     """What is to be said where a method saves nothing, or hardly anything."""
-    name = trace.method
-    if trace.events and all(e.reduction.n_out == e.reduction.n_in for e in trace.events):
-        return texts.NOTHING_REMOVED
-    if trace.events and trace.counts[-1] == len(trace.layout):
-        return texts.AFTER_THE_LAST
-    adaptive = name in methods.names() and methods.takes(name, "ratio") and not plan.slides(name)
-    if not adaptive or trace.ratio >= SAVING:
+    if not trace.events:
         return ""
-    left, n = kept(trace.events[-1].reduction), len(trace.layout)
-    return texts.HARDLY.format(methods.title(name), left, n)
+    last, n = trace.events[-1], len(trace.layout)
+    if _by_own_rule(trace):
+        summed = texts.AND_ONE_SUM if last.reduction.compensation is not None else ""
+        words = methods.title(trace.method), kept(last.reduction), n, summed
+        return texts.HARDLY.format(*words) if trace.ratio < SAVING else ""
+    if all(kept(event.reduction) == event.reduction.n_in for event in trace.events):
+        return texts.NOTHING_REMOVED
+    if trace.counts[-1] < n:
+        return ""
+    if last.site == "decoder" and last.layer == len(trace.counts) - 1:
+        return texts.AFTER_THE_LAST
+    return texts.AS_MANY.format(kept(last.reduction), n)
+
+
+def _by_own_rule(trace: Trace) -> bool:
+    """Whether the method found out itself how many tokens stay.
+
+    A trace has no more than the ratio. One that was given is a round number, which hardly any count
+    of tokens comes to; a single picture of which all stays gives none away.
+    """
+    name, first = trace.method, trace.events[0].reduction
+    if name not in methods.names() or not methods.takes(name, "ratio") or plan.slides(name):
+        return False
+    found = "keep" not in trace.params and trace.ratio == 1 - kept(first) / first.n_in
+    return found and (trace.ratio > 0 or len(trace.images) > 1)
 
 
 def _status_of_stored(shown: Shown, note: str) -> str:

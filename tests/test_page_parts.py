@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import gradio as gr
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,14 +13,16 @@ from PIL import Image
 import viz
 from libra import methods
 from libra.errors import InputError
-from libra.reduction import Fate
-from libra.trace import Trace, Word
+from libra.methods import Tokens
+from libra.reduction import Fate, Reduction
+from libra.trace import Event, Trace, Word
 from page import diagrams, examples, knowledge, legends, panels, plan, readouts, texts, views
 from page.controls import _ratio_help, control
 from page.errors import explained
 from page.shown import Result, Shown
 from page.visit import _hardly, _status_of_stored
 from tests.conftest import N_VISUAL, QUESTION, make_image
+from tests.make_trace import make_trace
 from viz.heat import NO_TOKEN
 
 
@@ -120,15 +123,48 @@ def test_a_new_answer_opens_at_its_end_unless_another_stage_was_chosen(lvlm, tra
     assert shown.stage == 1
 
 
-def test_a_method_that_keeps_nearly_everything_by_its_own_rule_is_explained(lvlm, trace):
-    plus = lvlm.answer(images=[make_image()], question=QUESTION, method="prumerge+").trace
-    full, half = replace(plus, ratio=0.01), replace(plus, ratio=0.5)
-    assert "PruMerge+ goes by a rule of its own" in _hardly(full)
-    assert not _hardly(half) and not _hardly(replace(trace, ratio=0.0))
+def prumerge_plus(n_outliers: int, pictures: int = 1, **params) -> Trace:
+    """PruMerge+ where so many of 576 patches stand out in each picture."""
+    trace = make_trace("prumerge+", pictures=[np.zeros((24, 24, 3), np.uint8)] * pictures)
+    alpha = torch.linspace(0, 0.001, 576)
+    alpha[-n_outliers - 1 : -1] = 1.0
+    tokens = Tokens(alpha[:, None], importance=alpha.softmax(0), keys=alpha[:, None])
+    reduction = methods.create("prumerge+", **params).reduce(tokens)
+    whole = Reduction.side_by_side([reduction] * pictures)
+    left = whole.n_out - (whole.compensation is not None)
+    return replace(
+        trace,
+        events=[Event("connector", -1, whole)],
+        counts=[whole.n_out] * 8,
+        ratio=params.get("ratio", 1 - left / whole.n_in),
+        params={name: value for name, value in params.items() if name == "keep"},
+    )
+
+
+def test_a_method_that_keeps_nearly_everything_by_its_own_rule_is_explained():
+    """With every sixth patch an outlier, the steps of PruMerge+ are 1."""
+    most = prumerge_plus(100)
+    assert readouts.staircase(most) == "576 › 575 + 1"
+    words = _hardly(most)
+    assert "PruMerge+ goes by a rule of its own, which keeps 575 of 576 tokens" in words
+    assert "one more that sums up the rest" in words and "here they are 1" in words
+    assert "rule of its own" in _hardly(prumerge_plus(100, pictures=2))
+    assert not _hardly(prumerge_plus(40))
+    assert not _hardly(prumerge_plus(100, ratio=0.01))
+    assert not _hardly(replace(most, method="unheard of", counts=[575] * 8))
+
+
+def test_a_count_that_leaves_as_many_as_before_says_so():
+    words = _hardly(prumerge_plus(100, keep=575))
+    assert words.startswith("575 of 576 tokens stay") and "rule" not in words
+
+
+def test_what_removes_nothing_says_so(lvlm, trace):
+    assert not _hardly(replace(trace, ratio=0.0))
     asked = {"images": [make_image()], "question": QUESTION, "method": "fastv"}
     same, late = (lvlm.answer(**asked, **how).trace for how in ({"ratio": 0.0}, {"layers": (7,)}))
     assert _hardly(same) == texts.NOTHING_REMOVED and _hardly(late) == texts.AFTER_THE_LAST
-    assert not _hardly(replace(full, method="unheard of"))
+    assert _hardly(prumerge_plus(100, ratio=0.0)) == texts.NOTHING_REMOVED
 
 
 def test_times_keep_their_digits():
