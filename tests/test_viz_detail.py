@@ -217,6 +217,27 @@ def test_the_lens_needs_a_compensation_token_and_rows(trace):
         assert viz.FIGURES["compensation_lens"].missing(lacking)
 
 
+def test_a_layer_that_hardly_looks_at_the_picture_is_dark_for_every_word(monkeypatch):
+    """On a scale of its own, next to nothing would look like a full heat map."""
+    trace = make_trace("fastv", grid=(4, 4), answer="yes", layers=(1,))
+    faint = [row * (1e-5 if layer == 4 else 1) for layer, row in enumerate(trace.importance)]
+    trace = replace(trace, importance=faint, attention=[faint])
+    scales, with_scale = [], viz.heat_panels.with_scale
+
+    def spy(card, top, clipped, text):
+        scales.append((top, text))
+        return with_scale(card, top, clipped, text)
+
+    monkeypatch.setattr(viz.heat_panels, "with_scale", spy)
+    viz.attention_per_word(trace)
+    viz.attention_through_layers(trace)
+    viz.attention_per_word(trace, layer=3)
+    (dark, said), (top, _), (bright, other) = scales
+    assert dark == top == bright == heat_scale([row.numpy() for row in faint])
+    assert "layer 4" in said and "hardly looks at the picture" in said
+    assert "layer 3" in other and "hardly" not in other
+
+
 def test_the_scale_is_never_cut_off():
     trace = make_trace("fastv", grid=(4, 4), answer="yes", layers=(1,))
     card = viz.attention_per_word(trace)

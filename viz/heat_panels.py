@@ -14,33 +14,53 @@ from viz.heat import (
     with_marks,
     with_scale,
 )
+from viz.marks import percent
 from viz.panel import PATCH, wrapped
 
 MOST, COLUMNS = 12, 4
+FAINT = 0.01  # of a layer's attention: with less on the picture, its heat map is but noise
 
 
 def attention_through_layers(trace: Trace, word: int = 0, image: int = 0) -> Image.Image:
     """Heat maps of up to twelve layers, evenly spread, for one generated word."""
     n = len(trace.counts)
     layers = sorted({round(i * (n - 1) / (MOST - 1)) for i in range(MOST)})
+    cells = [(layer, word) for layer in layers]
     captions = [f"layer {layer}" for layer in layers]
     text = f"attention behind “{_text(trace, word)}”"
-    return _panel(trace, [(layer, word) for layer in layers], captions, image, text)
+    return _panel(trace, cells, captions, image, _scale(trace, cells), text)
 
 
 def attention_per_word(trace: Trace, layer: int | None = None, image: int = 0) -> Image.Image:
-    """Heat maps of the first twelve generated words at one layer (default: the middle one)."""
+    """Heat maps of the first twelve generated words at one layer (default: the middle one).
+
+    Their scale is that of all layers, so that a layer which hardly looks at the picture is dark.
+    """
     layer = len(trace.counts) // 2 if layer is None else layer
     words = range(min(MOST, max(1, len(trace.words))))
     captions = [_text(trace, word) for word in words]
-    return _panel(trace, [(layer, word) for word in words], captions, image, f"layer {layer}")
+    scale = _scale(trace, [(i, word) for i in range(len(trace.counts)) for word in words])
+    text = f"layer {layer}, on the scale of all layers"
+    most = max(float(attention_row(trace, layer, word).sum()) for word in words)
+    if most < FAINT:
+        text = f"layer {layer} hardly looks at the picture: {percent(most)} of its attention"
+    return _panel(trace, [(layer, word) for word in words], captions, image, scale, text)
+
+
+def _scale(trace: Trace, cells: Sequence[tuple[int, int]]) -> float:
+    """The common scale of (layer, word) cells."""
+    return heat_scale(attention_row(trace, *cell) for cell in cells)
 
 
 def _panel(
-    trace: Trace, cells: Sequence[tuple[int, int]], captions: Sequence[str], image: int, text: str
+    trace: Trace,
+    cells: Sequence[tuple[int, int]],
+    captions: Sequence[str],
+    image: int,
+    scale: float,
+    text: str,
 ) -> Image.Image:
     """The heat maps of (layer, word) cells in rows of four above their common scale."""
-    scale = heat_scale(attention_row(trace, *cell) for cell in cells)
     maps = [heat_map(trace, *cell, image, scale, legend=False, patch=PATCH) for cell in cells]
     card = wrapped(maps, captions, COLUMNS)
     stages = {stage_at(trace, layer) for layer, _ in cells}
