@@ -44,7 +44,7 @@ def legend(trace: Trace, overlay: str, stage: int, word: int, image: int = 0) ->
         words = selection_words(fate == Fate.KEPT)
         return _keys(("kept" if there else "faded", text) for there, text in words.items())
     roots = group_roots(lineage)[here]
-    groups = group_words(roots, fate)
+    groups = group_words(roots, fate, np.flatnonzero(here))
     coloured = "group" if (roots >= 0).any() else ""
     marks = [
         (coloured, groups),

@@ -16,7 +16,18 @@ from libra.errors import InputError
 from libra.methods import Tokens
 from libra.reduction import Fate, Reduction
 from libra.trace import Event, Trace, Word
-from page import diagrams, examples, knowledge, legends, panels, plan, readouts, texts, views
+from page import (
+    diagrams,
+    examples,
+    knowledge,
+    legends,
+    panels,
+    plan,
+    readouts,
+    scrubber,
+    texts,
+    views,
+)
 from page.controls import _ratio_help, control
 from page.errors import explained
 from page.shown import Result, Shown
@@ -380,6 +391,17 @@ def test_groups_are_counted_as_the_figure_counts_them(lvlm, method, monkeypatch)
         viz.group_map(trace, 1, image=image)
         said = written.pop()[0][1]
         assert f"{said}</li>" in words and said.startswith(f"{groups} group" if groups else "8 sin")
+
+
+def test_the_groups_of_a_frame_come_to_the_patches_that_are_kept_of_it():
+    """A group may reach into a frame and have its token in another one."""
+    trace = Trace.load(examples.FOLDER / "burrow.trace.zip")
+    for image in range(len(trace.images)):
+        words = legends.legend(trace, "groups", 3, 0, image=image)
+        found = re.search(r"(\d+) groups(?: \((\d+) with their token here\))?", words)
+        singles = re.search(r"(\d+) single", words)
+        own = int(found[2] or found[1]) + int(singles[1] if singles else 0)
+        assert f": {own} of its 576 patches kept." in scrubber.place(trace, image, 3)
 
 
 def test_a_heat_map_says_whether_tokens_of_this_very_picture_are_gone(lvlm):

@@ -352,6 +352,22 @@ def test_groups_and_single_patches_in_words(root, fate, words):
     assert group_words(np.array(root, int), np.array([fates[f] for f in fate], int)) == words
 
 
+@pytest.mark.parametrize(
+    ("root", "fate", "words"),
+    [
+        ([4, 4, 7, 1], "KMMK", "3 groups (2 with their token here)"),
+        ([1, 1, 7, -1], "MMMK", "2 groups (none with their token here), 1 single patch"),
+        ([7, 7, 7, 7], "MMMM", "1 group (none with its token here)"),
+        ([4, 4, 5, 5], "KMKM", "2 groups"),
+    ],
+)
+def test_groups_that_reach_in_from_another_picture_are_told_apart(root, fate, words):
+    fates = {"K": Fate.KEPT, "M": Fate.MERGED}
+    root, fate = np.array(root), np.array([fates[f] for f in fate])
+    here = np.array([4, 5, 6, 1]) if words.startswith("3") else np.array([4, 5, 6, 3])
+    assert group_words(root, fate, here) == words
+
+
 def test_legends_leave_out_what_there_is_none_of(monkeypatch, fastv):
     kept = int((fastv.lineage(1).fate() == Fate.KEPT).sum())
     fate = legends_of(monkeypatch, viz.fates, lambda: viz.fate_map(fastv, 1))

@@ -61,8 +61,7 @@ def group_map(
     pixels = paint(replace(canvas, pixels=pixels), np.where(lost, fate, -1))
     region = np.where(lost, -1 - fate, root)
     picture = to_image(draw_borders(pixels, canvas.spread(region, outside=-1)))
-    here = canvas.tokens
-    return with_legend(picture, _legend(root[here], fate[here])) if legend else picture
+    return with_legend(picture, _legend(root, fate, canvas.tokens)) if legend else picture
 
 
 def group_roots(lineage: Reduction) -> np.ndarray:
@@ -110,16 +109,26 @@ def _mean_colours(canvas: Canvas, root: np.ndarray) -> np.ndarray:
     return (np.stack(sums, axis=1) / np.maximum(total, 1)[:, None]).astype(np.float32)
 
 
-def group_words(root: np.ndarray, fate: np.ndarray) -> str:
-    """How many tokens some patches are, by their roots and fates: "9 groups, 4 single patches"."""
-    groups = len(np.unique(root[root >= 0]))
-    single = int(((root < 0) & (fate == Fate.KEPT)).sum())
+def group_words(root: np.ndarray, fate: np.ndarray, here: np.ndarray | None = None) -> str:
+    """How many tokens some patches are, by their roots and fates: "9 groups, 4 single patches".
+
+    Of several pictures, a group may reach into one and have its token in another. Where `here`, the
+    patches themselves, is given, those that have it among them are counted: they and the single
+    patches are what is kept of the picture.
+    """
+    roots = np.unique(root[root >= 0])
+    groups, single = len(roots), int(((root < 0) & (fate == Fate.KEPT)).sum())
     counts = ((groups, "group", "groups"), (single, "single patch", "single patches"))
-    return (
-        ", ".join(f"{n} {many if n != 1 else one}" for n, one, many in counts if n) or "no groups"
-    )
+    words = [f"{n} {many if n != 1 else one}" for n, one, many in counts if n]
+    own = groups if here is None else int(np.isin(roots, here).sum())
+    if own < groups:
+        words[0] += f" ({own or 'none'} with {'its' if groups == 1 else 'their'} token here)"
+    return ", ".join(words) or "no groups"
 
 
-def _legend(root: np.ndarray, fate: np.ndarray) -> list[tuple[Image.Image | None, str]]:
-    """How many groups the picture shows, and the looks of what is in none."""
-    return [(None, group_words(root, fate)), *fate_legend(fate, LOST)]
+def _legend(
+    root: np.ndarray, fate: np.ndarray, here: np.ndarray
+) -> list[tuple[Image.Image | None, str]]:
+    """How many groups the patches `here` show, and the looks of what is in none."""
+    groups = group_words(root[here], fate[here], here)
+    return [(None, groups), *fate_legend(fate[here], LOST)]
