@@ -7,6 +7,7 @@ from libra.errors import InputError
 from libra.layout import TokenLayout
 from libra.methods import Tokens
 from libra.reduction import Fate, Reduction
+from viz.panel import left
 
 N, STEP, TOP, BOTTOM = 16, 30, 40, 128  # tokens; pixels between them; the two rows
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
@@ -65,7 +66,7 @@ def diagram(name: str) -> str:
         _token(x, BOTTOM, None if t == reduction.compensation else kinds[s], Fate.KEPT)
         for t, (x, s) in enumerate(zip(places, reduction.slot.tolist(), strict=True))
     )
-    words = f"{methods.get(name).title}: {N} tokens become {reduction.n_out}."
+    words = f"{methods.get(name).title}: {N} tokens become {left(reduction)}."
     width = N * STEP + STEP * (reduction.compensation is not None)
     return (
         f'<svg class="diagram" viewBox="0 0 {N * STEP + STEP} {BOTTOM + 16}" role="img" '

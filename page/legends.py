@@ -9,6 +9,7 @@ from libra.reduction import Fate
 from libra.trace import Trace
 from page import texts
 from page.views import deciding_layer
+from viz.fates import LOOKS
 from viz.groups import group_roots, group_words
 from viz.heat import (
     compensation_share,
@@ -20,7 +21,8 @@ from viz.heat import (
 )
 from viz.selection import selection_words
 
-FATES = {
+# The classes of the swatches; what they are called is the same as in the figures.
+SWATCHES = {
     Fate.KEPT: "kept",
     Fate.MERGED: "merged",
     Fate.COMPENSATED: "compensated",
@@ -37,29 +39,26 @@ def legend(trace: Trace, overlay: str, stage: int, word: int, image: int = 0) ->
         return _heat(trace, layer, word if overlay == "word" else 0, image)
     lineage, here = trace.lineage(stage), _patches(trace, image)
     fate = lineage.fate().numpy()[here]
-    counts = {f: int((fate == f).sum()) for f in FATES}
+    counts = {f: n for f in SWATCHES if (n := int((fate == f).sum()))}
     if overlay == "fate":
-        return _keys((FATES[f], f"{FATES[f]} {n}") for f, n in counts.items() if n)
+        return _keys((SWATCHES[f], f"{LOOKS[f].name} {n}") for f, n in counts.items())
     if overlay == "kept":
         words = selection_words(fate == Fate.KEPT)
         return _keys(("kept" if there else "faded", text) for there, text in words.items())
     roots = group_roots(lineage)[here]
     groups = group_words(roots, fate, np.flatnonzero(here))
     coloured = "group" if (roots >= 0).any() else ""
-    marks = [
-        (coloured, groups),
-        *((FATES[f], f"{FATES[f]} {counts[f]}") for f in LOST if counts[f]),
-    ]
-    return _keys(marks)
+    lost = ((SWATCHES[f], f"{LOOKS[f].name} {counts[f]}") for f in LOST if f in counts)
+    return _keys([(coloured, groups), *lost])
 
 
 def marks(overlay: str, there: Collection[Fate]) -> str:
     """What the marks of an overlay mean, where these fates occur."""
     if overlay == "fate":
-        return _keys((name, name) for fate, name in FATES.items() if fate in there)
+        return _keys((look, LOOKS[f].name) for f, look in SWATCHES.items() if f in there)
     if overlay == "kept":
         return _keys((("kept", "kept"), ("faded", "not kept")))
-    lost = ((FATES[f], FATES[f]) for f in LOST if f in there)
+    lost = ((SWATCHES[f], LOOKS[f].name) for f in LOST if f in there)
     return _keys((("group", "one token per colour"), *lost))
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from html import escape
 
 from libra import methods
-from libra.reduction import Reduction
 from libra.trace import Trace
 from page import texts
 from page.shown import Result
+from viz.panel import kept, left
 
 
 def readouts(trace: Trace | None, vanilla: Trace | None = None) -> str:
@@ -103,19 +103,9 @@ def tip(term: str) -> str:
     )
 
 
-def kept(reduction: Reduction) -> int:
-    """Output tokens of an event, a compensation token not counted."""
-    return reduction.n_out - (reduction.compensation is not None)
-
-
 def staircase(trace: Trace) -> str:
     """Visual tokens from stage to stage, like `576 › 288 › 144 › 72`; `+ 1`: one sums up others."""
     return " › ".join([f"{len(trace.layout)}", *(left(e.reduction) for e in trace.events)])
-
-
-def left(reduction: Reduction) -> str:
-    """The tokens that an event leaves, like `288` or `288 + 1`."""
-    return f"{kept(reduction)}{' + 1' * (reduction.compensation is not None)}"
 
 
 def flops(value: float) -> str:

@@ -21,10 +21,11 @@ from libra.reduction import Fate
 from libra.report import as_csv, facts
 from libra.trace import Trace
 from page import texts
-from page.readouts import kept, left, percent
+from page.readouts import percent
 from page.shown import overlays
 from viz.canvas import PATCH, Canvas, framed
 from viz.heat import stage_at
+from viz.panel import kept, left
 
 SMALL = {"legend": False, "patch": 5}  # of a small picture: pixels per patch
 FILM = 120  # pixels of a side of a small picture without patches

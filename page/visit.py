@@ -15,8 +15,9 @@ from page.compare import OWN, CompareTab
 from page.controls import Controls
 from page.errors import explained
 from page.examples import Example
-from page.readouts import kept, readouts, seconds
+from page.readouts import readouts, seconds
 from page.shown import Added, Result, Shown, overlays
+from viz.panel import kept
 
 LOADING = gr.Progress(track_tqdm=True)  # transformers and the hub count what they read
 SAVING = 0.05  # share of the tokens: to remove less is hardly to compress

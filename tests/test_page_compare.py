@@ -191,7 +191,7 @@ def test_heat_maps_of_a_comparison_say_what_is_gone_in_them(traces):
     for chosen in ([merged], [pruned], [merged, pruned]):
         legend = comparison.View.of(chosen, "importance", comparison.LAST).legend
         assert ("no token here any more" in legend) == (pruned in chosen)
-        assert ("compensation token" in legend) == (merged in chosen)
+        assert ("extra token" in legend) == (merged in chosen)
 
 
 def test_heat_maps_name_the_stage_whose_tokens_their_layer_sees(traces):

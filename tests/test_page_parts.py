@@ -351,10 +351,10 @@ def test_tokens_that_go_on_are_joined(trace):
 
 def test_legends_name_what_there_is():
     everything = legends.marks("fate", set(Fate))
-    assert all(name in everything for name in ("kept", "merged", "compensated", "dropped"))
+    assert all(name in everything for name in ("kept", "merged", "summed up", "dropped"))
     some = legends.marks("fate", {Fate.KEPT, Fate.MERGED})
-    assert "merged" in some and "compensated" not in some and "dropped" not in some
-    assert "compensated" not in legends.marks("groups", {Fate.KEPT, Fate.DROPPED})
+    assert "merged" in some and "summed up" not in some and "dropped" not in some
+    assert "summed up" not in legends.marks("groups", {Fate.KEPT, Fate.DROPPED})
 
 
 def test_a_picture_of_a_comparison_may_be_none_of_the_answers(trace):
@@ -423,8 +423,8 @@ def test_a_merged_patch_has_a_token_elsewhere(lvlm, method):
     words = legends.legend(trace, "importance", len(trace.events), 0)
     lineage = trace.lineage(len(trace.events))
     assert NO_TOKEN not in words
-    assert ("compensation token" in words) == bool((lineage.fate() == Fate.COMPENSATED).any())
-    assert ("compensation token" in words) == (method == "libra")
+    assert ("extra token" in words) == bool((lineage.fate() == Fate.COMPENSATED).any())
+    assert ("extra token" in words) == (method == "libra")
 
 
 @pytest.mark.parametrize("overlay", ["fate", "kept", "groups", "importance", "word"])

@@ -212,7 +212,7 @@ def test_the_lens_shows_the_picture_that_most_comes_from(monkeypatch):
 
 def test_the_lens_needs_a_compensation_token_and_rows(trace):
     for lacking in (make_trace("fastv", grid=(4, 4)), replace(trace, importance=[], attention=[])):
-        with pytest.raises(InputError, match="compensation token"):
+        with pytest.raises(InputError, match="an extra token"):
             viz.compensation_lens(lacking)
         assert viz.FIGURES["compensation_lens"].missing(lacking)
 

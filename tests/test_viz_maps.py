@@ -325,12 +325,12 @@ def test_the_legend_of_a_heat_map_explains_its_marks(monkeypatch):
         with monkeypatch.context() as patch:
             return legends_of(patch, viz.heat, draw)
 
-    marks = ["compensation token 12.5 %", "no token here any more"]
+    marks = ["extra token 12.5 %", "no token here any more"]
     assert words(lambda: viz.heat_map(trace, 7)) == marks
     assert words(lambda: viz.heat_map(make_trace("vanilla", grid=(4, 4)), 7)) == []
     assert words(lambda: viz.heat_map(blackened("turbo"), 7)) == [], "all tokens stand somewhere"
     assert words(lambda: viz.attention_through_layers(trace)) == [
-        "compensation token",
+        "extra token",
         "no token here any more",
     ]
     assert words(lambda: viz.attention_per_word(blackened("turbo"))) == []

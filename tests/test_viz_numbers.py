@@ -42,7 +42,7 @@ def test_every_patch_names_its_token_at_every_stage(libra):
         for patch, row in enumerate(rows):
             fate = Fate[row[f"fate {name}"].upper()]
             token = row[f"token {name}"]
-            if token == "compensation token":
+            if token == "extra token":
                 assert fate == Fate.COMPENSATED and dense[lineage.compensation, patch] > 0
             elif token == "gone":
                 assert fate == Fate.DROPPED and not dense[:, patch].any()
@@ -60,7 +60,7 @@ def test_decisions_carry_what_the_method_knew(libra):
     assert [int(r["best_target"]) for r in first] == evidence["best_target"].tolist()
     later = [row for row in rows if row["event"] == libra.events[1].name]
     spare = later[libra.events[0].reduction.compensation]
-    assert spare["token"] == "compensation token" and spare["best_target"] == ""
+    assert spare["token"] == "extra token" and spare["best_target"] == ""
     standing = libra.lineage(1).slot
     targets = [r["best_target"] for r in later if r["best_target"]]
     assert {int(t) for t in targets} <= set(standing.tolist())
@@ -124,7 +124,7 @@ def test_the_compensation_token_has_its_weights_and_its_attention(full):
         layer = int(row["layer"])
         place = full.lineage(sum(layer > event.layer for event in full.events)).compensation
         mean = float(torch.stack([word[layer][place] for word in full.attention]).mean())
-        assert float(row["compensation token"]) == pytest.approx(mean)
+        assert float(row["extra token"]) == pytest.approx(mean)
     assert [int(row["layer"]) for row in rows[36:]] == [2, 3, 4, 5, 6, 7]
 
 

@@ -19,7 +19,7 @@ from libra.reduction import Fate, Reduction
 from libra.statistics import wilson
 from libra.trace import Event
 from viz.masks import collectors
-from viz.sampling import SHAPES, spread_tokens
+from viz.sampling import SHAPES, samples, spread_tokens
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ def test_collectors_are_the_kept_tokens_that_hold_others(method):
 
 
 def test_selected_tokens_are_counted_where_they_are(libra):
-    assert "libra: 72 tokens" in texts(viz.selected_tokens({"libra": libra}))
+    assert "libra: 72 + 1 tokens" in texts(viz.selected_tokens({"libra": libra}))
     illava = make_trace("illava", ratio=0.25)
     assert texts(viz.selected_through_model(illava, libra)) == [
         "",
@@ -264,7 +264,7 @@ def test_selected_tokens_are_counted_where_they_are(libra):
         "",
         "picture",
         "after the encoder: 576 tokens",
-        "after the decoder: 72 tokens",
+        "after the decoder: 72 + 1 tokens",
         "iLLaVA, 25 % in all inside encoder layer 4. "
         "Libra-Merging, R = 50 % after layers 1, 3, 5. synthetic.",
     ]
@@ -300,12 +300,43 @@ def test_several_pictures_stand_side_by_side():
         ("fastv", {"ratio": 0.67, "layers": (1,)}, "FastV, R = 67 % after layer 1"),
         ("prumerge", {"ratio": 0.25}, "PruMerge, R = 25 % before the decoder"),
         ("tome", {"ratio": 0.25}, "ToMe, 25 % in all inside encoder layer 4"),
+        ("evit", {"ratio": 0.25}, "EViT, 25 % in all inside encoder layer 4"),
     ],
 )
 def test_captions_say_method_ratio_and_layers(method, params, words):
     trace = make_trace(method, grid=(4, 4), **params)
     figure = viz.selected_tokens({"it": trace})
     assert texts(figure)[-1] == f"{words}. synthetic."
+
+
+def test_every_figure_counts_an_extra_token_apart():
+    trace = make_trace("evit", 0.5, grid=(6, 6))
+    n = viz.panel.kept(trace.events[0].reduction)
+    assert int((trace.lineage(1).fate() == Fate.KEPT).sum()) == n
+    assert viz.panel.captions(trace)[1] == f"encoder layer 4: {n} + 1 tokens"
+    assert next(iter(samples(trace, 1, 0))) == f"EViT: {n} + 1"
+    through = texts(viz.selected_through_model(trace))
+    assert f"after the encoder: {n} + 1 tokens" in through
+    assert f"it: {n} + 1 tokens" in texts(viz.selected_tokens({"it": trace}))
+    plain = make_trace("fastv", grid=(6, 6), layers=(1,))
+    assert "it: 18 tokens" in texts(viz.selected_tokens({"it": plain}))
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("evit", ["kept", "not kept"]),
+        ("tome", ["kept", "kept, collects others", "not kept"]),
+        ("fastv", ["kept", "not kept"]),
+    ],
+)
+def test_the_legend_of_the_masks_names_what_there_is(monkeypatch, method, names):
+    written = []
+    monkeypatch.setattr(
+        viz.masks, "with_legend", lambda card, marks: written.extend(name for _, name in marks)
+    )
+    viz.merging_masks(make_trace(method, 0.25, grid=(6, 6)))
+    assert written == names
 
 
 def test_panels_have_vector_text_in_pdf(tmp_path, libra):

@@ -1,4 +1,4 @@
-"""Compensation-token lens: what the token of the dissimilar ones holds, and who looks at it."""
+"""Compensation-token lens: what the extra token that sums up others holds, and who looks at it."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ from viz.style import chart, label, legend, power_of_ten
 
 FAINTEST = 1e-7  # attention that the axis still shows
 LINES = {  # colour, style, marker
-    "compensation token": (VERMILION, "-", "o"),
+    "extra token": (VERMILION, "-", "o"),
     "best of the others": (BLUE, "--", "s"),
     "median of the others": (GREY, ":", "^"),
 }
@@ -49,7 +49,7 @@ def compensation_lens(trace: Trace, image: int | None = None) -> Figure:
     label(
         ax,
         f"{count} of {len(weight)} patches; the brightest is {percent(heaviest)} of it",
-        title="What the compensation token holds",
+        title="What the extra token sums up",
     )
     _draw_attention(beside, *attended(trace))
     return figure
@@ -64,9 +64,7 @@ def held(trace: Trace) -> np.ndarray:
     lineages = (trace.lineage(stage) for stage in reversed(range(len(trace.stages))))
     last = next((lineage for lineage in lineages if lineage.compensation is not None), None)
     if last is None or not trace.importance:
-        raise InputError(
-            "This figure needs attention rows, and a method with a compensation token."
-        )
+        raise InputError("This figure needs attention rows, and a method with an extra token.")
     own = last.target == last.compensation
     weight = np.full(last.n_in, np.nan, np.float32)
     weight[last.source[own].numpy()] = last.weight[own].numpy()

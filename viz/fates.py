@@ -1,4 +1,4 @@
-"""Fate map: which patches were kept, merged, compensated or dropped."""
+"""Fate map: which patches were kept, merged, summed up in an extra token, or dropped."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Look:
 LOOKS = {
     Fate.KEPT: Look("kept", outlined=True),
     Fate.MERGED: Look("merged", SKY, 0.6),
-    Fate.COMPENSATED: Look("compensated", "#C9CED4", 0.8, ("/", GREY)),
+    Fate.COMPENSATED: Look("summed up", "#C9CED4", 0.8, ("/", GREY)),
     Fate.DROPPED: Look("dropped", INK, 0.75, ("\\", "#8B949E")),
 }
 _PLAIN = Look("plain")
@@ -41,8 +41,8 @@ def fate_map(
 ) -> Image.Image:
     """What became of each patch of one picture by `stage` (an index into `trace.stages`).
 
-    Kept patches keep their pixels in an outline; merged ones are tinted blue; those in the
-    compensation token are grey and hatched; dropped ones are dark and hatched the other way.
+    Kept patches keep their pixels in an outline; merged ones are tinted blue; those that
+    an extra token sums up are grey and hatched; dropped ones are dark and hatched the other way.
     """
     canvas = Canvas.of(trace, image, patch)
     fate = trace.lineage(stage).fate().numpy()

@@ -188,7 +188,7 @@ def heat_marks(there: Collection[int], share: float | None = None) -> dict[Fate,
     `share` is that of the compensation token, to be told.
     """
     much = "" if share is None else f" {percent(share)}"
-    words = {Fate.COMPENSATED: f"compensation token{much}", Fate.DROPPED: NO_TOKEN}
+    words = {Fate.COMPENSATED: f"extra token{much}", Fate.DROPPED: NO_TOKEN}
     return {fate: text for fate, text in words.items() if fate in there}
 
 

@@ -206,7 +206,7 @@ def _draw_key(ax: Axes, cut: _Cut) -> None:
         f"target: {number[Fate.KEPT]}": Patch(**_STYLE[Fate.KEPT]),
         f"merged: {number[Fate.MERGED]}": Line2D([], [], color=ARCS[0], marker=">", markersize=5),
         "… into a target\noutside the cut": Line2D([], [], color=BLUE, marker="o", linestyle=""),
-        f"compensated: {number[Fate.COMPENSATED]}": Patch(**_STYLE[Fate.COMPENSATED]),
+        f"summed up: {number[Fate.COMPENSATED]}": Patch(**_STYLE[Fate.COMPENSATED]),
         f"dropped: {number[Fate.DROPPED]}": Patch(**_STYLE[Fate.DROPPED]),
     }
     legend(

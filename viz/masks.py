@@ -12,22 +12,26 @@ from viz.panel import PATCH, captions, wrapped
 
 KEPT, LOST = "#67001F", "#1A1A1A"  # the paper's, never rescaled
 COLUMNS = 4
+# Looks by whether a patch is kept, and whether it collects others.
+NAMES = {(True, False): "kept", (True, True): "kept, collects others", (False, False): "not kept"}
 
 
 def merging_masks(trace: Trace, image: int = 0) -> Image.Image:
-    """After each event: kept patches red, discarded ones near black and hatched.
+    """After each event: kept patches red, the others near black and hatched.
 
-    The framed patches are the slots that collect merged tokens.
+    The framed patches are the slots that collect merged tokens. The legend has what there is.
     """
     canvas = Canvas.of(trace, image, PATCH)
-    pictures = [to_image(canvas.pixels)]
+    pictures, there = [to_image(canvas.pixels)], set()
     for stage in range(1, len(trace.stages)):
         lineage = trace.lineage(stage)
-        kept = (lineage.fate() == Fate.KEPT).numpy()
-        pictures.append(to_image(_paint(canvas, kept, collectors(lineage))))
+        kept, collects = (lineage.fate() == Fate.KEPT).numpy(), collectors(lineage)
+        pictures.append(to_image(_paint(canvas, kept, collects)))
+        looks = zip(kept[canvas.tokens].tolist(), collects[canvas.tokens].tolist(), strict=True)
+        there |= set(looks)
     panel = wrapped(pictures, captions(trace), COLUMNS)
-    looks = {"kept": (True, False), "kept, collects others": (True, True), "gone": (False, False)}
-    return with_legend(panel, [(_sample(*look), name) for name, look in looks.items()])
+    marks = [(_sample(*look), name) for look, name in NAMES.items() if look in there]
+    return with_legend(panel, marks)
 
 
 def collectors(lineage: Reduction) -> np.ndarray:

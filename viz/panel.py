@@ -5,6 +5,7 @@ from textwrap import wrap
 
 from PIL import Image, ImageDraw
 
+from libra.reduction import Reduction
 from libra.trace import Trace
 from viz.colour import CARD, INK
 from viz.marks import font
@@ -79,5 +80,20 @@ def through_stages(
 
 def captions(trace: Trace) -> list[str]:
     """The name and the token count of each stage."""
-    tokens = [len(trace.layout), *(event.reduction.n_out for event in trace.events)]
+    tokens = [len(trace.layout), *(left(event.reduction) for event in trace.events)]
     return [f"{name}: {n} tokens" for name, n in zip(trace.stages, tokens, strict=True)]
+
+
+def kept(reduction: Reduction) -> int:
+    """Output tokens of an event, one that sums up others not counted."""
+    return reduction.n_out - (reduction.compensation is not None)
+
+
+def left(reduction: Reduction) -> str:
+    """The tokens that an event leaves, like `288` or `288 + 1`."""
+    return with_extra(kept(reduction), reduction)
+
+
+def with_extra(count: int, reduction: Reduction) -> str:
+    """A number of tokens that an event keeps, and `+ 1` where one more sums up others."""
+    return f"{count}{' + 1' * (reduction.compensation is not None)}"

@@ -20,6 +20,7 @@ from viz.colour import CARD, INK, RIGHT, WRONG
 from viz.fates import fate_map
 from viz.groups import group_map
 from viz.marks import percent, to_image
+from viz.panel import kept, with_extra
 from viz.retention import picture_names
 from viz.selection import selected
 from viz.style import DPI, SMALL
@@ -111,7 +112,7 @@ def settings(trace: Trace) -> str:
         first, last = events[0].reduction, events[-1].reduction
         rate = f"R = {percent(trace.ratio)}"
         if site == "encoder":  # where a method may have a ratio of its own
-            rate = f"{percent(1 - last.n_out / first.n_in)} in all"
+            rate = f"{percent(1 - kept(last) / first.n_in)} in all"
         layers = ", ".join(str(event.layer) for event in events)
         parts.append(f"{rate} {place}{'s' * (len(events) > 1)} {layers}")
     if any(event.site == "connector" for event in trace.events):
@@ -135,10 +136,14 @@ def _marked(words: str, answer: str, truth: str | None) -> tuple[str, str]:
 
 
 def _kept(trace: Trace, stage: int, image: int = 0) -> str:
-    """How many of a picture's patches are kept at a stage."""
-    fate = trace.lineage(stage).fate()
+    """How many of a picture's patches are kept at a stage.
+
+    A token that sums up others is that of all pictures together, and counted where there is one.
+    """
+    lineage = trace.lineage(stage)
     tokens = Canvas.of(trace, image, patch=4).tokens
-    return f"{int((fate[tokens] == Fate.KEPT).sum())} tokens"
+    count = int((lineage.fate()[tokens] == Fate.KEPT).sum())
+    return f"{with_extra(count, lineage) if len(trace.images) == 1 else count} tokens"
 
 
 def _panel(

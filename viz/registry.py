@@ -56,7 +56,7 @@ NEEDS: dict[str, tuple[Callable[[Trace], bool], str]] = {
     ),
     "compensation": (
         lambda trace: any(e.reduction.compensation is not None for e in trace.events),
-        "a compensation token",
+        "an extra token that sums up others",
     ),
     "evaluation": (lambda trace: trace.model in EVALUATED, "a model that has been evaluated"),
     "detail": (lambda trace: trace.detail is not None, "full tracing"),
@@ -132,8 +132,8 @@ FIGURES = {
         FigureSpec(
             "fate_map",
             "Where the patches went",
-            "Outlined patches are kept; blue ones were merged into them; grey hatched ones share "
-            "the compensation token; dark hatched ones were dropped.",
+            "Outlined patches are kept; blue ones were merged into them; grey hatched ones are "
+            "summed up in an extra token; dark hatched ones were dropped.",
             _stages(fate_map, tuple(LOOKS), legend=False),
             of_picture=True,
             wide=True,
@@ -187,7 +187,8 @@ FIGURES = {
         FigureSpec(
             "merging_masks",
             "Step by step, as masks",
-            "Red patches are kept after each step, hatched ones gone; framed ones collect others.",
+            "Red patches are kept after each step, hatched ones not; framed ones, where there "
+            "are any, collect others.",
             merging_masks,
             ("events",),
             of_picture=True,
@@ -263,8 +264,8 @@ FIGURES = {
         ),
         FigureSpec(
             "compensation_lens",
-            "The compensation token",
-            "Which patches share it, and how much it is attended to later.",
+            "The extra token",
+            "Which patches it sums up, and how much it is attended to later.",
             compensation_lens,
             ("compensation", "attention"),
             of_picture=True,
@@ -273,7 +274,7 @@ FIGURES = {
             "token_strip",
             "Token strip",
             "The sequence of visual tokens stage by stage: full bars are kept, half bars merged, "
-            "low ones compensated, stubs dropped.",
+            "low ones summed up in an extra token, stubs dropped.",
             strips,
             wide=True,
         ),

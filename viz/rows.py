@@ -7,7 +7,7 @@ from libra.trace import Trace
 
 Rows = list[dict[str, object]]
 
-COMPENSATION = "compensation token"  # the one token that stands for no patch
+COMPENSATION = "extra token"  # the one token that stands for no patch
 
 
 def places(trace: Trace) -> Rows:

@@ -8,7 +8,7 @@ from libra.reduction import Fate
 from libra.trace import Trace
 from viz.canvas import Canvas
 from viz.marks import to_image
-from viz.panel import PATCH, wrapped
+from viz.panel import PATCH, with_extra, wrapped
 from viz.selection import paint_selection
 
 SHAPES = ((6, 6), (5, 8), (8, 5), (5, 7), (7, 5), (4, 4))  # rows and columns of the paper's grids
@@ -31,10 +31,13 @@ def sampling_panel(trace: Trace, stage: int | None = None, image: int = 0) -> Im
 def samples(trace: Trace, stage: int, image: int) -> dict[str, np.ndarray]:
     """Bool [N] of each choice: the method's own at a stage, as many in sequence, and grids."""
     own = np.flatnonzero((trace.layout.image == image).numpy() & (trace.layout.row >= 0).numpy())
-    kept = (trace.lineage(stage).fate() == Fate.KEPT).numpy()
+    lineage = trace.lineage(stage)
+    kept = (lineage.fate() == Fate.KEPT).numpy()
     count = int(kept[own].sum())
+    # A token that sums up others is that of all pictures together.
+    tokens = with_extra(count, lineage) if len(trace.images) == 1 else count
     chosen = {
-        f"{methods.title(trace.method)}: {count}": np.flatnonzero(kept),
+        f"{methods.title(trace.method)}: {tokens}": np.flatnonzero(kept),
         f"first {count}": own[:count],
     }
     height, width = trace.layout.grid(image)

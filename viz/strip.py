@@ -19,7 +19,7 @@ def token_strip(trace: Trace, stage: int) -> Image.Image:
     """The patches of all pictures in raster order at one stage, a bar each.
 
     The height tells the fate: full = kept (in the mean colour of its patch), half = merged, low =
-    in the compensation token, a stub = dropped. The square at the end is the compensation token.
+    summed up in an extra token, a stub = dropped. The square at the end is that token.
     """
     lineage = trace.lineage(stage)
     fate = lineage.fate().numpy()
