@@ -173,6 +173,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             **DRAWN,
         )
         costed = [shown, *charts.where]
+        efficiency_tab.select(charts.show_method, c.method, charts.after, **QUICK)
         efficiency_tab.select(charts.draw, costed, charts.outputs, **DRAWN)
         gr.on(
             [charts.model.input, charts.device.input, charts.tokens.submit, charts.tokens.blur],

@@ -48,6 +48,7 @@ class Row:
     model: str = ""
     method: str = ""
     question: str = ""
+    steps: int = 1  # in which tokens were removed
 
     @classmethod
     def of(cls, setting: Setting, trace: Trace, vanilla: Trace) -> Row:
@@ -66,6 +67,7 @@ class Row:
             model=trace.model,
             method=trace.method,
             question=trace.question,
+            steps=len(trace.events),
         )
 
     def facts(self) -> dict:

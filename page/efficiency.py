@@ -102,6 +102,12 @@ class EfficiencyTab:
                 path = views.save_figure(spec.draw(found), spec.name)
                 yield _fill(self.cards[spec.name], path=path)
 
+    def show_method(self, method: str) -> gr.Textbox:
+        """The layers of a sweep, where the method of the Ask tab has any to choose."""
+        if plan.acts_in_decoder(method):
+            return gr.Textbox(interactive=True, info=texts.SWEEP_LAYERS_HELP)
+        return gr.Textbox(value="", interactive=False, info=texts.NO_LAYERS)
+
     def run(
         self, shown: Shown, ratios: Sequence[float], after: str, *values: Any
     ) -> Iterator[dict]:

@@ -141,6 +141,11 @@ def acts_in_encoder(method: str) -> bool:
     return "encoder" in methods.create(method).sites()
 
 
+def acts_in_decoder(method: str) -> bool:
+    """Whether a method removes tokens after decoder layers."""
+    return compresses(method) and "decoder" in methods.create(method).sites()
+
+
 def slides(method: str) -> bool:
     """Whether the ratio slider speaks of this method: it has a ratio that is never empty."""
     return any(p.name == "ratio" and p.default is not None for p in methods.parameters(method))

@@ -217,6 +217,16 @@ def test_a_sweep_goes_on_setting_by_setting(tab, monkeypatch):
         assert [row["ratio"] for row in csv.DictReader(file)] == ["0.0", "0.5"]
 
 
+@pytest.mark.parametrize(
+    ("method", "inside"),
+    [("libra", True), ("illava", True), ("evit", False), ("fastervlm", False), ("vanilla", False)],
+)
+def test_a_sweep_has_layers_only_where_the_method_has(tab, method, inside):
+    layers = tab.show_method(method)
+    assert layers.interactive == inside
+    assert layers.info == (texts.SWEEP_LAYERS_HELP if inside else texts.NO_LAYERS)
+
+
 def test_the_engine_sweeps_with_the_settings_of_the_ask_tab(lvlm, monkeypatch):
     from contextlib import nullcontext
 

@@ -66,6 +66,7 @@ def test_every_method_with_a_ratio_can_be_swept(lvlm, method):
     chosen = settings(method, N_LAYERS, (0.5,), (3,))
     rows = [row for row, _ in sweep(lvlm, method, chosen, **request)]
     assert len(rows) == 2 and rows[1].tokens < N_VISUAL
+    assert rows[0].steps == 0 < rows[1].steps
 
 
 def test_a_layer_is_swept_once_and_every_row_says_what_was_asked(lvlm):

@@ -112,6 +112,21 @@ def test_a_sweep_has_a_line_per_layer_and_hollow_marks_for_other_answers():
         assert [x.get_xdata()[0] for x in hollow] == [90]
 
 
+@pytest.mark.parametrize(
+    ("layer", "steps", "words"),
+    [
+        (1, 1, "tokens removed (%)"),
+        (None, 1, "tokens removed (%)"),
+        (None, 3, "tokens removed at each step (%)"),  # EViT, ToMe
+        (1, 3, "tokens removed after the layer (%)"),  # iLLaVA removes others in the encoder
+    ],
+)
+def test_the_axis_of_a_sweep_says_of_what_the_ratio_is(layer, steps, words):
+    plain = Row(Setting(0.0, None), "no", True, 16, 1.0, 1.0, 0.2, 1.0, 0.3, steps=0)
+    row = Row(Setting(0.5, layer), "no", True, 8, 0.6, 0.6, 0.15, 0.75, 0.2, steps=steps)
+    assert {ax.get_xlabel() for ax in sweep_lines([plain, row]).axes} == {words}
+
+
 def test_many_staircases_get_a_row_each(traces):
     many = {f"method {i}": trace for i in range(7) for trace in list(traces.values())[:1]}
     (ax,) = viz.staircase(many).axes

@@ -37,7 +37,7 @@ def sweep_lines(rows: Sequence[Row]) -> Figure:
             )
             _line(ax, mine, name, SERIES[i % len(SERIES)], LINES[i // len(SERIES) % len(LINES)])
         ax.set_ylim(0, max(110, *(105 * getattr(row, name) for row in rows)))
-        label(ax, "tokens removed (%)", title=title)
+        label(ax, _removed(swept), title=title)
     marks = (("same answer as vanilla", "full"), ("another answer", "none"))
     for words, filling in marks:
         axes[1].plot([], [], "o", color=INK, fillstyle=filling, label=words)
@@ -45,6 +45,15 @@ def sweep_lines(rows: Sequence[Row]) -> Figure:
     measured_on(figure, (row.measured_on for row in rows), _about(swept))
     figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=SMALL)
     return figure
+
+
+def _removed(rows: Sequence[Row]) -> str:
+    """What the ratio says: a method may remove as much at several steps, or elsewhere, too."""
+    where = ""
+    if any(row.steps > 1 for row in rows):
+        inside = any(row.setting.layer is not None for row in rows)
+        where = " after the layer" if inside else " at each step"
+    return f"tokens removed{where} (%)"
 
 
 def _about(rows: Sequence[Row]) -> str:
