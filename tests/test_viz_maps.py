@@ -413,7 +413,7 @@ def test_the_strip_has_a_bar_per_token_whose_height_tells_its_fate(libra):
         fate = libra.lineage(stage).fate().numpy()
         strip = np.asarray(viz.token_strip(libra, stage))
         sizes.add(strip.shape)
-        filled = (strip[:, :1152] != rgb(GREY)).any(-1).sum(0)[::2]
+        filled = (strip[:, :1152, :3] != rgb(GREY)).any(-1).sum(0)[::2]
         heights = {int(f): set(filled[fate == f].tolist()) for f in np.unique(fate)}
         expected = {Fate.KEPT: 44, Fate.MERGED: 24, Fate.COMPENSATED: 13}
         for f, height in heights.items():
@@ -424,9 +424,22 @@ def test_the_strip_has_a_bar_per_token_whose_height_tells_its_fate(libra):
 def test_the_strip_separates_pictures():
     trace = make_trace("vanilla", grid=(4, 4), pictures=[photo(100, 80), photo(80, 100)])
     strip = np.asarray(viz.token_strip(trace, 0))
-    white = (strip == 255).all((0, 2))
-    gap = np.flatnonzero(white)[:8]
+    gap = np.flatnonzero((strip[..., 3] == 0).all(0))
     np.testing.assert_array_equal(gap, 16 * 36 + np.arange(8))
+
+
+def test_the_strip_has_room_for_an_extra_token_only_where_there_is_one(libra, fastv):
+    """What is neither a bar nor this token lets the page show through, be it bright or dark."""
+    plain = np.asarray(viz.token_strip(fastv, 1))
+    assert plain.shape[1] == 1152 and (plain[..., 3] == 255).all()
+    assert libra.lineage(1).compensation is not None
+    before, after = (np.asarray(viz.token_strip(libra, stage)) for stage in (0, 1))
+    assert before.shape == after.shape and after.shape[1] > 1152
+    assert (before[:, 1152:, 3] == 0).all()
+    there = after[:, 1152:, 3] > 0
+    assert there.any() and (after[:, 1152:, :3][there].max(-1) < 230).all(), "nothing is white"
+    card = viz.strips(libra)
+    assert card.mode == "RGB" and card.getpixel((card.width - 1, 40)) == (255,) * 3
 
 
 @pytest.mark.parametrize(

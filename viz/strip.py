@@ -12,6 +12,7 @@ from viz.marks import SWATCH, to_image
 from viz.panel import captions, grid
 
 LENGTH, HEIGHT, GAP = 1152, 44, 8  # pixels; longer where there are more tokens than pixels
+CLEAR = f"{CARD}00"  # shows what is below it; white where nothing can
 LEVELS = {Fate.KEPT: 1.0, Fate.MERGED: 0.55, Fate.COMPENSATED: 0.3, Fate.DROPPED: 0.12}
 
 
@@ -20,6 +21,7 @@ def token_strip(trace: Trace, stage: int) -> Image.Image:
 
     The height tells the fate: full = kept (in the mean colour of its patch), half = merged, low =
     summed up in an extra token, a stub = dropped. The square at the end is that token.
+    Between and behind the pictures there is nothing: a page shows through.
     """
     lineage = trace.lineage(stage)
     fate = lineage.fate().numpy()
@@ -32,12 +34,19 @@ def token_strip(trace: Trace, stage: int) -> Image.Image:
     above = np.round(HEIGHT * (1 - level))[token]
     bar = (token >= 0) & (np.arange(HEIGHT)[:, None] >= above)
     ground = np.where((token >= 0)[:, None], rgb(GREY), rgb(CARD))  # pale patches show on it
-    strip = to_image(np.where(bar[..., None], colour[token], ground))
-    card = Image.new("RGB", (strip.width + SWATCH, HEIGHT), CARD)
+    strip = to_image(np.where(bar[..., None], colour[token], ground)).convert("RGBA")
+    strip.putalpha(to_image(np.broadcast_to(255.0 * (token >= 0), bar.shape)))
+    room = GAP + SWATCH if _sums_up(trace) else 0
+    card = Image.new("RGBA", (strip.width + room, HEIGHT), CLEAR)
     card.paste(strip)
     if lineage.compensation is not None:
-        card.paste(sample(Fate.COMPENSATED), (strip.width, HEIGHT - SWATCH))
+        card.paste(sample(Fate.COMPENSATED), (strip.width + GAP, HEIGHT - SWATCH))
     return card
+
+
+def _sums_up(trace: Trace) -> bool:
+    """Whether there is an extra token at any stage: bars keep their places through all of them."""
+    return any(event.reduction.compensation is not None for event in trace.events)
 
 
 def strips(trace: Trace) -> Image.Image:
@@ -47,10 +56,10 @@ def strips(trace: Trace) -> Image.Image:
 
 
 def _columns(image: np.ndarray) -> np.ndarray:
-    """The token behind each pixel column; -1 in the gap after each picture."""
+    """The token behind each pixel column; -1 in the gaps between pictures."""
     width = max(1, LENGTH // max(1, len(image)))
     column = np.arange(len(image)).repeat(width)
-    ends = (np.flatnonzero(np.diff(image, append=-1)) + 1) * width
+    ends = (np.flatnonzero(np.diff(image)) + 1) * width
     return np.insert(column, ends.repeat(GAP), -1)
 
 
