@@ -122,11 +122,13 @@ def table(costing: Costing) -> str:
     if not costing.works:
         return ""
     heads = ("FLOPs", "First word", "Each further word", "KV cache", "Activations")
+    found = _estimates(costing)
+    most = [max(column) for column in zip(*map(_amounts, found), strict=True)]
     rows = "".join(
         f'<tr><th scope="row">{escape(row["method"])}</th>'
-        + "".join(f"<td>{cell}</td>" for cell in _cells(row))
+        + "".join(f"<td>{cell}</td>" for cell in _cells(row, most))
         + "</tr>"
-        for row in _estimates(costing)
+        for row in found
     )
     columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
     return (
@@ -136,14 +138,22 @@ def table(costing: Costing) -> str:
     )
 
 
-def _cells(row: dict) -> Sequence[str]:
+def _cells(row: dict, most: Sequence[float]) -> list[str]:
+    """One method's amounts, in the units that suit the most of each column."""
+    units = (flops, seconds, seconds, size, size)
+    amounts = zip(units, _amounts(row), most, strict=True)
+    return [unit(amount, top) for unit, amount, top in amounts]
+
+
+def _amounts(row: dict) -> Sequence[float]:
+    """What the columns of the table say."""
     before_words = ("encoder", "connector", "prefill")
     return (
-        flops(sum(row[f"{part}_flops"] for part in before_words)),
-        seconds(sum(row[f"{part}_s"] for part in before_words)),
-        seconds(row["decode_s"]),
-        size(row["kv_bytes"]),
-        size(row["peak_activation_bytes"]),
+        sum(row[f"{part}_flops"] for part in before_words),
+        sum(row[f"{part}_s"] for part in before_words),
+        row["decode_s"],
+        row["kv_bytes"],
+        row["peak_activation_bytes"],
     )
 
 

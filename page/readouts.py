@@ -51,9 +51,11 @@ def comparison(results: Sequence[Result]) -> str:
         return ""
     terms = ("Visual tokens", "FLOPs", "KV cache", "Prefill", "Whole answer")
     heads = "".join(f'<th scope="col">{term}{tip(term)}</th>' for term in terms)
+    answered = [result.trace for result in complete if result.trace is not None]
+    most = [max(column) for column in zip(*map(_amounts, answered), strict=True)]
     rows = "".join(
         f'<tr><th scope="row">{escape(methods.title(result.method))}</th>'
-        f"{_costs(result, len(terms))}</tr>"
+        f"{_costs(result, len(terms), most)}</tr>"
         for result in complete
     )
     return (
@@ -63,18 +65,29 @@ def comparison(results: Sequence[Result]) -> str:
     )
 
 
-def _costs(result: Result, columns: int) -> str:
-    """The cells of one method: tokens, shares of vanilla's work and memory, measured times."""
+def _amounts(trace: Trace) -> tuple[float, ...]:
+    """What the table says in units: FLOPs, bytes of the cache, seconds of prefill and of all."""
+    return trace.cost.flops, trace.cost.kv_bytes, trace.timings.prefill, trace.timings.total
+
+
+def _costs(result: Result, columns: int, most: Sequence[float]) -> str:
+    """The cells of one method: tokens, shares of vanilla's work and memory, measured times.
+
+    The units are those of the most in each column, so that the rows can be compared.
+    """
     trace = result.trace
     if trace is None:
         return f'<td class="error" colspan="{columns}">{escape(result.error)}</td>'
-    cost, times = trace.cost, trace.timings
+    cost, units = trace.cost, (flops, size, seconds, seconds)
+    work, cache, prefill, total = (
+        unit(value, top) for unit, value, top in zip(units, _amounts(trace), most, strict=True)
+    )
     cells = (
         staircase(trace),
-        f"{percent(cost.flops / cost.vanilla_flops)}<small>{flops(cost.flops)}</small>",
-        f"{percent(cost.kv_bytes / cost.vanilla_kv_bytes)}<small>{size(cost.kv_bytes)}</small>",
-        seconds(times.prefill),
-        seconds(times.total),
+        f"{percent(cost.flops / cost.vanilla_flops)}<small>{work}</small>",
+        f"{percent(cost.kv_bytes / cost.vanilla_kv_bytes)}<small>{cache}</small>",
+        prefill,
+        total,
     )
     return "".join(f"<td>{cell}</td>" for cell in cells)
 
@@ -108,20 +121,20 @@ def staircase(trace: Trace) -> str:
     return " › ".join([f"{len(trace.layout)}", *(left(e.reduction) for e in trace.events)])
 
 
-def flops(value: float) -> str:
-    """`1.2 GFLOPs`"""
-    return _scaled(value, 1000, ("FLOPs", "kFLOPs", "MFLOPs", "GFLOPs", "TFLOPs"))
+def flops(value: float, most: float | None = None) -> str:
+    """`1.2 GFLOPs`; in the unit of `most`, where that is given."""
+    return _scaled(value, most, 1000, ("FLOPs", "kFLOPs", "MFLOPs", "GFLOPs", "TFLOPs"))
 
 
-def size(value: float) -> str:
-    """`2.4 MiB`"""
-    return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB"))
+def size(value: float, most: float | None = None) -> str:
+    """`2.4 MiB`; in the unit of `most`, where that is given."""
+    return _scaled(value, most, 1024, ("B", "KiB", "MiB", "GiB"))
 
 
-def seconds(value: float) -> str:
-    """`0.017 ms`, `1.3 ms`, `61 ms`, `1.24 s`"""
-    if value >= 1:
-        return f"{value:.2f} s"
+def seconds(value: float, most: float | None = None) -> str:
+    """`0.017 ms`, `1.3 ms`, `61 ms`, `1.24 s`; in the unit of `most`, where that is given."""
+    if max(value, most or 0) >= 1:
+        return f"{value:.2f} s" if value >= 0.1 else f"{value:.2g} s"
     digits = ".0f" if value >= 0.01 else ".1f" if value >= 0.001 else ".2g"
     return f"{value * 1000:{digits}} ms"
 
@@ -136,12 +149,12 @@ def percent(share: float) -> str:
     return f"{share * 100:.{0 if whole else 1}f} %"
 
 
-def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
-    for unit in units:
-        if value < base or unit == units[-1]:
-            return f"{value:.3g} {unit}"
-        value /= base
-    raise AssertionError("the last unit always returns")
+def _scaled(value: float, most: float | None, base: int, units: tuple[str, ...]) -> str:
+    """A value in three digits, in the unit that suits `most` (default: itself)."""
+    most, power = value if most is None else most, 0
+    while most >= 999.5 and power < len(units) - 1:  # 1000 has a digit too many
+        most, power = most / base, power + 1
+    return f"{value / base**power:.3g} {units[power]}"
 
 
 def _row(term: str, value: str, picture: str) -> str:
@@ -181,7 +194,8 @@ def _columns(trace: Trace) -> str:
     )
     layers = f"layers 0 to {len(trace.counts) - 1}"
     earlier = sum(event.site != "decoder" for event in trace.events)
-    steps = f"; {earlier} of the steps above come before" if earlier else ""
+    verb = "comes" if earlier == 1 else "come"
+    steps = f"; {earlier} of the steps above {verb} before" if earlier else ""
     return (
         f'<div class="columns" role="img" aria-label="Visual tokens in each of {layers}">'
         f"{columns}</div><p>tokens that each decoder layer works on, {layers}{steps}</p>"

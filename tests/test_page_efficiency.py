@@ -1,6 +1,7 @@
 """The Efficiency tab without a browser: what it counts, draws, refuses and saves."""
 
 import csv
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -195,6 +196,17 @@ def test_an_answer_behind_the_cache_of_another_is_not_held_against_a_whole_one(p
     whole = replace(follower, timings=trace.timings)  # the same asked as a whole
     found.compared[whole.method] = Result(whole.method, whole.answer, whole)
     assert theory.missing(costing.Costing.of(found)) is None
+
+
+def test_a_column_of_the_estimates_has_one_unit(pair):
+    """Whatever the methods cost."""
+    few = replace(pair.trace, method="fastv", counts=[1] * len(pair.trace.counts))
+    found = Shown()
+    found.show(pair.trace)
+    found.compared = {t.method: Result(t.method, t.answer, t) for t in (*pair.traces, few)}
+    table = charts.table(costing.Costing.of(found, "llava-1.5-7b", "A100"))
+    rows = [re.findall(r"<td>[^ ]+ (\w+)</td>", row) for row in table.split("<tr>")[2:]]
+    assert len(rows) == 3 and rows[0] == rows[1] == rows[2]
 
 
 def test_a_sweep_goes_on_setting_by_setting(tab, monkeypatch):

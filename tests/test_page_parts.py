@@ -225,6 +225,38 @@ def test_numbers_have_units():
     assert [*map(readouts.percent, shares)] == words
 
 
+def test_a_column_of_the_comparison_has_one_unit(trace):
+    """775 MFLOPs above 4.83 GFLOPs would look like more."""
+    results = []
+    for name, scale in (("vanilla", 1.0), ("fastv", 0.16)):
+        cost = replace(trace.cost, flops=4.83e9 * scale, kv_bytes=5 * 2**20 * scale)
+        times = replace(trace.timings, prefill=2.0 * scale, encoder=0.0, decode=[])
+        results.append(Result(name, "yes", replace(trace, method=name, cost=cost, timings=times)))
+    table = readouts.comparison([*results, Result("libra", error="no room")])
+    assert "4.83 GFLOPs" in table and "0.773 GFLOPs" in table and "MFLOPs" not in table
+    assert "5 MiB" in table and "0.8 MiB" in table and "KiB" not in table
+    assert "2.00 s" in table and "0.32 s" in table and " ms" not in table
+
+
+def test_units_never_need_a_power_of_ten():
+    assert readouts.size(1010 * 1024) == "0.986 MiB" and readouts.flops(999.7e6) == "1 GFLOPs"
+    assert readouts.flops(3e12 * 1000) == "3e+03 TFLOPs", "there is no larger one"
+    assert readouts.seconds(0.0021, 3.0) == "0.0021 s"
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("fastervlm", "1 of the steps above comes before"),
+        ("evit", "2 of the steps above come before"),
+    ],
+)
+def test_steps_before_the_decoder_are_told_in_good_grammar(method, words):
+    trace = make_trace(method, grid=(4, 4))
+    trace = replace(trace, events=trace.events * (2 if method == "evit" else 1))
+    assert words in readouts._columns(trace)
+
+
 def test_compensation_tokens_are_not_counted_as_kept(trace):
     assert trace.events[0].reduction.n_out == N_VISUAL // 2 + 1
     assert readouts.staircase(trace) == f"{N_VISUAL} › {N_VISUAL // 2} + 1 › {N_VISUAL // 4} + 1"
