@@ -89,6 +89,10 @@ class Memory:
         kept.ids = kept.ids[:shared]
         return kept
 
+    def drop(self, method: str) -> None:
+        """Free the cache of a method: its next question reads the whole conversation anew."""
+        self._kept.pop(method, None)
+
     def clear(self) -> None:
         """Free the caches."""
         self._kept.clear()

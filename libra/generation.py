@@ -128,6 +128,7 @@ class Generation:
         self.prompt, self.recorder = self.request.prompt.reduced(self.place), None
         self.compression.tracing = bool(self.request.tracing)
         self.sequence.follow_up()
+        self.timings.read = len(self.prompt.ids) - len(kept.ids)
         return self.family.text_inputs(self.prompt, len(kept.ids))
 
     def _kept(self, read: int) -> Kept:
@@ -234,12 +235,18 @@ class Generation:
 
     def _where(self) -> str:
         """What the times have to be read with."""
-        model, prompt = self.family.model, self.request.prompt
-        dtype = str(model.dtype).removeprefix("torch.")
-        attention = model.config.get_text_config()._attn_implementation
-        n, text = len(prompt.visual), len(prompt.ids) - len(prompt.visual)
-        where = f"{name_of(self.family.device)}, {dtype}, {attention}, batch {self.batch}"
-        return f"{where}, {n} visual and {text} other tokens"
+        prompt, read = self.request.prompt, self.timings.read
+        dtype = str(self.family.model.dtype).removeprefix("torch.")
+        where = f"{name_of(self.family.device)}, {dtype}, {self._attention}, batch {self.batch}"
+        if read is not None:
+            return f"{where}, {read} tokens behind {len(self.prompt.ids) - read} in the cache"
+        text = len(prompt.ids) - len(prompt.visual)
+        return f"{where}, {self.request.n_plain} visual and {text} other tokens"
+
+    @property
+    def _attention(self) -> str:
+        """How the model computes it."""
+        return self.family.model.config.get_text_config()._attn_implementation
 
     @torch.no_grad()
     def _detail(self) -> Detail | None:
@@ -281,6 +288,7 @@ class Generation:
             text=len(prompt.ids) - len(prompt.visual),
             visual=self.request.n_plain,
             units=self.features.patches,
+            attention=self._attention,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 from libra.architecture import Architecture
 from libra.roofline import DEVICES, verdict
@@ -60,8 +61,9 @@ def _saving(trace: Trace, architecture: Architecture | None) -> list[str]:
     """Where the saving is, on a device that many have; nothing for models of unknown sizes."""
     if architecture is None:
         return []
-    work = Workload.of(trace, architecture)
-    return [f"saving   {verdict(work, work.vanilla, DEVICES['A100'])}"]
+    device = DEVICES["A100"]
+    work = replace(Workload.of(trace, architecture), itemsize=device.itemsize)
+    return [f"saving   {verdict(work, work.vanilla, device)}"]
 
 
 def table(rows: list[dict]) -> str:

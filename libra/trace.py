@@ -79,6 +79,7 @@ class Timings:
     prefill: float = 0.0
     decode: list[float] = field(default_factory=list)
     where: str = ""  # what they have to be read with: device, dtype, attention; older ones lack it
+    read: int | None = None  # tokens that the prefill read behind an earlier answer's; None: all
 
     @property
     def total(self) -> float:
@@ -101,6 +102,7 @@ class Cost:
     text: int | None = None  # tokens of the prompt that are not visual
     visual: int | None = None  # those that are, without compression
     units: list[int] | None = None  # patches of each sequence that the encoder sees, at first
+    attention: str = ""  # how it is computed: sdpa, eager, flash_attention_2
 
 
 @dataclass
@@ -128,6 +130,11 @@ class Trace:
     times: list[float] | None = None  # of a video: the second of each of the images
     detail: Detail | None = None  # what full tracing adds
     history: list[tuple[str, str]] = field(default_factory=list)  # earlier questions and answers
+
+    @property
+    def follows(self) -> bool:
+        """Whether it went behind the cache of an earlier answer, so that its times are of less."""
+        return self.timings.read is not None
 
     @property
     def stages(self) -> list[str]:

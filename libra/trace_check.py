@@ -179,7 +179,9 @@ def _check_costs(trace: Trace) -> None:
     seconds = [times.encoder, times.connector, times.prefill, *times.decode]
     _need(all(map(_number, seconds)), "times are seconds")
     _need(_text(times.where) and len(times.where) <= MAX_PLACE, "times say where they were taken")
+    _need(times.read is None or _whole(times.read, 1, MAX_TEXT), "something was read")
     cost = trace.cost
+    _need(_text(cost.attention) and len(cost.attention) <= MAX_PLACE, "attention has a name")
     spent = (cost.flops, cost.vanilla_flops, cost.kv_bytes, cost.vanilla_kv_bytes)
     _need(all(_number(x) and x > 0 for x in spent), "costs are numbers above zero")
     _need(cost.text is None or _whole(cost.text, 0, MAX_TEXT), "prompts have words")

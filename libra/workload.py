@@ -53,6 +53,7 @@ class Workload:
             text=cost.text or 0,
             patches=_patches(trace, architecture),
             itemsize=cost.vanilla_kv_bytes / (2 * decoder.d_kv * n * len(trace.counts)),
+            fused=cost.attention != "eager",
             units=cost.units,
         )
 

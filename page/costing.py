@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -42,18 +42,19 @@ class Costing:
         traces = {methods.title(trace.method): trace for trace in shown.traces}
         asked = methods.title(shown.trace.method) if shown.trace else ""
         others = [name for name, trace in traces.items() if trace.method != "vanilla"]
+        rates = machine() if device == HERE else DEVICES[device]
         return cls(
             traces=traces,
             focus=asked if asked in traces else next(iter(others or traces), ""),
-            device=machine() if device == HERE else DEVICES[device],
-            works=_works(traces, model, n),
+            device=rates,
+            works=_works(traces, model, n, None if (model, device) == (OWN, HERE) else rates),
             measured=(model, device) == (OWN, HERE) and not n and bool(shown.asked),
         )
 
     @property
     def follows(self) -> bool:
         """Whether an answer went behind the cache of another: its times are of a part alone."""
-        return any(t.history and not t.timings.encoder for t in self.traces.values())
+        return any(trace.follows for trace in self.traces.values())
 
     @property
     def vanilla(self) -> Trace | None:
@@ -99,8 +100,13 @@ class Costing:
         }
 
 
-def _works(traces: dict[str, Trace], model: str, n: int | None) -> dict[str, Workload]:
-    """What every answer would have to process in a model; none where sizes are not known."""
+def _works(
+    traces: dict[str, Trace], model: str, n: int | None, device: Device | None
+) -> dict[str, Workload]:
+    """What every answer would have to process in a model; none where sizes are not known.
+
+    Its numbers are of the precision that a device's rates are of; None: of that which was used.
+    """
     if n is not None and not (isinstance(n, int) and 1 <= n <= MAX_TOKENS):
         raise InputError(f"Visual tokens: choose a whole number from 1 to {MAX_TOKENS:,}.")
     works = {}
@@ -112,8 +118,8 @@ def _works(traces: dict[str, Trace], model: str, n: int | None) -> dict[str, Wor
         work = Workload.of(trace, own or target)
         if target is not own or n:
             usual = work.n if target is own else target.tokens
-            work = work.elsewhere(target, n or usual, work.itemsize if target is own else 2)
-        works[name] = work
+            work = work.elsewhere(target, n or usual, work.itemsize)
+        works[name] = replace(work, itemsize=device.itemsize) if device else work
     return works
 
 

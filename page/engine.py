@@ -203,6 +203,8 @@ def ask(model: str, request: dict) -> Iterator[Progress]:
             yield Progress(step.text, step.trace)
         trace = vanilla = step.trace
         if trace.method != "vanilla":
+            if memory is not None and not trace.follows:  # then vanilla does not either
+                memory.drop("vanilla")
             plainly = shared | {"tracing": True, "method": "vanilla", "memory": memory}
             for plain in lvlm.stream(**plainly):
                 yield Progress(step.text, trace)  # between two tokens, a question can be stopped

@@ -176,6 +176,8 @@ def _prefill(trace: Trace, vanilla: Trace | None) -> tuple[str, str]:
     if vanilla is None:
         return seconds(ours), _bar(None, "vanilla not measured yet")
     theirs = vanilla.timings.prefill
+    if trace.timings.read != vanilla.timings.read:
+        return seconds(ours), _bar(None, texts.UNEQUAL.format(seconds(theirs)))
     return seconds(ours), _bar(ours / theirs if theirs else 1, f"vanilla {seconds(theirs)}")
 
 

@@ -239,6 +239,7 @@ ELSEWHERE_HELP = (
     "rates, published or measured here, which hardly anything reaches. Attention counts as if each "
     "token saw all others; fused kernels do half of that work, which matters in long prompts."
 )
+UNEQUAL = "vanilla {}, for more or fewer words: one of them went behind an earlier answer"
 FOLLOWS = (
     "This answer follows another one: its prefill took the new words alone, behind the cache of "
     "the first. Ask without “Follow up” to hold it against what is counted."
@@ -246,7 +247,7 @@ FOLLOWS = (
 AS_ASKED = "As asked"
 THIS_MACHINE = "This machine (measured)"
 ELSEWHERE_MODEL_HELP = "Its published sizes, with the same share of tokens in each layer."
-DEVICE_HELP = "Peak rates of half precision."
+DEVICE_HELP = "Published peak rates are of half precision, this machine's of what it computes in."
 TOKENS_HELP = "Empty: as many as the model has for one picture."
 ESTIMATED = (
     "FLOPs of encoder, connector and prefill, a multiply-add counted as two. Activations: the most "

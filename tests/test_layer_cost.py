@@ -221,6 +221,7 @@ def test_a_trace_says_what_its_request_multiplied():
     assert [row["kv_bytes"] for row in rows] == work.kv_bytes()
     assert max(row["peak_activation_bytes"] for row in rows) == work.peak_activation()
     assert work.vanilla.counts == [16] * 8 and work.vanilla.text == work.text == n_text
+    assert not work.fused and not work.elsewhere(ARCHITECTURES["llava-1.5-7b"], 576).fused
 
 
 def test_an_encoder_that_compresses_is_in_the_trace(lvlm):
@@ -304,6 +305,7 @@ def test_what_vanilla_would_cost_is_what_it_costs(pooling):
     for method in ("vanilla", "libra", "illava"):
         work, trace = of_answer(*pooling, method=method, **film)
         assert (work.n, work.units) == (plain.n, plain.units), method
+        assert f", {plain.n} visual and " in trace.timings.where
         assert work.vanilla.counts == plain.counts
         assert work.vanilla.kv_bytes() == plain.kv_bytes()
         assert work.itemsize == pooling[0].family.model.dtype.itemsize

@@ -7,6 +7,7 @@ import pytest
 from libra.conversation import Memory
 from libra.errors import InputError
 from page import again, engine, panels, plan, texts
+from page.readouts import readouts
 from page.shown import Added, Shown
 from tests.conftest import N_VISUAL, QUESTION, make_image
 
@@ -30,10 +31,10 @@ def trace(model, picture):
     return engine.load(model).answer(**request).trace
 
 
-def asked(visit, shown, model, question, picture):
+def asked(visit, shown, model, question, picture, method="libra"):
     """Ask as the page does; the steps, with the settings of the Ask tab."""
     c = visit.controls
-    values = [{"path": picture}, question, model, "libra", 0.5, [1, 3], []]
+    values = [{"path": picture}, question, model, method, 0.5, [1, 3], []]
     own = [plan.defaults(of, model)[name] for of, name in c.parameters]
     return list(visit.ask(shown, *values, *own))
 
@@ -67,6 +68,26 @@ def test_a_follow_up_goes_behind_the_answer_and_reads_only_what_is_new(
     assert QUESTION in steps[0][visit.tab.answer]  # it is seen while the answer grows
     assert shown.asked["libra"]["history"] == shown.trace.history
     assert "memory" not in shown.asked["libra"]
+
+
+def test_a_follow_up_under_another_method_is_held_against_as_much_of_vanilla(
+    visit, model, picture, reads
+):
+    shown = Shown(picture=picture)
+    asked(visit, shown, model, QUESTION, picture)
+    visit.follow(shown, True)
+    for method, fresh in (("fastv", 2), ("fastv", 0)):
+        reads.clear()
+        asked(visit, shown, model, SECOND, picture, method)
+        assert sum(count > N_VISUAL for count in reads) == fresh, method  # it, and vanilla
+        assert shown.trace.follows == shown.vanilla.follows == (not fresh)
+        assert shown.trace.timings.read == shown.vanilla.timings.read
+        assert "earlier answer" not in readouts(shown.trace, shown.vanilla)
+    asked(visit, shown, model, SECOND, picture)  # behind the first answer; vanilla said more since
+    ours, theirs = shown.trace.timings, shown.vanilla.timings
+    assert ours.read > theirs.read == 1
+    assert "went behind an earlier answer" in readouts(shown.trace, shown.vanilla)
+    assert f", {ours.read} tokens behind " in ours.where
 
 
 def test_without_follow_up_every_question_begins_anew(visit, model, picture, reads):

@@ -63,6 +63,10 @@ def test_the_same_staircase_in_another_model(pair):
     assert found.subject == "llava-1.5-7b on A100, 576 visual tokens"
     longer = costing.Costing.of(pair, "llava-1.5-7b", "A100", 1152).works["Libra-Merging"]
     assert longer.counts == [2 * n for n in work.counts] or longer.counts[0] == 1152
+    here, there = (costing.Costing.of(pair, costing.OWN, d) for d in (costing.HERE, "A100"))
+    assert [x.works["Libra-Merging"].itemsize for x in (here, there)] == [4, 2]
+    other = costing.Costing.of(pair, "llava-1.5-7b", costing.HERE)  # rates measured in fp32
+    assert other.works["Libra-Merging"].itemsize == other.device.itemsize
     own = costing.Costing.of(pair, n=288).works["Libra-Merging"]
     assert own.counts[0] == 288 and own.architecture.name == "tiny-llava"
 
@@ -184,7 +188,7 @@ def test_times_that_are_not_known_are_held_against_nothing(pair):
 
 def test_an_answer_behind_the_cache_of_another_is_not_held_against_a_whole_one(pair):
     plain, trace = pair.traces
-    timings = replace(trace.timings, encoder=0.0)
+    timings = replace(trace.timings, encoder=0.0, read=5)
     follower = replace(trace, history=[("What is it?", "a cat")], timings=timings)
     found = Shown()
     found.show(follower, requests=[{"method": follower.method}])

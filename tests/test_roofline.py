@@ -1,5 +1,6 @@
 """The roofline against PruMerge's Table 2, and what it says of a request."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -120,6 +121,22 @@ def test_the_verdict_names_what_is_saved_and_what_is_not():
     assert "of the prefill" in early and "word" in early and "encoder" not in early
     encoder = verdict(workload([288] * 32, patches=[576] * 8 + [288] * 16), vanilla, device)
     assert "of the encoder" in encoder
+    alone = replace(workload([1] * 32), text=0)
+    assert "over 99 % of the KV cache" in verdict(alone, replace(vanilla, text=0), device)
+
+
+def test_the_verdict_names_what_is_dearer():
+    """Methods inside an encoder take the place of the pooling of video frames."""
+    vanilla, device = workload([576] * 32), DEVICES["A100"]
+    dear = verdict(workload([1152] * 32, patches=[576] * 8 + [500] * 16), vanilla, device)
+    assert re.fullmatch(
+        r"By the roofline of A100 this saves \d+ % of the encoder, but takes \d+ % more for the "
+        r"prefill, \d+ % more for each further word and 9\d % more for the KV cache\.",
+        dear,
+    ), dear
+    assert verdict(workload([1152] * 32), vanilla, device).startswith(
+        "By the roofline of A100 this saves nothing, but takes "
+    )
 
 
 def test_a_staircase_moves_to_another_depth_and_length():
@@ -133,7 +150,7 @@ def test_this_machine_can_be_measured(monkeypatch):
     ticks = iter(range(1000))
     monkeypatch.setattr("libra.models.base.seconds", lambda device: next(ticks))
     device = roofline.measure("cpu")
-    assert device == Device("this machine", 2 * 1024**3, 2 * 2**24 * 4)  # one second each
+    assert device == Device("this machine", 2 * 1024**3, 2 * 2**24 * 4, 4)  # one second each
 
 
 def test_the_readout_of_an_answer_says_where_it_saves():
