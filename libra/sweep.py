@@ -127,7 +127,13 @@ def sweep(
         chosen: see `settings`.
         request: images or video, question and further arguments of `LVLM.stream`; parameters of
             the method are its own.
+
+    Raises:
+        InputError: what cannot be answered, or a parameter that would overrule every ratio.
     """
+    for name in methods.get(method).instead_of_ratio:
+        if request.get(name) is not None:
+            raise InputError(f"A sweep is over ratios, which {name} overrules: leave it out.")
     if request.get("video") is None:
         media = {"images": load_pictures(request.get("images"))}
     else:

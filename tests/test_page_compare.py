@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from libra import methods
 from libra.errors import InputError
 from libra.models.llava import Llava
 from page import compare, comparison, engine, panels, plan, readouts, texts, views
@@ -48,6 +49,25 @@ def test_requests_come_in_the_order_of_the_page_with_the_settings_of_the_ask_tab
 def test_one_ratio_replaces_all(own):
     requests = plan.comparison(own | {"ratio": 0.9}, ["fastv", "libra"], {"ratio": 0.5})
     assert [r["ratio"] for r in requests] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("method", "counts"),
+    [
+        ("libra", {"keep": 3}),
+        ("visionzip", {"dominant": 2, "contextual": 1}),
+        ("spatial", {"rows": 1, "columns": 3}),
+    ],
+)
+def test_one_ratio_takes_the_place_of_counts(method, counts):
+    own = {"images": ["a"], "question": "?", "method": method, **counts}
+    (alone,) = plan.comparison(own, [method], {})
+    assert alone == own
+    (shared,) = plan.comparison(own, [method], {"ratio": 0.25})
+    assert shared == {"images": ["a"], "question": "?", "method": method, "ratio": 0.25}
+    created = methods.create(method, ratio=0.25)
+    assert created.by_ratio and created.count(16) == 12
+    assert not methods.create(method, **counts).by_ratio
 
 
 def test_nothing_chosen_is_explained(own):

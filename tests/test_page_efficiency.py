@@ -63,12 +63,19 @@ def test_the_same_staircase_in_another_model(pair):
     assert found.subject == "llava-1.5-7b on A100, 576 visual tokens"
     longer = costing.Costing.of(pair, "llava-1.5-7b", "A100", 1152).works["Libra-Merging"]
     assert longer.counts == [2 * n for n in work.counts] or longer.counts[0] == 1152
-    here, there = (costing.Costing.of(pair, costing.OWN, d) for d in (costing.HERE, "A100"))
-    assert [x.works["Libra-Merging"].itemsize for x in (here, there)] == [4, 2]
-    other = costing.Costing.of(pair, "llava-1.5-7b", costing.HERE)  # rates measured in fp32
-    assert other.works["Libra-Merging"].itemsize == other.device.itemsize
     own = costing.Costing.of(pair, n=288).works["Libra-Merging"]
     assert own.counts[0] == 288 and own.architecture.name == "tiny-llava"
+
+
+def test_numbers_are_of_the_precision_of_the_rates_that_they_are_held_against(pair, monkeypatch):
+    monkeypatch.setattr(costing, "machine", lambda: Device("this machine", 1e11, 1e10, 4))
+    for model, device, itemsize in (
+        (costing.OWN, costing.HERE, 2),  # that of the traces
+        ("llava-1.5-7b", costing.HERE, 4),
+        (costing.OWN, "A100", 2),
+    ):
+        works = costing.Costing.of(pair, model, device).works.values()
+        assert {work.itemsize for work in works} == {itemsize}
 
 
 @pytest.mark.parametrize("n", [0, -3, 1.5, 10**6])

@@ -60,6 +60,12 @@ def test_bad_settings_are_refused_before_anything_runs(lvlm, request_, monkeypat
             next(sweep(lvlm, "libra", settings("libra", 8, ratios, layers), **request_))
 
 
+def test_a_count_that_would_overrule_every_ratio_is_refused(lvlm, request_):
+    chosen = settings("visionzip", N_LAYERS, [0.5])
+    with pytest.raises(InputError, match="dominant overrules"):
+        next(sweep(lvlm, "visionzip", chosen, **request_, dominant=2, contextual=1))
+
+
 @pytest.mark.parametrize("method", [m for m in methods.names() if m != "vanilla"])
 def test_every_method_with_a_ratio_can_be_swept(lvlm, method):
     request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 1}

@@ -72,6 +72,7 @@ class Method(ABC):
     needs: ClassVar[tuple[str, ...]] = ()  # fields of Tokens it cannot do without
     weighs: ClassVar[bool] = False  # whether it looks at how many patches a token stands for
     presets: ClassVar[dict[str, dict]] = {}  # settings "as in the paper"
+    instead_of_ratio: ClassVar[tuple[str, ...]] = ()  # parameters that overrule a ratio if given
 
     # What it reads of an encoder's attention, where it acts before the decoder.
     encoder_layer: ClassVar[int] = -2  # at the connector: the layer; -2 gives LLaVA its features
@@ -129,6 +130,8 @@ class RatioMethod(Method):
     means the same number of tokens everywhere, and never none.
     """
 
+    instead_of_ratio = ("keep",)
+
     ratio: float = field(default=0.5, metadata=RATIO)
     keep: int | None = field(
         default=None,
@@ -141,7 +144,8 @@ class RatioMethod(Method):
     @property
     def by_ratio(self) -> bool:
         """Whether its ratio says how many tokens stay, and no count."""
-        return self.ratio is not None and self.keep is None
+        counts = (getattr(self, name) for name in self.instead_of_ratio)
+        return self.ratio is not None and all(count is None for count in counts)
 
     def count(self, n: int) -> int:
         """How many of `n` tokens stay; fused and compensation tokens are not counted."""

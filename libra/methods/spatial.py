@@ -28,6 +28,7 @@ class Spatial(RatioMethod):
     kind = "prune"
     site = "connector"
     needs = ("layout",)
+    instead_of_ratio = ("keep", "rows", "columns")
     presets: ClassVar[dict[str, dict]] = {
         f"{rows} x {columns} (PruMerge, Table 4)": {"rows": rows, "columns": columns}
         for rows, columns in ((6, 6), (5, 8), (8, 5), (5, 7), (7, 5), (4, 4))
@@ -46,11 +47,6 @@ class Spatial(RatioMethod):
         super().__post_init__()
         if (self.rows is None) != (self.columns is None):
             raise InputError("spatial: give both rows and columns, or neither.")
-
-    @property
-    def by_ratio(self) -> bool:
-        """Unless a grid is given."""
-        return super().by_ratio and self.rows is None
 
     def count(self, n: int) -> int:
         """How many of `n` tokens stay: the given grid, or what the ratio says."""

@@ -27,6 +27,7 @@ class VisionZip(RatioMethod):
     site = "connector"
     encoder_score = "either"  # without a CLS token: what each patch receives from all
     needs = ("importance", "keys")
+    instead_of_ratio = ("keep", "dominant", "contextual")
     presets: ClassVar[dict[str, dict]] = {
         "64 tokens": {"dominant": 54, "contextual": 10},
         "128 tokens": {"dominant": 108, "contextual": 20},
@@ -46,11 +47,6 @@ class VisionZip(RatioMethod):
         super().__post_init__()
         if (self.dominant is None) != (self.contextual is None):
             raise InputError("visionzip: give both dominant and contextual, or neither.")
-
-    @property
-    def by_ratio(self) -> bool:
-        """Unless the numbers of both kinds are given."""
-        return super().by_ratio and self.dominant is None
 
     def count(self, n: int) -> int:
         """How many of `n` tokens stay: both kinds together, or what the ratio says."""
