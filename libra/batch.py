@@ -129,6 +129,7 @@ def _run_together(generations: Sequence[Generation]) -> None:
     seen = _look(generations)
     begin = seconds(family.device)
     calls = [generation.begin(*own) for generation, own in zip(going, seen, strict=True)]
+    del seen  # the prompts hold copies
     while going:
         logits = _call(family, [generation.cache for generation in going], calls)
         tokens = logits.argmax(-1).tolist()

@@ -47,6 +47,7 @@ class Generation:
         seen = None if kept else self.look()
         begin = seconds(family.device)
         inputs = self._follow(kept) if kept else self.begin(*seen)
+        del seen  # the prompt holds a copy
         for _ in range(self.request.max_new_tokens):
             output = family.model(
                 **inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1

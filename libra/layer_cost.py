@@ -38,6 +38,7 @@ def layer_operations(
     itemsize: float = 2,
     fused: bool = True,
     causal: bool = False,
+    left: float | None = None,
 ) -> list[Operation]:
     """What one layer does with `n` tokens whose attention spans `cached` earlier ones, too.
 
@@ -51,9 +52,11 @@ def layer_operations(
         fused: flash or SDPA attention; eager attention writes and reads its matrix.
         causal: count of attention's products only what no later token is in, as fused kernels
             compute them; the papers, and eager attention, take the whole square.
+        left: tokens that are left for the MLP, where a method reduces them before it.
     """
-    keys, at = n + cached, stack.matrices
-    state, wide, query = (n * width * itemsize for width in (stack.d, stack.m, stack.width))
+    keys, at, left = n + cached, stack.matrices, n if left is None else left
+    state, query = (n * width * itemsize for width in (stack.d, stack.width))
+    rest, wide = (left * width * itemsize for width in (stack.d, stack.m))
     cache, matrix = keys * stack.d_kv * itemsize, stack.heads * n * keys * itemsize
     pairs = n * cached + n * (n + 1) / 2 if causal else n * keys
     product = 2 * pairs * stack.width
@@ -65,35 +68,39 @@ def layer_operations(
             Operation("softmax", 0, 0, matrix, matrix),
             Operation("mix", product, 0, matrix + cache, query),
         ]
-    matrices = {name: linear(name, n, shape, itemsize) for name, shape in at.items()}
+    matrices = {
+        name: linear(name, left if name in ("gate", "up", "down") else n, shape, itemsize)
+        for name, shape in at.items()
+    }
     return [
         Operation("norm", 0, 0, state, state),
         *(matrices[name] for name in ("query", "key", "value")),
         *attention,
         matrices["out"],
         Operation("add", 0, 0, 2 * state, state),
-        Operation("norm", 0, 0, state, state),
+        Operation("norm", 0, 0, rest, rest),
         *(matrices[name] for name in ("gate", "up") if name in matrices),
         Operation("activation", 0, 0, (1 + stack.gated) * wide, wide),
         matrices["down"],
-        Operation("add", 0, 0, 2 * state, state),
+        Operation("add", 0, 0, 2 * rest, rest),
     ]
 
 
 def peak_activation(stack: Stack, n: int, itemsize: float = 2, fused: bool = True) -> float:
-    """Most bytes of activations that a decoder layer holds at once for `n` tokens: an estimate.
+    """Most bytes of activations held at once in a decoder layer for `n` tokens: an estimate.
 
-    It is reached in one of three places: while rotary embedding turns the keys (residual, norm,
-    query before and after, key, value and three of the keys' size), at the softmax of eager
-    attention (its matrix before and after), or in the MLP (residual, norm, three vectors of its
-    width, and still the matrix of eager attention). KV cache and weights are not part of it.
+    The prompt's embeddings and the layer's input are there all the time. Beside them it is most in
+    one of three places: while rotary embedding turns the keys (norm, query before and after, key,
+    value and three of the keys' size), at the softmax of eager attention (its matrix before and
+    after), or in the MLP (residual, norm, three vectors of its width, and still the matrix of eager
+    attention). KV cache and weights are not part of it.
     """
     matrix = 0 if fused else stack.heads * n
-    rotary = 2 * stack.d + 2 * stack.width + 5 * stack.d_kv
+    rotary = stack.d + 2 * stack.width + 5 * stack.d_kv
     exact = matrix * 4 / itemsize if itemsize < 4 else 0  # the softmax is computed in fp32
-    softmax = 2 * stack.d + 2 * stack.width + 2 * stack.d_kv + 2 * matrix + exact
+    softmax = stack.d + 2 * stack.width + 2 * stack.d_kv + 2 * matrix + exact
     mlp = 2 * stack.d + (2 + stack.gated) * stack.m + matrix
-    return n * max(rotary, softmax, mlp) * itemsize
+    return n * (2 * stack.d + max(rotary, softmax, mlp)) * itemsize
 
 
 def repeated(operation: Operation, times: int) -> Operation:

@@ -156,9 +156,13 @@ class Reduction:
 
     @cached_property
     def is_selection(self) -> bool:
-        """Whether every output is one input, unchanged."""
+        """Whether every output is one input, unchanged.
+
+        An accelerator, which would have to stop for it, is not asked: no, unless it is known.
+        """
         return (
-            len(self.source) == self.n_out
+            self.source.device.type == "cpu"
+            and len(self.source) == self.n_out
             and bool((self.weight == 1).all())
             and torch.equal(self.target, torch.arange(self.n_out, device=self.target.device))
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from libra.architecture import Architecture
@@ -24,8 +25,9 @@ class Workload:
     """One question to one model: how many tokens every part of it processes.
 
     `counts` are the visual tokens of each decoder layer. Encoders that compress have fewer patches
-    in later layers: `patches` per layer of the encoder, of all units; None: nothing is compressed
-    before the connector. `n` visual tokens is what the connector would make of all patches.
+    in later layers: `patches` come into each layer of the encoder, of all units, and out of the
+    last one; None: nothing is compressed before the connector. `n` visual tokens is what the
+    connector would make of all patches.
     `units` are the patches of each unit; None: those of typical pictures.
     """
 
@@ -66,8 +68,10 @@ class Workload:
         there = Workload(architecture, n, counts, self.text, None, itemsize, self.fused)
         if self.patches is None:
             return there
-        here, depth = [sum(self._units), *self.patches], architecture.encoder.n_layers
-        return replace(there, patches=at_depth(here, sum(there._units), depth))
+        whole, (*inside, out), depth = sum(self._units), self.patches, architecture.encoder.n_layers
+        n = sum(there._units)
+        patches = [*at_depth([whole, *inside], n, depth), *at_depth([whole, out], n, 1)]
+        return replace(there, patches=patches)
 
     @property
     def vanilla(self) -> Workload:
@@ -78,19 +82,19 @@ class Workload:
         """Patch embedding and encoder layers."""
         a, whole = self.architecture, sum(self._units)
         work = [linear("patches", whole, (a.pixels, a.encoder.d), self.itemsize)]
-        for patches in self.patches or [whole] * a.encoder.n_layers:
+        for entering in pairwise(self.patches or [whole] * (a.encoder.n_layers + 1)):
             for size, units in Counter(self._units).items():
-                tokens = round(size * patches / whole) + a.special
-                unit = layer_operations(a.encoder, tokens, 0, self.itemsize, self.fused)
+                # Between attention and MLP they become as many as come into the next layer.
+                n, left = (round(size * patches / whole) + a.special for patches in entering)
+                unit = layer_operations(a.encoder, n, 0, self.itemsize, self.fused, left=left)
                 work += [repeated(operation, units) for operation in unit]
         return work
 
     def connector(self) -> list[Operation]:
         """The projection of all that the encoder hands over, or of what becomes a visual token."""
         a = self.architecture
-        n = (self.patches[-1] if self.patches else sum(self._units)) // a.merge
-        if a.projects_tokens:
-            n = self.counts[0]
+        reduced = a.projects_tokens or self.patches
+        n = self.counts[0] if reduced else sum(self._units) // a.merge
         return [linear("connector", n, shape, self.itemsize) for shape in a.connector]
 
     def prefill(self, causal: bool = False) -> list[Operation]:
@@ -163,7 +167,7 @@ class Workload:
 
 
 def _patches(trace: Trace, architecture: Architecture) -> list[int] | None:
-    """Patches in each encoder layer of a trace; a layer that compresses counts in full.
+    """Patches that come into each encoder layer of a trace, and out of the last one.
 
     Those that become no visual token (padding) go all the way.
     """
@@ -172,7 +176,7 @@ def _patches(trace: Trace, architecture: Architecture) -> list[int] | None:
         return None
     n = inside[0].reduction.n_in
     padding = sum(trace.cost.units or [n]) - n
-    patches = [n + padding] * architecture.encoder.n_layers
+    patches = [n + padding] * (architecture.encoder.n_layers + 1)
     for event in inside:
         after = len(patches) - event.layer - 1
         patches[event.layer + 1 :] = [event.reduction.n_out + padding] * after
