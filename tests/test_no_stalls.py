@@ -10,9 +10,11 @@ import contextlib
 import pytest
 import torch
 from conftest import make_image, make_image_processor, make_model, make_tokenizer
+from micro_qwen import make_family
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
 from libra import methods, vacancy
 from libra.batch import PackedCache, PackedSequence
@@ -23,6 +25,7 @@ from libra.media import Media
 from libra.methods.fastv import FastV
 from libra.models.llava import Llava
 from libra.models.prepared import Prepared
+from libra.models.qwen3_vl import with_deepstack
 from libra.reduction import Reduction
 
 N, WORDS, LAYERS = 16, 5, (1, 3)
@@ -261,3 +264,21 @@ def test_a_map_on_an_accelerator_is_applied_without_a_look_at_it():
     more = torch.zeros(5, dtype=torch.long, device="meta")
     merged = Reduction(4, more, more, torch.ones(5, device="meta"), index)
     assert merged.apply(hidden).shape == (1, 3, 8)
+    as_many = Reduction(4, more[:4], more[:4], torch.ones(4, device="meta"), more[:4])
+    assert as_many.apply(hidden).shape == (1, 4, 8)  # it could be a selection: nobody asks
+
+
+def test_deepstack_features_are_added_without_a_look_at_where():
+    own = Qwen3VLTextModel._deepstack_process
+    hidden, features = torch.randn(2, 6, 8), torch.randn(5, 8)
+    places = torch.tensor([[0, 1, 1, 0, 1, 0], [1, 0, 0, 0, 0, 1]], dtype=torch.bool)
+    assert torch.equal(
+        with_deepstack(hidden, places, features), own(None, hidden, places, features)
+    )
+    there = [x.to("meta") for x in (hidden, places, features)]
+    with NothingBrought():
+        assert with_deepstack(*there).shape == hidden.shape
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        own(None, *there)
+    decoder = make_family("qwen3_vl").model.model.language_model
+    assert decoder._deepstack_process is with_deepstack

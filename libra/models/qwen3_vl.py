@@ -27,6 +27,10 @@ class Qwen3VL(QwenVL):
     keeps_in_encoder = "what its early layers make of every token goes to the decoder"
     model_class = Qwen3VLForConditionalGeneration
 
+    def __init__(self, model, *processors):
+        super().__init__(model, *processors)
+        model.model.language_model._deepstack_process = with_deepstack
+
     @property
     def first_layer(self) -> int:
         """The first decoder layer after which tokens can be reduced: the last DeepStack layer."""
@@ -99,6 +103,22 @@ class Qwen3VL(QwenVL):
         kinds = {kind for output in outputs for kind in output}
         seen = {kind: _joined([x[kind] for x in outputs if kind in x]) for kind in kinds}
         return super().joined(calls) | ({"mm_encoder_outputs": seen} if seen else {})
+
+
+def with_deepstack(hidden: Tensor, places: Tensor, features: Tensor) -> Tensor:
+    """What the decoder's first layers hand on: DeepStack features added at the visual tokens.
+
+    The model's own way picks these tokens out by a mask, for which a GPU has to be waited for.
+
+    Args:
+        hidden: [B, S, d] a layer's output.
+        places: bool [B, S] where the visual tokens are.
+        features: [N, d] one row for each of them.
+    """
+    places = places.to(hidden.device)
+    number = places.flatten().cumsum(0).sub_(1).clamp_min_(0).view(places.shape)
+    added = features.to(hidden.device, hidden.dtype)[number]
+    return hidden + added.masked_fill_(~places[..., None], 0)
 
 
 def _joined(
