@@ -39,6 +39,11 @@ class PackedSequence:
         self._caches = caches
         self._lengths = lengths
         self._now = lengths  # tokens of each that the next layer gets
+        # Rotary embeddings: those of the whole call, and of each request in it; those of each
+        # request as it stands now, and these side by side.
+        self._whole: tuple[Tensor, ...] = ()
+        self._own: list[tuple[Tensor, ...]] = []
+        self._tables, self._joined = self._own, self._whole
 
     def enter_layer(self, layer: int, hidden: Tensor, kwargs: dict) -> Tensor:
         """Prepare the call of one decoder layer, as `DecoderSequence` does for each request.
@@ -51,9 +56,8 @@ class PackedSequence:
         Returns:
             [1, S', D] what it will process.
         """
-        tables = [table.split(self._lengths, dim=-2) for table in kwargs["position_embeddings"]]
+        tables, owns = self._tables_in(kwargs["position_embeddings"]), self._split(hidden)
         kwargs |= {"attention_mask": None, "position_ids": None}
-        tables, owns = [*zip(*tables, strict=True)], self._split(hidden)
         calls = [
             kwargs | {"past_key_values": cache, "position_embeddings": table}
             for cache, table in zip(self._caches, tables, strict=True)
@@ -68,11 +72,19 @@ class PackedSequence:
             for n, cache, call in zip(self._now, self._caches, calls, strict=True)
         ]
         new_tables = [call["position_embeddings"] for call in calls]
-        if _differ(new_tables, tables):
-            kwargs["position_embeddings"] = tuple(
-                torch.cat(table, dim=-2) for table in zip(*new_tables, strict=True)
-            )
+        if _differ(new_tables, self._tables):
+            self._tables = new_tables
+            self._joined = tuple(torch.cat(table, -2) for table in zip(*new_tables, strict=True))
+        kwargs["position_embeddings"] = self._joined
         return torch.cat(entered, dim=1) if _differ(entered, owns) else hidden
+
+    def _tables_in(self, whole: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+        """The rotary embeddings of each request, in those of all, which all layers share."""
+        if whole is not self._whole:
+            parts = (table.split(self._lengths, dim=-2) for table in whole)
+            self._whole, self._own = whole, [*zip(*parts, strict=True)]
+            self._tables, self._joined = self._own, whole
+        return self._own
 
     def leave(self, layer: int, hidden: Tensor) -> Tensor:
         """What the last layer hands on of its output [1, S, D]: the last token of each request."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from weakref import ref
@@ -188,7 +188,7 @@ class Generation:
         """
         request, compression = self.request, self.compression
         self.timings.where = self._where()
-        rows = [[row.to("cpu", copy=True) for row in step] for step in self.sequence.rows]
+        rows = _copied(self.sequence.rows)
         for event in compression.events:
             event.reduction = event.reduction.to("cpu")
         settings = asdict(request.method)
@@ -291,6 +291,16 @@ class Generation:
             units=self.features.patches,
             attention=self._attention,
         )
+
+
+def _copied(rows: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """The rows of every step on the CPU, in one copy: a GPU is waited for in each."""
+    if not any(rows):
+        return [[] for _ in rows]
+    every = [row for step in rows for row in step]
+    whole = torch.cat([row.to(every[0].device) for row in every]).to("cpu")
+    parts = iter(whole.split([len(row) for row in every]))
+    return [[next(parts) for _ in step] for step in rows]
 
 
 def _thumbnail(image: Image.Image) -> np.ndarray:
