@@ -27,6 +27,7 @@ from page import (
     files,
     inspect,
     learn,
+    link,
     panels,
     theme,
 )
@@ -88,6 +89,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             with gr.Tab("Learn", id="learn"):
                 lessons = learn.build(model, prepared)
         made = files.build()
+        address = gr.Textbox(visible="hidden")
         api.build(model, turns)
         visit = Visit(c, a, several, prepared)
         looks, results = [shown, *several.looks], [several.status, *several.outputs]
@@ -96,6 +98,12 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         # hour later, also where a connection was lost for a moment: who is still there says so.
         signs = [page.load, gr.Timer(RENEW).tick]
         gr.on(signs, lambda shown: shown, shown, shown, **QUICK)
+
+        # A visit can begin with what a link says, and end in one.
+        everything = [*a.outputs, *c.outputs]
+        page.load(visit.arrive, [shown, c.model], everything, **CHECKED)
+        shared = top.link(visit.share, [shown, *c.inputs], address, preprocess=False, **QUICK)
+        shared.success(None, address, None, js=link.SHOW)
 
         # Asking: the answer streams, then vanilla is measured; Stop frees the slot. The buttons
         # swap first: a browser goes through the events of one click in this order.
@@ -224,7 +232,6 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         files.hand_over(charts.lines.saves.select, charts.save_sweep, charts.swept, made, **DRAWN)
 
         # Choosing: examples, files, methods.
-        everything = [*a.outputs, *c.outputs]
         filled = c.strip.select(visit.open_example, [shown, c.model], everything, **QUICK)
         filled.success(None, None, None, js=panels.SHOW_ANSWER)
         opened = lessons.select(visit.open_lesson, [shown, c.model], everything, **QUICK)

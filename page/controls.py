@@ -63,6 +63,11 @@ class Controls:
         """
         if model not in [name for _, name in self.model.choices]:
             raise InputError(f"There is no model {model!r} on this page.")
+        settings = self.settings(model, method, ratio, layers, encoder_layers, *values)
+        return model, plan.request(media.uploaded(picture), str(question or ""), method, settings)
+
+    def settings(self, model, method, ratio, layers, encoder_layers, *values) -> dict:
+        """What is chosen for a method: its arguments of `LVLM.stream`."""
         if method not in methods.names():
             raise InputError(f"There is no method {method!r} on this page.")
         given = dict(zip(self.parameters, values, strict=True))
@@ -75,7 +80,7 @@ class Controls:
             settings["layers"] = _in_order(layers)
         if plan.acts_in_encoder(method):
             settings["encoder_layers"] = _in_order(encoder_layers)
-        return model, plan.request(media.uploaded(picture), str(question or ""), method, settings)
+        return settings
 
     def show_method(self, method: str, model: str) -> dict:
         """A method was chosen: what it does, its defaults, its own parameters."""
@@ -95,9 +100,12 @@ class Controls:
         """The settings of a trace, if its method is known here."""
         if trace.method not in methods.names():
             return {}
-        given = plan.of_trace(trace, model)
-        shown = self._show(trace.method, model, given, texts.OWN_SETTINGS)
-        return {self.method: trace.method} | shown
+        return self.show_settings(trace.method, model, plan.of_trace(trace, model))
+
+    def show_settings(self, method: str, model: str, settings: dict) -> dict:
+        """A method with settings of its own."""
+        shown = self._show(method, model, settings, texts.OWN_SETTINGS)
+        return {self.method: method} | shown
 
     def _show(self, method: str, model: str, given: dict, preset: str) -> dict:
         """Show the settings `given` of a method; what is not given takes its default."""

@@ -56,17 +56,46 @@ LOGO = """<svg class="logo" viewBox="0 0 32 32" aria-hidden="true">
 <rect x="23" y="3" width="8" height="8" rx="2"/>
 <path d="M5 13c0 5 11 2 11 7M16 13v7M27 13c0 5-11 2-11 7"/>
 <rect class="kept" x="12" y="21" width="8" height="8" rx="2"/></svg>"""
+SHARE = """<svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="18" cy="5" r="2.6"/>
+<circle cx="6" cy="12" r="2.6"/><circle cx="18" cy="19" r="2.6"/>
+<path d="M8.3 10.7l7.4-4.4M8.3 13.3l7.4 4.4"/></svg>"""
 HALF = """<svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="8.5"/>
 <path class="fill" d="M12 3.5a8.5 8.5 0 0 1 0 17z"/></svg>"""
 
 
 def header(model: str, facts: str) -> str:
-    """Title, what the page is for, the model at work, and the switch between light and dark."""
+    """Title, what the page is for, the model at work; share, light or dark, help."""
     return f"""<header class="top">{LOGO}<div class="name"><h1>{texts.TITLE}</h1>
 <p>{texts.SUBTITLE}</p><a class="jump" href="#left-column">{texts.JUMP}</a></div>
 <span class="chip"><b>{escape(model)}</b> {escape(facts)}</span>
-<button class="icon" type="button" title="Light or dark"
- aria-label="Switch between light and dark">{HALF}</button></header>"""
+<button class="icon" data-act="share" type="button" title="Share"
+ aria-label="Share">{SHARE}</button>
+<button class="icon" data-act="theme" type="button" title="Light or dark"
+ aria-label="Switch between light and dark">{HALF}</button>
+<button class="icon" data-act="help" type="button" title="Help"
+ aria-label="Help">?</button></header>{_share()}{_help()}"""
+
+
+def _share() -> str:
+    """The window with a link, which is put into it when it opens."""
+    return _window(
+        "share",
+        texts.SHARE,
+        f"""<p><input readonly aria-label="Link">
+<button type="button" data-act="copy">Copy</button></p><p class="note">{texts.SHARED}</p>""",
+    )
+
+
+def _help() -> str:
+    """The window that says what there is to do."""
+    rows = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in texts.HELP.items())
+    return _window("help", "What to do here", f"<dl>{rows}</dl>")
+
+
+def _window(name: str, title: str, content: str) -> str:
+    """A window of the page that Escape, its button and a click beside it close."""
+    return f"""<dialog id="{name}" aria-labelledby="{name}-title"><form method="dialog">
+<h2 id="{name}-title">{title}</h2>{content}<button class="close">Close</button></form></dialog>"""
 
 
 def example_strip(examples: Sequence[Example]) -> str:

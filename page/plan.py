@@ -75,7 +75,7 @@ def of_trace(trace: Trace, model: str) -> dict[str, Any]:
 
     A trace may come from a model of another depth.
     """
-    usual, inner = defaults(trace.method, model), engine.shape(model).last_encoder_layer
+    usual, inner = defaults(trace.method, model), last_inside(model)
     layers = [layer for layer in trace.layers if layer <= last_layer(model)]
     inside = [layer for layer in trace.params.get("encoder_layers", ()) if layer <= inner]
     return trace.params | {
@@ -88,6 +88,11 @@ def of_trace(trace: Trace, model: str) -> dict[str, Any]:
 def last_layer(model: str) -> int:
     """The last decoder layer."""
     return engine.shape(model).n_layers - 1
+
+
+def last_inside(model: str) -> int:
+    """The last encoder layer in which tokens can be reduced."""
+    return engine.shape(model).last_encoder_layer
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

@@ -4,6 +4,26 @@ TITLE = "Where do the visual tokens go?"
 SUBTITLE = (
     "Ask a vision-language model about a picture, compress what it sees, and follow every token."
 )
+SHARE = "A link to what is in the controls"
+SHARED = (
+    "It holds example, question and settings. A picture of your own stays here: save the trace of "
+    "its answer and send that file; “Open trace” shows it again, without a model."
+)
+FROM_LINK = "A stored answer. Press Ask for what the link says."
+BAD_LINK = "This link names something that this page does not have. Choose on the page instead."
+HELP = {
+    "Ask": "Choose an example or drop a picture, type a question, choose a method, press Ask.",
+    "The picture": "Point at a patch to see where it went, and why; click to follow it in Inspect. "
+    "The stage moves all pictures; a word of the answer shows where the model looked for it.",
+    "Compare": "Several methods on the same picture, side by side.",
+    "Inspect": "Every patch through the layers, a quiz, what-if, and asking again without patches.",
+    "Figures, Efficiency": "The papers' figures of this answer, and what it cost and saved.",
+    "Learn": "Guided tours, and what the terms mean.",
+    "Keys": "Enter asks. Arrow keys go from tab to tab and along choices. In Inspect they go from "
+    "patch to patch; Enter holds, Escape frees, Space selects, comma and full stop change the "
+    "stage.",
+    "Your data": "Nothing leaves this page for another host; uploads are deleted after a day.",
+}
 JUMP = "Ask your own question"  # a link on phones, where the controls come last
 
 # Terms with a one-line explanation: shown at the numbers, and together as the glossary.

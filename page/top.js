@@ -1,10 +1,25 @@
 // Of the whole page: theme, keys, fields, what is out of date, explanations.
 const chosen = localStorage.getItem("theme");
 if (chosen) document.body.classList.toggle("dark", chosen === "dark");
-element.addEventListener("click", event => {
-  if (!event.target.closest("button")) return;
-  const dark = document.body.classList.toggle("dark");
-  localStorage.setItem("theme", dark ? "dark" : "light");
+const acts = {
+  theme: () => {
+    const dark = document.body.classList.toggle("dark");
+    localStorage.setItem("theme", dark ? "dark" : "light");
+  },
+  help: () => document.getElementById("help").showModal(),
+  share: () => trigger("link"), // the link comes back, see `page/link.py`
+  copy: button => {
+    const field = button.parentElement.querySelector("input");
+    field.select();
+    if (navigator.clipboard) navigator.clipboard.writeText(field.value);
+    else document.execCommand("copy"); // without HTTPS
+    button.textContent = "Copied";
+  },
+};
+element.addEventListener("click", ({target}) => {
+  const button = target.closest("[data-act]");
+  if (button) acts[button.dataset.act](button);
+  if (target.matches("dialog")) target.close(); // a click beside it
 });
 
 // Arrow keys go from tab to tab, and along choices: Gradio gives each radio button a name of its own,

@@ -9,7 +9,7 @@ from libra import methods
 from libra.media import load_image
 from libra.trace import Trace
 from libra.video import is_video
-from page import engine, knowledge, learn, media, panels, plan, texts, views
+from page import engine, knowledge, learn, link, media, panels, plan, texts, views
 from page.ask import AskTab
 from page.compare import OWN, CompareTab
 from page.controls import Controls
@@ -172,13 +172,38 @@ class Visit:
 
     def open_example(self, shown: Shown, model: str, event: gr.EventData) -> dict:
         """Fill in an example, and show its stored trace if there is one."""
-        example = self.examples[event.index]
+        return self._open(shown, self.examples[event.index], model)
+
+    def _open(self, shown: Shown, example: Example, model: str) -> dict:
+        """Fill in an example, and show its stored trace if there is one."""
         filled = self._fill_example(shown, example)
         trace = example.trace()
         if trace is None:
             return filled
         shown.show(trace, example.vanilla())
         return filled | self._stored(shown, model, _status_of_stored(shown, example.note))
+
+    def share(self, shown: Shown, picture: dict | None, question: str, model: str, *values) -> str:
+        """The query of a link to what is in the controls."""
+        with explained():
+            method, *rest = values
+            settings = self.controls.settings(model, method, *rest)
+            example = link.example_of(shown, self.examples) if picture else None
+            return link.query(example, str(question or ""), method, settings)
+
+    def arrive(self, shown: Shown, model: str, request: gr.Request) -> dict:
+        """Somebody comes by a link: fill in what it says; the answer waits to be asked for."""
+        if not (parts := dict(request.query_params)).keys() & link.PARTS:
+            return gr.skip()
+        with explained():
+            example, question, method, settings = link.read(parts, self.examples, model)
+            filled = self._open(shown, example, model) if example else {}
+        filled |= self._status(shown, texts.FROM_LINK)
+        if question is not None:
+            filled[self.controls.question] = question
+        if method is not None:
+            filled |= self.controls.show_settings(method, model, settings)
+        return filled
 
     def open_lesson(self, shown: Shown, model: str, event: gr.EventData) -> dict:
         """Show the stored answer of a lesson."""
