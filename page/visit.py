@@ -188,7 +188,9 @@ class Visit:
         with explained():
             method, *rest = values
             settings = self.controls.settings(model, method, *rest)
-            example = link.example_of(shown, self.examples) if picture else None
+            example = None
+            if media.uploaded(picture):  # it has not been taken out
+                example = link.example_of(shown, self.examples)
             return link.query(example, str(question or ""), method, settings)
 
     def arrive(self, shown: Shown, model: str, request: gr.Request) -> dict:

@@ -83,6 +83,7 @@ def test_a_visit_without_a_link_begins_as_always(visit, model):
         assert visit.arrive(Shown(), model, of(parts)) == gr.skip()
 
 
+@pytest.mark.usefixtures("all_uploaded")
 def test_a_visit_by_a_link_finds_it_in_the_controls(visit, model):
     shown, c = Shown(), visit.controls
     parts = {"example": "first", "question": "why ?", "method": "fastv"}
