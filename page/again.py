@@ -11,7 +11,7 @@ from libra import methods
 from libra.errors import InputError
 from libra.trace import Trace, Word
 from libra.video import Clip
-from page import panels, texts
+from page import texts
 
 
 @dataclass(frozen=True)
@@ -93,27 +93,26 @@ def panel(again: Again, text: str = "") -> str:
     if after is None:
         growing = f'{escape(text)}<i class="caret"></i>'
         sides = [
-            _side(texts.AS_IT_WAS, _words(before), _weighed(before, 0)),
-            _side(again.title, growing, panels.rivals(())),  # room for the list that will come
+            _side(texts.AS_IT_WAS, _words(before)),
+            _side(again.title, growing),
         ]
-        return _panel(again, texts.ASKING_AGAIN, sides)
+        return _panel(texts.ASKING_AGAIN, sides)
     place = parting(before.words, after.words)
     verdict = texts.AGAIN_SAME if place is None else texts.AGAIN_DIFFERS.format(place + 1)
     titled = (texts.AS_IT_WAS, before), (again.title, after)
-    sides = [_side(name, _words(t, place), _weighed(t, place or 0)) for name, t in titled]
-    return _panel(again, verdict, sides)
+    sides = [_side(name, _words(t, place)) for name, t in titled]
+    return _panel(verdict, sides)
 
 
-def _panel(again: Again, status: str, sides: Sequence[str]) -> str:
+def _panel(status: str, sides: Sequence[str]) -> str:
     return (
-        f'<section class="again"><p class="asked">{escape(again.before.question)}</p>'
-        f'<div class="sides">{"".join(sides)}</div>'
+        f'<section class="again"><div class="sides">{"".join(sides)}</div>'
         f'<p class="status" role="status">{status}</p></section>'
     )
 
 
-def _side(name: str, words: str, weighed: str = "") -> str:
-    return f'<article><h3>{escape(name)}</h3><p class="words">{words}</p>{weighed}</article>'
+def _side(name: str, words: str) -> str:
+    return f'<article><h3>{escape(name)}</h3><p class="words">{words}</p></article>'
 
 
 def _words(trace: Trace, place: int | None = None) -> str:
@@ -126,9 +125,3 @@ def _words(trace: Trace, place: int | None = None) -> str:
 
 
 _ENDS = f" <mark>{texts.ENDS}</mark>"
-
-
-def _weighed(trace: Trace, place: int) -> str:
-    """The five most probable words at one place."""
-    top = trace.words[place].top if place < len(trace.words) else ()
-    return panels.rivals(top, texts.AGAIN_WEIGHED.format(place + 1))

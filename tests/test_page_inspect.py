@@ -347,8 +347,11 @@ def test_patches_are_forced_and_both_answers_shown_until_the_visitor_goes_back(
     for side, trace in zip(sides.all(), (before, after), strict=True):
         assert side.locator(".words").inner_text().split() == trace.answer.split()
         assert side.locator("mark").count() == (place is not None)
+    weighed = page.locator("#inspector .i-rivals ol")  # right below, of both where they part
+    for words, trace in zip(weighed.all(), (after, before), strict=False):
         top = [text.strip() or "␣" for text, _ in trace.words[place or 0].top]
-        expect(side.locator(".rivals span")).to_have_text(top)
+        expect(words.locator("span")).to_have_text(top)
+    assert weighed.count() == (1 if place is None else 2)
     fates = state(page, "return [...I.current().trace.stages[1].fate]")
     assert fates == after.lineage(1).fate().tolist()
     forced = {"drop": Fate.DROPPED, "keep": Fate.KEPT, "only": Fate.DROPPED}[how]
