@@ -224,6 +224,8 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         gone_back.success(None, None, None, js=inspect.TO_PICTURE)
 
         # Saving what is drawn only when it is wanted.
+        files.hand_over(a.save_svg.click, ask.save_svg, shown, made, **DRAWN)
+        files.hand_over(a.save_page.click, ask.save_page, shown, made, **DRAWN)
         files.hand_over(inspected.view.save, inspected.save, shown, made, **DRAWN)
         for card in gallery.cards.values():
             files.hand_over(card.saves.select, figures.save, shown, made, **DRAWN)

@@ -6,8 +6,11 @@ from html import escape
 import gradio as gr
 
 import viz
+from libra import methods
+from libra.errors import InputError
 from libra.trace import Trace
-from page import panels, scrubber, texts, views
+from page import files, panels, scrubber, texts, views
+from page.errors import explained
 from page.legends import legend
 from page.readouts import readouts
 from page.shown import Shown
@@ -31,6 +34,8 @@ class AskTab:
     readouts: gr.HTML
     compare: gr.Button
     save_picture: gr.DownloadButton
+    save_svg: gr.Button
+    save_page: gr.Button
     save_trace: gr.DownloadButton
     open_trace: gr.UploadButton
 
@@ -124,6 +129,8 @@ def build_pictures(shown: Shown) -> dict[str, gr.components.Component]:
             size="sm",
             elem_id="save-picture",
         )
+        parts["save_svg"] = gr.Button("SVG", size="sm", elem_id="save-svg")
+        parts["save_page"] = gr.Button("Web page", size="sm", elem_id="save-page")
         parts["save_trace"] = gr.DownloadButton(
             "Save trace",
             views.save_trace(shown.trace) if there else None,
@@ -166,6 +173,31 @@ def picture_file(shown: Shown) -> str:
     return _save(shown, legend=True)
 
 
+def save_svg(shown: Shown) -> str:
+    """The large picture with its legend as a file for a paper or a slide."""
+    with explained():
+        path = files.new(_name(_answered(shown)), "svg", viz.FORMATS)
+        viz.save(views.picture(*_at(shown), image=shown.own_image), path)
+        return str(path)
+
+
+def save_page(shown: Shown) -> str:
+    """The answer as a web page to look into, which works offline."""
+    with explained():
+        answers = (_answered(shown).trace, shown.vanilla)
+        named = {methods.title(trace.method): trace for trace in answers if trace}
+        path = files.new(shown.trace.method, "html", ("html",))
+        path.write_text(inspector.document(named), "utf-8")
+        return str(path)
+
+
+def _answered(shown: Shown) -> Shown:
+    """Of which there is an answer."""
+    if shown.trace is None:
+        raise InputError(texts.NOTHING_TO_SAVE)
+    return shown
+
+
 def caption(shown: Shown) -> str:
     """Legend and explanation of the large picture, below it."""
     place = scrubber.place(shown.trace, shown.own_image, shown.stage)
@@ -189,10 +221,13 @@ def strip(shown: Shown) -> str:
 
 
 def _save(shown: Shown, legend: bool) -> str:
+    picture = views.picture(*_at(shown), legend=legend, image=shown.own_image)
+    return views.save_png(picture, _name(shown))
+
+
+def _name(shown: Shown) -> str:
     which = [shown.own_image + 1] if len(shown.trace.images) > 1 else []
-    stage = shown.trace.stages[shown.stage]
-    name = views.file_name(shown.trace, shown.overlay, *which, stage)
-    return views.save_png(views.picture(*_at(shown), legend=legend, image=shown.own_image), name)
+    return views.file_name(shown.trace, shown.overlay, *which, shown.trace.stages[shown.stage])
 
 
 def _paint(shown: Shown) -> tuple[str, int, int]:

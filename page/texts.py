@@ -9,6 +9,7 @@ SHARED = (
     "It holds example, question and settings. A picture of your own stays here: save the trace of "
     "its answer and send that file; “Open trace” shows it again, without a model."
 )
+NOTHING_TO_SAVE = "There is no answer yet: ask something first."
 FROM_LINK = "A stored answer. Press Ask for what the link says."
 BAD_LINK = "This link names something that this page does not have. Choose on the page instead."
 HELP = {

@@ -283,6 +283,14 @@ def test_pictures_and_trace_download(open_page, model, tmp_path):
         page.locator("#save-trace").click()
     trace = Trace.load(file.value.path())
     assert trace.question == QUESTION and len(trace.events) == 3
+    saved = {}
+    for name in ("svg", "page"):
+        with page.expect_download() as file:
+            page.locator(f"#save-{name}").click()
+        saved[file.value.suggested_filename] = file.value.path().read_text("utf-8")
+    assert list(saved) == ["libra-merged-after-layer-5.svg", "libra.html"]
+    picture, alone = saved.values()
+    assert "<svg" in picture and f"<title>{QUESTION}</title>" in alone
 
 
 def test_a_trace_file_redraws_everything_without_a_model(open_page, model, tmp_path, monkeypatch):
