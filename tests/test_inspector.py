@@ -522,6 +522,14 @@ def test_what_cannot_be_animated_says_so(libra, vanilla, tmp_path):
         inspector.save_animation(libra, tmp_path / "flow.gif", image=3)
 
 
+@pytest.mark.parametrize(
+    ("method", "name"), [("libra", "compensation token"), ("prumerge", "extra token")]
+)
+def test_a_token_that_sums_up_others_has_its_own_name(method, name):
+    trace = make_trace(method, **SMALL)
+    assert inspector.view({"one": trace})["traces"][0]["extra"] == name
+
+
 def test_a_pane_knows_the_patches_of_one_picture_and_no_pixels(libra):
     known = inspector.pane(libra, image=0)
     assert known["stage"] == len(libra.events) and known["image"] == 0

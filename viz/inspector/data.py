@@ -24,7 +24,7 @@ from viz.canvas import framed
 from viz.fates import LOOKS
 from viz.groups import group_colours
 from viz.heat import heat_colours, stage_at
-from viz.inspector.decisions import measure, rule, what_if
+from viz.inspector.decisions import extra_token, measure, rule, what_if
 from viz.inspector.tours import tour
 from viz.retention import picture_names
 from viz.strip import patch_colours
@@ -164,6 +164,7 @@ def tokens_of(trace: Trace) -> dict:
     )
     return {
         "params": trace.params,
+        "extra": extra_token(trace),
         "video": trace.times is not None,
         "n": len(layout),
         "image": packed(layout.image),

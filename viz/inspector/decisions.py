@@ -8,6 +8,12 @@ from libra.reduction import Fate
 from libra.trace import Event, Trace
 
 
+def extra_token(trace: Trace) -> str:
+    """What the token that sums up others is called: by its name where the method has one for it."""
+    own = trace.method in methods.METHODS and methods.takes(trace.method, "compensation")
+    return "compensation token" if own else "extra token"
+
+
 def measure(trace: Trace, event: Event) -> tuple[str, Tensor | None]:
     """What importance means in this event, and its value for each input token [n_in].
 

@@ -1,6 +1,6 @@
 // Why: the sentences about one patch, made from the evidence of the decisions.
 
-const FATES = ["dropped", "kept", "merged", "compensated", "not kept"];
+const FATES = ["dropped", "kept", "merged", "summed up", "not kept"];
 
 // ".0021", "1.2·10⁻⁶", "12"
 function short(value) {
@@ -32,7 +32,7 @@ function chance(share) {
   return `${(100 * share).toFixed(whole ? 0 : 1)} %`;
 }
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : word.endsWith("ch") ? "es" : "s"}`;
-const token = (root) => (root === COMPENSATION ? "the compensation token" : `patch ${root}`);
+const token = (root, { extra }) => (root === COMPENSATION ? `the ${extra}` : `patch ${root}`);
 
 // "row 3, column 9", with the picture or frame where there are several.
 function place(trace, patch) {
@@ -68,11 +68,12 @@ function intervalOf(decision, t) {
 function why(decision, patch, params) {
   const t = tokenBefore(decision, patch);
   if (t < 0) return "It was dropped before.";
-  const root = decision.before.rootOf[t];
+  const { rootOf, extra } = decision.before;
+  const root = rootOf[t];
   if (root === COMPENSATION)
     return decision.into[t] === COMPENSATION
-      ? "It was in the compensation token before, and stays in it."
-      : "The compensation token that held it was " + outcome(decision, t) + ".";
+      ? `It was in the ${extra} before, and stays in it.`
+      : `The ${extra} that held it was ${outcome(decision, t)}.`;
   const subject = root === patch ? "" : `It had merged into patch ${root}, and that token: `;
   const score = ranking(decision);
   const forced = score && decision.rule && Number.isNaN(score[t]);
@@ -96,10 +97,10 @@ function outcome(decision, t) {
     }
     case Fate.MERGED: {
       const share = Number.isNaN(weight) ? "" : ` with weight ${weightText(weight)}`;
-      return `merged into ${token(into)}${share}`;
+      return `merged into ${token(into, decision.before)}${share}`;
     }
     case Fate.COMPENSATED:
-      return "sent to the compensation token";
+      return `sent to the ${decision.before.extra}`;
     case Fate.DROPPED:
       return "dropped";
     default:
@@ -109,7 +110,7 @@ function outcome(decision, t) {
 
 function byInterval(decision, t) {
   const { importance, similarity, best_target: best } = decision.evidence;
-  const { rootOf } = decision.before;
+  const { before } = decision;
   if (decision.kept !== decision.whatIf.keep.kept && !comparable(decision))
     return `with ${decision.kept} targets it would be ${outcome(decision, t)}`;
   const { number, size, winner } = intervalOf(decision, t);
@@ -118,16 +119,16 @@ function byInterval(decision, t) {
     const rank = size > 1 ? `the highest of its ${size} tokens` : "the only token in it";
     return `${own}, ${rank}, so it was ${outcome(decision, t)}`;
   }
-  const beaten = `${own}, beaten by ${token(rootOf[winner])} (${short(importance[winner])})`;
+  const beaten = `${own}, beaten by ${token(before.rootOf[winner], before)} (${short(importance[winner])})`;
   if (!similarity) return `${beaten}, so it was ${outcome(decision, t)}`;
   const merged = decision.fate[t] === Fate.MERGED;
   const side = merged ? "above" : "not above";
   const limit = decision.tau === undefined ? "" : ` is ${side} τ ${similar(decision.tau)}`;
-  const whom = merged ? "" : `, to ${token(rootOf[best[t]])},`; // else the outcome names it
+  const whom = merged ? "" : `, to ${token(before.rootOf[best[t]], before)},`; // else the outcome names it
   const likeness = `best similarity ${similar(similarity[t])}${whom}`;
   const end = {
     [Fate.MERGED]: outcome(decision, t),
-    [Fate.COMPENSATED]: "joined the compensation token",
+    [Fate.COMPENSATED]: `joined the ${before.extra}`,
     [Fate.DROPPED]: "was dropped",
   }[decision.fate[t]];
   return `${beaten}; ${likeness}${limit}, so it ${end}`;
@@ -208,14 +209,14 @@ function evidenceOf(decision, t) {
   }
   if (known(interval) && interval[t] >= 0) {
     const { number, winner } = intervalOf(decision, t);
-    const winning = `won by ${token(before.rootOf[winner])} (${short(importance[winner])})`;
+    const winning = `won by ${token(before.rootOf[winner], before)} (${short(importance[winner])})`;
     facts.push({ label: "Interval", value: `${number} · ${winner === t ? "it wins" : winning}` });
   }
   if (known(redundancy)) facts.push({ label: "Redundancy", value: similar(redundancy[t]) });
   if (known(similarity) && best[t] !== t) {
     const limit = tau === undefined ? "" : `, τ ${similar(tau)}`;
     const likeness = `similarity ${similar(similarity[t])}${limit}`;
-    facts.push({ label: "Best target", value: `${token(before.rootOf[best[t]])} · ${likeness}` });
+    facts.push({ label: "Best target", value: `${token(before.rootOf[best[t]], before)} · ${likeness}` });
   }
   return facts;
 }
@@ -245,7 +246,7 @@ function pathOf(trace, patch, here, situation) {
     const stored = trace.stages[stage];
     const { root, fate } = stage === here ? situation : stored;
     const at = root[patch];
-    const where = at === GONE ? "gone" : at === patch ? "its own token" : token(at);
+    const where = at === GONE ? "gone" : at === patch ? "its own token" : token(at, stored);
     steps.push({ stage, name: stored.name, where, fate: fate[patch] });
     if (at === GONE || (stage === here && situation !== stored)) break;
   }

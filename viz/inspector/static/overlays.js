@@ -46,7 +46,7 @@ const OVERLAYS = {
       const said = wordText(trace.words[word]?.text ?? "");
       const total = row.reduce((a, b) => a + b, 0);
       const extra = stage.tokenOf[COMPENSATION + 2];
-      const lens = extra < 0 ? "" : `, the compensation token ${percent(row[extra])}`;
+      const lens = extra < 0 ? "" : `, the ${stage.extra} ${percent(row[extra])}`;
       const takes = `All visual tokens together take ${percent(total)} of its attention${lens}.`;
       return `Layer ${layer}, while the model produced “${said}”. ${takes}`;
     },
@@ -100,31 +100,31 @@ const fateSamples = ({ situation: { counts }, looks }, fates) =>
     .filter((f) => counts[f])
     .map((f) => ({ sample: looks.sample(f), text: `${FATES[f]} ${counts[f]}` }));
 
-const heatScale = (looks, { counts }, row) => [
+const heatScale = (looks, { counts, extra }, row) => [
   {
     sample: looks.heatGradient(),
     look: "wide",
     text: `0 to ${percent(heatTop(row))} of the attention or more, per token`,
   },
   ...(counts[Fate.COMPENSATED]
-    ? [{ sample: looks.sample(Fate.COMPENSATED), text: "compensation token" }]
+    ? [{ sample: looks.sample(Fate.COMPENSATED), text: extra }]
     : []),
   ...(counts[Fate.DROPPED] ? [{ sample: "var(--line)", text: "no token here any more" }] : []),
 ];
 
 function stageCaption({ trace, stage, situation, changed }) {
   const { counts } = situation;
-  const { name, nTokens, compensated } = trace.stages[stage];
+  const { name, nTokens, compensated, extra } = trace.stages[stage];
   if (changed) {
-    const gathered = counts[Fate.COMPENSATED] ? " and the compensation token" : "";
+    const gathered = counts[Fate.COMPENSATED] ? ` and the ${extra}` : "";
     const left = plural(counts[Fate.KEPT], "token");
     return `What if: ${left}${gathered} would stand for ${patches(trace.n, counts)}.`;
   }
   if (stage === 0) return `Before compression: one token for each of ${trace.n} patches.`;
-  const extra = compensated ? " and the compensation token" : "";
+  const gathered = compensated ? ` and the ${extra}` : "";
   const tokens = plural(nTokens - compensated, "token");
   const place = name.startsWith("encoder") ? `after ${name}` : name;
-  return `${capital(place)}, ${tokens}${extra} stand for ${patches(trace.n, counts)}.`;
+  return `${capital(place)}, ${tokens}${gathered} stand for ${patches(trace.n, counts)}.`;
 }
 
 /** Which of all patches are still there in a token, in words. */

@@ -57,7 +57,7 @@ function openTrace(raw) {
   const trace = { ...raw };
   for (const name of ["image", "row", "column", "box", "colour", "groupColour"])
     if (name in raw) trace[name] = unpack(raw[name]);
-  trace.stages = raw.stages.map((stage) => openStage(stage));
+  trace.stages = raw.stages.map((stage) => openStage(stage, raw.extra));
   trace.decisions = raw.decisions.map((d, i) =>
     openDecision(d, trace.stages[i], raw.stages[i + 1]),
   );
@@ -65,7 +65,7 @@ function openTrace(raw) {
   return trace;
 }
 
-function openStage(raw) {
+function openStage(raw, extra) {
   const slot = unpack(raw.slot);
   const group = unpack(raw.group);
   // rootOf[o]: the root of token o.
@@ -85,6 +85,7 @@ function openStage(raw) {
     name: raw.name,
     nTokens: raw.n,
     compensated: raw.compensation !== null,
+    extra, // what the token that sums up others is called
     rootOf,
     tokenOf,
   });
