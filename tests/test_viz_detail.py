@@ -13,6 +13,7 @@ from libra.detail import bins, from_log_codes
 from libra.errors import InputError
 from viz.canvas import Canvas
 from viz.heat import heat_colours, heat_scale
+from viz.marks import percent
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +246,12 @@ def test_the_scale_is_never_cut_off():
     right = np.asarray(card.convert("L"))[:, -2:]
     assert right.min() > 200, "no letter touches the edge"
     assert heat_colours().shape == (256, 3)
+
+
+def test_the_lens_tells_shares_also_where_weights_do_not_add_up_to_one():
+    pruned = make_trace("prumerge")
+    event = pruned.events[-1].reduction
+    own = event.weight[event.target == event.compensation]
+    assert own.sum() != pytest.approx(1, rel=0.01)
+    said = viz.compensation_lens(pruned).axes[0].get_xlabel()
+    assert f"has {percent(float(own.max() / own.sum()))} of their weight" in said

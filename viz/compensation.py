@@ -42,13 +42,13 @@ def compensation_lens(trace: Trace, image: int | None = None) -> Figure:
 
     figure, (ax, beside) = chart(9.6, 4.2, 2, width_ratios=(1, 1.25))
     heaviest = float(np.nanmax(weight))
-    count = int((~np.isnan(weight)).sum())
+    count, share = int((~np.isnan(weight)).sum()), heaviest / float(np.nansum(weight))
     ax.imshow(to_image(paint_heat(Canvas.of(trace, image, PATCH), weight, heaviest)))
     ax.set(xticks=[], yticks=[], anchor="N")
     ax.spines[:].set_visible(False)
     label(
         ax,
-        f"{count} of {len(weight)} patches; the brightest is {percent(heaviest)} of it",
+        f"{count} of {len(weight)} patches; the brightest has {percent(share)} of their weight",
         title="What the extra token sums up",
     )
     _draw_attention(beside, *attended(trace))
