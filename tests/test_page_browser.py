@@ -853,3 +853,11 @@ def test_the_way_to_the_question_does_not_load_the_page_anew(open_page):
     page.locator(".jump").click()
     expect(page.locator("#ask-button")).to_be_in_viewport()
     assert page.evaluate("window.here")
+
+
+@pytest.mark.parametrize("width", [768, 1024, 1440])
+def test_the_methods_of_a_comparison_have_room(open_page, width):
+    page = open_page(width=width)
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.locator("#compare-methods summary")).to_be_visible()
+    assert page.locator("#compare-methods").bounding_box()["width"] >= 250
