@@ -111,6 +111,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         buttons = [c.ask, c.stop, several.run, several.stop]
         starts = [*asks, several.run.click, a.compare.click]
         gr.on(starts, None, None, buttons, js=panels.SHOW_STOP)
+        gr.on(asks, **c.noting("ask"), **QUICK)
         asking = gr.on(
             asks,
             turns.wait(visit.ask, a.answer, panels.waiting),
@@ -236,10 +237,15 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         # Choosing: examples, files, methods.
         filled = c.strip.select(visit.open_example, [shown, c.model], everything, **QUICK)
         filled.success(None, None, None, js=panels.SHOW_ANSWER)
+        filled.success(**c.noting("fill"), **QUICK)
         opened = lessons.select(visit.open_lesson, [shown, c.model], everything, **QUICK)
+        opened.success(**c.noting("open"), **QUICK)
         led = opened.success(inspected.lead, shown, inspected.outputs, **QUICK)
         led.success(inspect.go_there, None, tabs, js=inspect.TO_TOP, **QUICK)
-        a.open_trace.upload(visit.open_trace, [a.open_trace, shown, c.model], everything, **CHECKED)
+        traced = a.open_trace.upload(
+            visit.open_trace, [a.open_trace, shown, c.model], everything, **CHECKED
+        )
+        traced.success(**c.noting("open"), **QUICK)
         uploaded = c.picture.upload(
             visit.check_picture, [c.picture, shown], None, preprocess=False, **CHECKED
         )
@@ -265,8 +271,9 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         own = [c.ratio.input, c.layers.input, c.encoder_layers.input]
         own += [control.input for control in c.parameters.values()]
         gr.on(own, None, None, c.preset, js=controls.OWN)  # no preset any more
-        gr.on([c.preset.input, c.model.input], None, None, js=controls.CHANGED)
         c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)
+        changes = [control.change for control in (*c.noted, c.preset)]
+        gr.on([page.load, *changes], **c.noting("change"), **QUICK)
     return page.queue(max_size=QUEUED)
 
 

@@ -54,6 +54,20 @@ class Controls:
         """Everything that an example or a trace file fills in."""
         return [*self.media.outputs, self.question, self.method, *self.of_method]
 
+    @property
+    def noted(self) -> list[gr.components.Component]:
+        """The components that decide what would be asked, in the order that `noting` takes."""
+        return [*self.inputs, self.follow]
+
+    def noting(self, step: str) -> dict:
+        """An event of the browser's that notes down what would be asked.
+
+        The steps: "change" of a control, "ask", "fill" (an example, which may bring an answer),
+        "open" (a stored answer).
+        """
+        owners = json.dumps([method for method, _ in self.parameters])
+        return {"fn": None, "inputs": self.noted, "js": NOTE % (owners, step)}
+
     def request(
         self, picture, question, model, method, ratio, layers, encoder_layers, *values
     ) -> tuple[str, dict]:
@@ -137,13 +151,19 @@ class Controls:
 
 
 OWN = f"() => {json.dumps(texts.OWN_SETTINGS)}"
-# What is chosen from a list of Gradio's is no change that a browser tells of.
-# Who only leaves a list has chosen nothing; `top.js` notes down what was in it before.
-CHANGED = """() => requestAnimationFrame(() => {
-  for (const field of document.querySelectorAll("#preset input, #model input"))
-    if (field.dataset.before !== undefined && field.dataset.before !== field.value)
-      field.closest(".block").dispatchEvent(new Event("change", {bubbles: true}));
-})"""
+# Tells `top.js` what would be asked, of the methods' own parameters only those of the chosen one.
+# It may not have been loaded when the page is.
+NOTE = """(...values) => {
+  const [picture, question, model, method, ratio, layers, encoderLayers, ...rest] = values;
+  const follow = rest.pop();
+  const own = rest.filter((_, i) => %s[i] === method).map(value => value ?? "");
+  const inOrder = list => [...list ?? []].sort();
+  const asked = [picture?.path, question, model, method, ratio, inOrder(layers)];
+  const settings = [...asked, inOrder(encoderLayers), own, follow];
+  const note = () => window.noteSettings ? noteSettings("%s", settings) : setTimeout(note, 50);
+  note();
+  return [];
+}"""
 
 
 def build(model: str, examples: Sequence[Example], method: str = "libra") -> Controls:

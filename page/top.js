@@ -70,7 +70,6 @@ document.addEventListener("click", ({target}) => {
 let number = "";
 document.addEventListener("focusin", ({target}) => {
   if (target.type === "number") number = target.value;
-  if (target.role === "combobox") target.dataset.before = target.value;
 });
 document.addEventListener("blur", ({target}) => {
   if (target.type !== "number" || target.value !== "") return;
@@ -78,30 +77,40 @@ document.addEventListener("blur", ({target}) => {
   target.dispatchEvent(new Event("input", {bubbles: true}));
 }, true);
 
-// Who changes the controls sees that the answer is to what they were before.
-// While an answer is given, what is changed is counted: it will be of what was asked before.
-let edits = 0, begun = null, answered;
-const mark = changed => document.body.classList.toggle("outdated", changed);
-const outdate = ({target}) => {
-  if (!target.closest("#left-column") || target.role === "combobox") return; // only looked for
-  answered ??= complete();
-  edits += 1;
-  mark(true);
-};
+// Who changes the controls sees that the answer is to what they were before, until they are so again.
 const complete = () => document.querySelector("#answer .answer")?.dataset.of;
+let current, answered; // what would be asked now, and what the shown answer is an answer to
+let sent, begun; // what was asked last, and what an answer is being given to
+let shown = complete(), before; // the complete answer, and the one that an example may replace
+const media = () => Array.from(document.querySelectorAll("#media img"), ({src}) => src);
+const compare = () => {
+  const now = JSON.stringify([current, media()]);
+  document.body.classList.toggle("outdated", answered !== undefined && now !== answered);
+};
+let due = 0;
+const compareSoon = () => {
+  clearTimeout(due);
+  due = setTimeout(compare, 60); // what one step changes does not arrive at once
+};
+// What would be asked, at a step of `Controls.noting`.
+window.noteSettings = (step, values) => {
+  current = values;
+  const now = JSON.stringify([current, media()]);
+  if (step === "ask") sent = now;
+  if (step === "open" || (step === "fill" && complete() !== before)) answered = now;
+  answered ??= now; // the page has just been opened
+  compareSoon();
+};
 const look = () => {
   const of = complete();
-  if (!of) {
-    begun ??= edits;
-    return;
-  }
-  if (of !== answered) mark(edits > (begun ?? edits));
-  [answered, begun] = [of, null];
+  if (!of) begun ??= sent;
+  if (!of) return;
+  if (of !== shown && begun) answered = begun;
+  [shown, begun] = [of, undefined];
+  compareSoon();
 };
-for (const event of ["input", "change"]) document.addEventListener(event, outdate);
 document.addEventListener("click", event => {
-  if (event.target.closest("#media [data-pick]")) outdate(event);
-  if (event.target.closest(".strip [data-pick]")) mark(false);
+  if (event.target.closest(".strip [data-pick]")) before = complete();
   if (!event.target.closest(".jump")) return;
   event.preventDefault(); // with a query in the address, the link would load the page anew
   document.querySelector("#tabs [role=tab]").click();
@@ -123,6 +132,7 @@ new MutationObserver(changes => {
   for (const part of document.querySelectorAll(".image-container > button, .image-container a[download]"))
     part.tabIndex = -1;
   if (changes.some(({target}) => target.closest?.("#answer"))) look();
+  if (changes.some(({target}) => target.closest?.("#media"))) compareSoon();
 }).observe(document.body, {childList: true, subtree: true});
 
 // One explanation at a time, beside its term and inside the window, whatever it stands in.

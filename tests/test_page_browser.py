@@ -861,3 +861,67 @@ def test_the_methods_of_a_comparison_have_room(open_page, width):
     page.get_by_role("tab", name="Compare").click()
     expect(page.locator("#compare-methods summary")).to_be_visible()
     assert page.locator("#compare-methods").bounding_box()["width"] >= 250
+
+
+def outdated(page):
+    return page.locator("body.outdated")
+
+
+def test_a_method_chosen_again_is_no_change(open_page):
+    page = open_page()
+    place = page.locator("#readouts").evaluate("part => part.offsetTop")
+    choose_method(page, "fastv")
+    expect(outdated(page)).to_have_count(1)
+    assert page.locator("#readouts").evaluate("part => part.offsetTop") == place
+    choose_method(page, "libra")
+    expect(outdated(page)).to_have_count(0)
+
+
+def test_a_refused_picture_is_no_change(open_page, tmp_path):
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    page = open_page()
+    page.get_by_label("Remove Image").click()
+    expect(outdated(page)).to_have_count(1)
+    page.locator("#picture input[type=file]").first.set_input_files(tmp_path / "cut.png")
+    expect(page.get_by_test_id("toast-body")).to_contain_text("cut.png")
+    expect(page.locator("#picture img")).to_be_visible()
+    expect(outdated(page)).to_have_count(0)
+
+
+def test_settings_put_back_by_hand_are_no_change(open_page):
+    page = open_page()
+    page.get_by_role("button", name="Parameters of Libra-Merging").click()
+    for field, value in ((question(page), "is there a dog ?"), (page.get_by_label("eta"), "2")):
+        before = field.input_value()
+        field.fill(value)
+        expect(outdated(page)).to_have_count(1)
+        field.fill(before)
+        expect(outdated(page)).to_have_count(0)
+    for box in (page.locator("#layers input").first, page.locator("#follow input")):
+        box.click()
+        expect(outdated(page)).to_have_count(1)
+        box.click()
+        expect(outdated(page)).to_have_count(0)
+
+
+def test_an_example_without_an_answer_leaves_another_ones(open_page):
+    page = open_page()
+    page.locator(".strip [data-pick='1']").click()
+    expect(outdated(page)).to_have_count(1)
+    page.locator(".strip [data-pick='0']").click()
+    expect(outdated(page)).to_have_count(0)
+
+
+def test_an_opened_trace_is_an_answer_to_what_it_fills_in(open_page, tmp_path):
+    page = open_page()
+    with page.expect_download() as file:
+        page.locator("#save-trace").click()
+    file.value.save_as(tmp_path / "own.trace.zip")
+    question(page).fill("is there a dog ?")
+    expect(outdated(page)).to_have_count(1)
+    upload = page.locator("#open-trace").locator("..").locator("input[type=file]").first
+    upload.set_input_files(tmp_path / "own.trace.zip")
+    expect(question(page)).to_have_value(QUESTION)
+    expect(outdated(page)).to_have_count(0)
+    question(page).fill("is there a dog ?")
+    expect(outdated(page)).to_have_count(1)
