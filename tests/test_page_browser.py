@@ -925,3 +925,14 @@ def test_an_opened_trace_is_an_answer_to_what_it_fills_in(open_page, tmp_path):
     expect(outdated(page)).to_have_count(0)
     question(page).fill("is there a dog ?")
     expect(outdated(page)).to_have_count(1)
+
+
+def test_a_narrow_picture_has_no_empty_frame_around_it(open_page):
+    page = open_page(width=768, height=1000)
+    frame, picture = (
+        page.locator(f"#hero {part}").bounding_box() for part in (".image-frame", "img")
+    )
+    assert abs(frame["height"] - picture["height"]) < 1
+    page.locator("#hero button[title=Fullscreen]").click()
+    expect(page.locator("#hero.fullscreen")).to_be_visible()
+    assert page.locator("#hero img").bounding_box()["height"] > 900
