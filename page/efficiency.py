@@ -184,7 +184,7 @@ def build(controls: Controls) -> EfficiencyTab:
     gr.HTML(f'<p class="lead">{texts.EFFICIENCY}</p>')
     with gr.Row(elem_classes="charts"):
         cards = {spec.name: _card(spec) for spec in charts.MEASURED[:2]}
-    cards |= {spec.name: _card(spec) for spec in charts.MEASURED[2:]}
+    cards |= {spec.name: _card(spec, wide=True) for spec in charts.MEASURED[2:]}
     parts = {"layers": gr.HTML(elem_id="per-layer")}
     gr.HTML(f'<h2 class="section">{texts.ELSEWHERE}</h2><p class="lead">{texts.ELSEWHERE_HELP}</p>')
     with gr.Row(elem_id="elsewhere"):
@@ -204,7 +204,7 @@ def build(controls: Controls) -> EfficiencyTab:
     with gr.Row(elem_classes="charts"):
         cards[line.name] = _card(line)
         parts["estimates"] = gr.HTML(elem_id="estimates")
-    cards[bars.name] = _card(bars)
+    cards[bars.name] = _card(bars, wide=True)
     return EfficiencyTab(controls=controls, cards=cards, **parts, **_build_sweep())
 
 
@@ -233,9 +233,9 @@ def _build_sweep() -> dict[str, Any]:
     parts["status"] = gr.HTML(panels.note(""), elem_id="sweep-status")
     parts["swept"] = gr.State([])
     title, explained = texts.SWEEP, texts.SWEEP_CHART
-    parts["lines"] = figures.card("sweep", title, explained, KINDS, texts.NOT_SWEPT)
+    parts["lines"] = figures.card("sweep", title, explained, KINDS, texts.NOT_SWEPT, wide=True)
     return parts
 
 
-def _card(spec: charts.Spec) -> figures.Card:
-    return figures.card(spec.name, spec.title, spec.explanation, KINDS)
+def _card(spec: charts.Spec, wide: bool = False) -> figures.Card:
+    return figures.card(spec.name, spec.title, spec.explanation, KINDS, wide=wide)

@@ -139,7 +139,8 @@ def card(
 ) -> Card:
     """Place a card for a figure that is saved in some formats; `missing` says why there is none.
 
-    All `lines` and bars are turned over on a dark page; pictures are not. `wide` takes two columns.
+    All `lines` and bars are turned over on a dark page; pictures are not. `wide` takes
+    the whole width of a page, and is moved sideways on a phone.
     """
     classes = ["figure", *["lines"] * lines, *["wide"] * wide]
     with gr.Column(elem_classes=classes, min_width=460):

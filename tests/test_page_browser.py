@@ -607,7 +607,9 @@ def test_charts_turn_dark_and_pictures_do_not(open_page):
     page = open_page(color_scheme="dark")
     page.get_by_role("tab", name="Figures").click()
     for title, turned in (("Visual tokens per layer", True), ("Selected tokens", False)):
-        picture = page.locator("#gallery .figure", has=page.get_by_role("heading", name=title))
+        picture = page.locator(
+            "#gallery .figure", has=page.get_by_role("heading", name=title, exact=True)
+        )
         shown = picture.locator("img").evaluate("img => getComputedStyle(img).filter")
         assert ("invert" in shown) == turned, title
 
@@ -936,3 +938,21 @@ def test_a_narrow_picture_has_no_empty_frame_around_it(open_page):
     page.locator("#hero button[title=Fullscreen]").click()
     expect(page.locator("#hero.fullscreen")).to_be_visible()
     assert page.locator("#hero img").bounding_box()["height"] > 900
+
+
+def test_figures_on_a_phone_fit_or_begin_at_a_size_that_can_be_read(open_page):
+    page = open_page(width=390, height=844)
+    page.get_by_role("tab", name="Figures").click()
+    gallery = page.locator("#gallery .figure")
+    for title, fits in (("Visual tokens per layer", True), ("What the answer cost", False)):
+        figure = gallery.filter(has=page.get_by_role("heading", name=title, exact=True))
+        picture, frame = figure.locator("img"), figure.locator(".image-frame")
+        expect(picture).to_have_js_property("complete", True)
+        wide, room = (part.bounding_box()["width"] for part in (picture, frame))
+        assert (wide <= room + 1) == fits, title
+        assert fits or wide > 2 * room
+        arrow = frame.evaluate(
+            "frame => (({content, opacity}) => content !== 'none' && opacity > 0.5)"
+            "(getComputedStyle(frame, '::after'))"
+        )
+        assert arrow == (not fits), title

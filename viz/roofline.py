@@ -62,7 +62,7 @@ def roofline(shown: Sequence[Point], device: Device, focus: str) -> Figure:
     by arithmetic. Filled marks are attainable, hollow ones measured; the answer of `focus` is in
     colour, vanilla black, all others grey.
     """
-    figure, (ax,) = chart(7.2, 4.4)
+    figure, (ax,) = chart(6.2, 4.4)
     ax.set_xscale("log")
     ax.set_yscale("log")
     reach = [point.intensity for point in shown]

@@ -34,7 +34,7 @@ def similarity_histogram(trace: Trace, event: int | None = None) -> Figure:
     merged = counted & (fate == Fate.MERGED)
     rest = counted & ~merged
 
-    figure, (ax,) = chart(6.4, 3.4)
+    figure, (ax,) = chart(5.4, 3.2)
     low = min(0.0, similarity[counted].min(initial=0))
     bins = np.linspace(low, 1, 41)
     below, above = (np.histogram(similarity[some], bins)[0] for some in (rest, merged))

@@ -16,7 +16,7 @@ def staircase(traces: dict[str, Trace]) -> Figure:
     """
     if len(traces) > len(SERIES):
         return _rows(traces)
-    figure, (ax,) = chart(6.4, 3.4)
+    figure, (ax,) = chart(5.4, 3 + 0.2 * len(traces))
     for i, (name, trace) in enumerate(traces.items()):
         plain = not trace.events
         ax.stairs(
@@ -33,13 +33,13 @@ def staircase(traces: dict[str, Trace]) -> Figure:
     ax.margins(x=0)
     label(ax, "decoder layer", "visual tokens")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    legend(ax, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    legend(ax, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 
 def _rows(traces: dict[str, Trace]) -> Figure:
     """A filled staircase per trace, all of one scale, the mean at the right."""
-    figure, (ax,) = chart(6.4, 1.1 + 0.36 * len(traces))
+    figure, (ax,) = chart(5.4, 1.3 + 0.36 * len(traces))
     most, depth = (max(map(size, (t.counts for t in traces.values()))) for size in (max, len))
     for y, trace in enumerate(traces.values()):
         edges = np.arange(len(trace.counts) + 1) - 0.5
@@ -54,5 +54,5 @@ def _rows(traces: dict[str, Trace]) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    label(ax, "decoder layer", title=f"Visual tokens, {most} at most; at the right, the mean")
+    label(ax, "decoder layer", title=f"Visual tokens, {most} at most;\nat the right, the mean")
     return figure

@@ -28,7 +28,7 @@ def theory_against_measurement(found: dict[str, SpeedUp]) -> Figure:
     A line joins the two, and its share of theory stands at the right. Left of 1 is slower than
     vanilla.
     """
-    figure, (ax,) = chart(7.2, 1.5 + 0.34 * max(2, len(found)))
+    figure, (ax,) = chart(5.6, 1.7 + 0.34 * max(2, len(found)))
     far = max([x for s in found.values() for x in (s.implied, s.measured)], default=1)
     for y, pair in enumerate(found.values()):
         ax.plot([pair.implied, pair.measured], [y, y], color=GREY, linewidth=1.6, zorder=2)
@@ -43,6 +43,6 @@ def theory_against_measurement(found: dict[str, SpeedUp]) -> Figure:
     ax.set_ylim(len(found) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
-    label(ax, "times as fast as vanilla in the prefill; at the right, the share reached")
+    label(ax, "times as fast as vanilla in the prefill;\nat the right, the share reached")
     figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=SMALL)
     return figure

@@ -13,7 +13,7 @@ def time_shares(traces: dict[str, Trace]) -> Figure:
 
     Wall-clock times as measured, with their sum right of the bar.
     """
-    figure, (ax,) = chart(8, 1.3 + 0.5 * len(traces))
+    figure, (ax,) = chart(6.4, 1.3 + 0.5 * len(traces))
     totals = [trace.timings.total or 1.0 for trace in traces.values()]
     stack_parts(ax, [100 / total for total in totals], list(traces.values()))
     for y, trace in enumerate(traces.values()):
