@@ -303,6 +303,34 @@ def test_the_picture_stays_beside_all_that_acts_on_it(open_file, libra, fastv, s
     expect(page.locator(".i-selection")).to_be_in_viewport(ratio=0.99)
 
 
+@pytest.mark.parametrize("size", [(1440, 900), (1024, 768)])
+def test_picture_and_strip_are_seen_together(open_file, libra, size):
+    width, height = size
+    page = open_file(libra, width=width, height=height)
+    page.locator(".i-left").evaluate("e => e.scrollIntoView({behavior: 'instant'})")
+    for part in ("canvas.i-picture", ".i-timeline"):
+        expect(page.locator(part)).to_be_in_viewport(ratio=0.99)
+
+
+def test_a_window_lower_than_the_column_of_the_picture_shows_all_of_it_in_turn(open_file, libra):
+    page = open_file(libra, width=1280, height=560)
+    expect(page.locator(".i-hands")).to_be_in_viewport(ratio=0.99)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(page.locator(".i-timeline")).to_be_in_viewport(ratio=0.99)
+    page.locator(".i-card").evaluate("e => e.scrollIntoView({block: 'center'})")
+    expect(picture(page)).to_be_in_viewport(ratio=0.6)
+
+
+@pytest.mark.parametrize("width", [390, 768])
+def test_the_strip_comes_last_where_there_is_one_column(open_file, libra, width):
+    page = open_file(libra, width=width)
+    parts = ("canvas.i-picture", ".i-legend", ".i-card", ".i-panels", ".i-timeline")
+    tops = [page.locator(part).bounding_box()["y"] for part in parts]
+    if width > 620:  # a phone has the card right below the picture
+        assert tops == sorted(tops)
+    assert max(tops) == tops[-1]
+
+
 # ----- why -----
 
 

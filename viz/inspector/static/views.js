@@ -12,6 +12,7 @@ const MODES = [
   { value: "label", label: "Labels" },
 ];
 const MAX_HEIGHT = 720; // of the picture, in CSS pixels
+const AROUND = 160; // pixels of what else stands above and below the picture in its column
 const WIDEST = 1.6; // width over height of pictures that half of the room is enough for
 const CHART_HEIGHT = 130;
 const WIDE = matchMedia("(min-width: 901px)"); // as in the style sheet: the picture has a column
@@ -80,23 +81,28 @@ class Views {
   layout({ trace, looks, images }, anew) {
     const { picture, strip, charts, state } = this;
     this.root.toggleAttribute("data-wide", aspect(trace.pictures.map((i) => images[i])) > WIDEST);
+    const room = Math.floor(this.find(".i-stripbox").clientWidth);
+    if (room && (anew || strip.width !== room)) strip.layout(trace, looks, room);
     const { width } = this;
     const touring = state.tour !== null;
     if (anew || picture.width !== width || this.touring !== touring) {
       this.touring = touring;
-      // With what belongs to it, it leaves room for the strip where there is a column for it, and
-      // for the sentences of a tour.
-      const share = !WIDE.matches ? 0.78 : touring ? 0.4 : 0.52;
-      const high = Math.max(300, Math.min(MAX_HEIGHT, share * innerHeight));
+      const high = Math.max(300, Math.min(MAX_HEIGHT, this.room()));
       this.alone = state.image;
       picture.layout(trace, images, state.image, looks, width, high);
     }
-    const room = Math.floor(this.find(".i-stripbox").clientWidth);
-    if (room && (anew || strip.width !== room)) strip.layout(trace, looks, room);
     for (const chart of charts) {
       const wide = Math.floor(chart.canvas.clientWidth); // 0 where it is not shown
       if (wide && chart.width !== wide) chart.layout(wide, CHART_HEIGHT);
     }
+  }
+
+  // The height that there is for the picture: where it has a column, it fits the window with the
+  // strip below it, and leaves room for the sentences of a tour.
+  room() {
+    if (!WIDE.matches) return 0.78 * innerHeight;
+    const around = AROUND + this.find(".i-timeline").offsetHeight;
+    return Math.min((this.touring ? 0.4 : 0.52) * innerHeight, innerHeight - around);
   }
 
   // All that stays while the pointer moves: what is painted, and the text around it.
@@ -127,6 +133,7 @@ class Views {
   follow(look) {
     const covered = Math.max(this.quiz.element.offsetHeight, this.tour.element.offsetHeight);
     this.root.style.setProperty("--i-above", `${covered && covered + 8}px`);
+    this.root.style.setProperty("--i-tall", `${this.find(".i-left").offsetHeight}px`);
     for (const [name, selector] of Object.entries(SPOKEN_OF))
       this.find(selector).classList.toggle("i-shown", name === look);
   }
