@@ -184,13 +184,15 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
         costed = [shown, *charts.where]
         efficiency_tab.select(charts.show_method, c.method, charts.after, **QUICK)
         efficiency_tab.select(charts.draw, costed, charts.outputs, **DRAWN)
-        gr.on(
+        elsewhere = gr.on(
             [charts.model.input, charts.device.input, charts.tokens.submit, charts.tokens.blur],
             charts.draw_elsewhere,
             costed,
             charts.outputs,
+            trigger_mode="always_last",  # what is chosen meanwhile is drawn next
             **DRAWN,
         )
+        elsewhere.failure(charts.last_tokens, charts.counted, charts.tokens, **QUICK)
 
         # Sweeping over ratio and layer, in the same slot as questions.
         sweeps = [charts.sweep, charts.stop]

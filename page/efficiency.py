@@ -39,6 +39,7 @@ class EfficiencyTab:
     model: gr.Dropdown
     device: gr.Dropdown
     tokens: gr.Textbox
+    counted: gr.State  # what `tokens` said when the costs elsewhere were last found
     verdict: gr.HTML
     estimates: gr.HTML
     ratios: gr.CheckboxGroup
@@ -59,6 +60,7 @@ class EfficiencyTab:
         """What `draw` fills."""
         return [c for card in self.cards.values() for c in _parts(card)] + [
             self.layers,
+            self.counted,
             self.verdict,
             self.estimates,
         ]
@@ -87,9 +89,17 @@ class EfficiencyTab:
         with explained():
             yield from figures.together(self._elsewhere(shown, *where))
 
+    def last_tokens(self, counted: str | None) -> str | None:
+        """The number of visual tokens before one that was refused: that of the charts."""
+        return counted
+
     def _elsewhere(self, shown: Shown, *where: Any) -> Iterator[dict]:
         found = costing.Costing.of(shown, *_where(*where))
-        yield {self.verdict: verdict(found), self.estimates: charts.table(found)}
+        yield {
+            self.counted: where[-1],
+            self.verdict: verdict(found),
+            self.estimates: charts.table(found),
+        }
         yield from self._draw(charts.ELSEWHERE, found)
 
     def _draw(self, specs: Sequence[charts.Spec], found: costing.Costing) -> Iterator[dict]:
@@ -197,8 +207,12 @@ def build(controls: Controls) -> EfficiencyTab:
             devices, value=costing.HERE, label="Device", info=texts.DEVICE_HELP
         )
         parts["tokens"] = gr.Textbox(
-            label="Visual tokens", info=texts.TOKENS_HELP, placeholder="automatic"
+            label="Visual tokens",
+            info=texts.TOKENS_HELP,
+            placeholder="automatic",
+            elem_id="elsewhere-tokens",
         )
+    parts["counted"] = gr.State(None)
     parts["verdict"] = gr.HTML(elem_id="verdict")
     line, bars = charts.ELSEWHERE
     with gr.Row(elem_classes="charts"):

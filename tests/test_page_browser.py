@@ -956,3 +956,23 @@ def test_figures_on_a_phone_fit_or_begin_at_a_size_that_can_be_read(open_page):
             "(getComputedStyle(frame, '::after'))"
         )
         assert arrow == (not fits), title
+
+
+def test_a_refused_number_of_tokens_gives_way_to_that_of_the_charts(open_page):
+    page = open_page()
+    page.get_by_role("tab", name="Efficiency").click()
+    tokens = page.locator("#elsewhere-tokens textarea, #elsewhere-tokens input")
+    cost = page.locator("#estimates td").first
+    before = cost.inner_text()
+    page.locator("#elsewhere input[role=combobox]").first.click()
+    page.get_by_role("option", name="llava-1.5-7b").click()
+    for refused, valid in (("1000000", ""), ("many", "1024")):
+        tokens.fill(valid)
+        tokens.press("Enter")
+        expect(cost).not_to_have_text(before)  # it is drawn
+        before = cost.inner_text()
+        tokens.fill(refused)
+        tokens.press("Enter")
+        expect(tokens).to_have_value(valid)
+        expect(page.get_by_test_id("toast-body").first).to_contain_text("Visual tokens:")
+        expect(cost).to_have_text(before)
