@@ -976,3 +976,13 @@ def test_a_refused_number_of_tokens_gives_way_to_that_of_the_charts(open_page):
         expect(tokens).to_have_value(valid)
         expect(page.get_by_test_id("toast-body").first).to_contain_text("Visual tokens:")
         expect(cost).to_have_text(before)
+
+
+def test_many_counts_leave_the_explanation_beside_its_term(open_page):
+    page = open_page()
+    row = page.locator(".readouts > div").first
+    row.locator("dd").evaluate(
+        "counts => { counts.textContent = '2880 › 1440 + 1 › 720 + 1 › 360' }"
+    )
+    term, mark = (row.locator(part).bounding_box() for part in ("dt", ".tip"))
+    assert term["height"] < 1.5 * mark["height"]

@@ -2,7 +2,7 @@
 // hand. Pointing at a bar lights its tokens.
 
 const BINS = 40;
-const MARGIN = { left: 6, right: 6, top: 14, bottom: 20 };
+const MARGIN = { left: 6, right: 6, top: 14, bottom: 28 }; // below: the pointer, then the labels
 const STACK = [Fate.KEPT, Fate.MERGED, Fate.COMPENSATED, Fate.UNDECIDED, Fate.DROPPED];
 
 class Histogram {

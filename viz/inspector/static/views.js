@@ -14,7 +14,7 @@ const MODES = [
 const MAX_HEIGHT = 720; // of the picture, in CSS pixels
 const AROUND = 160; // pixels of what else stands above and below the picture in its column
 const WIDEST = 1.6; // width over height of pictures that half of the room is enough for
-const CHART_HEIGHT = 130;
+const CHART_HEIGHT = 138;
 const WIDE = matchMedia("(min-width: 901px)"); // as in the style sheet: the picture has a column
 // What a step of a tour can speak of beside the picture.
 const SPOKEN_OF = {
