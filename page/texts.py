@@ -249,8 +249,8 @@ CHARTS = (
     ),
     (
         "What it would cost",
-        "Least times by the roofline for the same share of tokens per layer, in half precision "
-        "unless the model is the one that was asked; and the KV cache of all tokens.",
+        "Least times by the roofline for the same share of tokens per layer, in the precision of "
+        "the device's rates; and the KV cache of all tokens.",
     ),
 )
 ELSEWHERE = "What would it cost on …"
@@ -267,7 +267,7 @@ FOLLOWS = (
 AS_ASKED = "As asked"
 THIS_MACHINE = "This machine (measured)"
 ELSEWHERE_MODEL_HELP = "Its published sizes, with the same share of tokens in each layer."
-DEVICE_HELP = "Published peak rates are of half precision, this machine's of what it computes in."
+DEVICE_HELP = "Published peak rates: half precision."
 TOKENS_HELP = "Empty: as many as the model has for one picture."
 ESTIMATED = (
     "FLOPs of encoder, connector and prefill, a multiply-add counted as two. Activations: the most "
