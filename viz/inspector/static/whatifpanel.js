@@ -22,8 +22,10 @@ class WhatIfPanel {
   // What is changed once a slider stands at a value. Where nothing tells how alike the tokens are,
   // another count leaves no targets to compare with: tau and eta go back to what they were.
   changedTo(name, value) {
-    if (this.comparable) return { ...this.changed, [name]: value };
-    return name === "keep" ? { keep: value } : { ...this.changed, keep: undefined, [name]: value };
+    const lost = this.comparable ? {} : { keep: undefined };
+    const before = this.comparable || name !== "keep" ? this.changed : {};
+    this.changed = { ...before, ...lost, [name]: value }; // more may be moved before it is shown
+    return this.changed;
   }
 
   // now: what the inspector shows; change: what has been moved.
