@@ -159,6 +159,7 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
             **LAST,
         )
         a.overlays.select(visit.pick_overlay, shown, a.outputs, **QUICK)
+        a.pane.look(ask.look, shown, a.pane, **QUICK)
         pointed = a.hero.select(inspected.point, shown, inspected.outputs, **QUICK)
         arrived = pointed.success(inspect.go_there, None, tabs, js=inspect.TO_TOP, **QUICK)
         arrived.success(None, None, None, js=inspect.TO_PICTURE)

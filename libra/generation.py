@@ -294,13 +294,13 @@ class Generation:
 
 
 def _copied(rows: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-    """The rows of every step on the CPU, in one copy: a GPU is waited for in each."""
+    """The rows of every step on the CPU, brought there in one copy: a GPU is waited for in each."""
     if not any(rows):
         return [[] for _ in rows]
     every = [row for step in rows for row in step]
     whole = torch.cat([row.to(every[0].device) for row in every]).to("cpu")
     parts = iter(whole.split([len(row) for row in every]))
-    return [[next(parts) for _ in step] for step in rows]
+    return [[next(parts).clone() for _ in step] for step in rows]  # none holds on to the others
 
 
 def _thumbnail(image: Image.Image) -> np.ndarray:

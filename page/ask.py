@@ -63,14 +63,13 @@ class AskTab:
             self.hero: gr.Image(**hero(shown)),
             self.caption: caption(shown),
             self.overlays: overlays(shown),
-            self.pane: {"stage": shown.stage, "image": shown.own_image},
+            self.pane: pane(shown),
             self.save_picture: gr.DownloadButton(value=picture_file(shown), interactive=True),
         }
 
     def draw(self, shown: Shown, status: str = "") -> dict:
         """The whole tab for a new trace."""
         return self.draw_pictures(shown) | {
-            self.pane: pane(shown),
             self.stage: gr.Radio(views.stage_choices(shown.trace), value=shown.stage),
             self.answer: panels.answer(shown.trace, shown.word, status),
             self.readouts: readouts(shown.trace, shown.vanilla),
@@ -164,8 +163,14 @@ def hero(shown: Shown) -> dict:
 
 
 def pane(shown: Shown) -> dict:
-    """What the large picture tells of the patch under the pointer."""
-    return inspector.pane(shown.trace, shown.stage, shown.own_image)
+    """Of what the pointer over the large picture would be told."""
+    of = panels.identity(shown.trace)
+    return {"of": of, "stage": shown.stage, "image": shown.own_image}
+
+
+def look(shown: Shown) -> dict:
+    """What it is told."""
+    return gr.skip() if shown.trace is None else inspector.pane(shown.trace) | pane(shown)
 
 
 def picture_file(shown: Shown) -> str:

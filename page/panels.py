@@ -258,7 +258,12 @@ def answer(trace: Trace | None, chosen: int = 0, status: str = "") -> str:
     )
     weighed = rivals(trace.words[chosen].top if trace.words else ())
     body = f'<p class="words">{words}</p>{weighed}'
-    return _answer(trace.question, body, status, trace.history, str(trace.timings.total))
+    return _answer(trace.question, body, status, trace.history, identity(trace))
+
+
+def identity(trace: Trace) -> str:
+    """What tells one answer of a visit from the others: its times will do."""
+    return str(trace.timings.total)
 
 
 def _answer(
@@ -268,7 +273,7 @@ def _answer(
     history: Sequence[tuple[str, str]] = (),
     of: str = "",
 ) -> str:
-    """The card of an answer; `of` tells complete ones apart, for which their times will do."""
+    """The card of an answer; `of` tells complete ones apart."""
     earlier = "".join(f"<li>{escape(q)} <b>{escape(a)}</b></li>" for q, a in history)
     turns = f'<ol class="turns" aria-label="{texts.EARLIER}">{earlier}</ol>' if earlier else ""
     return (

@@ -20,28 +20,22 @@ SCRIPTS = (
 )
 
 
-def pane(trace: Trace, stage: int = -1, image: int = 0) -> dict:
-    """What a pane over one picture of a trace knows, ready for JSON.
-
-    Args:
-        trace: whose picture it is.
-        stage: index of the stage that the picture shows.
-        image: which of several pictures it is.
-    """
+def pane(trace: Trace) -> dict:
+    """What a pane over pictures of a trace knows, ready for JSON."""
     tokens = tokens_of(framed(trace))
-    trace_of = tokens | {"pictures": list(range(len(trace.images)))}
-    return {"trace": trace_of, "looks": looks(), "stage": stage % len(trace.stages), "image": image}
+    return {"trace": tokens | {"pictures": list(range(len(trace.images)))}, "looks": looks()}
 
 
 def pane_component(picture: str) -> dict[str, object]:
     """Arguments of `gr.HTML` that lay a pane over the picture of that CSS selector.
 
-    The component's value is what `pane` returns; one that holds a `stage` or an `image` alone
-    changes that, and nothing else. Where the pointer is a mouse, the patch under it and the token
-    that it went into are outlined, and a card beside the picture says what became of it, and why.
+    Its value says `of` which trace the picture is, and at which `stage` and `image`; what `pane`
+    returns comes with them once the event `look` has asked for it: somebody points there. Then, if
+    the pointer is a mouse, the patch under it and the token that it went into are outlined, and a
+    card beside the picture says what became of it, and why.
     """
     page = """
-const pane = createPane(element.querySelector(".i-pane"), PICTURE);
+const pane = createPane(element.querySelector(".i-pane"), PICTURE, () => trigger("look"));
 const receive = () => pane.show(props.value ?? {});
 watch("value", receive);
 receive();

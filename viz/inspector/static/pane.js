@@ -30,12 +30,13 @@ function contained(img) {
   };
 }
 
-// The pane of an element over the picture of a CSS selector.
-function createPane(element, selector) {
+// The pane of an element over the picture of a CSS selector; `look` asks for what it knows.
+function createPane(element, selector, look) {
   const pane = new Pane(element.querySelector("canvas"));
   const card = new Card(element.querySelector(".i-card"), () => {});
   const parts = [...element.children]; // there while the pointer is over a patch
-  const now = { trace: null, stage: 0, image: 0, pointed: -1 };
+  const now = { of: null, trace: null, stage: 0, image: 0, pointed: -1 };
+  let last = null; // where the pointer was over a picture that nothing is known of yet
 
   function point(patch) {
     now.pointed = patch;
@@ -53,18 +54,27 @@ function createPane(element, selector) {
     const { offsetWidth: width, offsetHeight: height } = card.element;
     const right = box.left + box.width + BESIDE;
     const left = Math.max(8, Math.min(right, innerWidth - width - 8));
-    const above = right - left > BESIDE && clientY > innerHeight / 2; // clear of the pointer
-    const top = above ? clientY - height - 2 * BESIDE : clientY + 2 * BESIDE;
-    const beside = Math.max(8, Math.min(clientY - height / 3, innerHeight - height - 8));
+    const clear = clientY > innerHeight / 2 ? -height - 2 * BESIDE : 2 * BESIDE; // of the pointer
+    const top = clientY + (left < right ? clear : -height / 3);
     Object.assign(card.element.style, {
       left: `${left}px`,
-      top: `${right - left > BESIDE ? top : beside}px`,
+      top: `${Math.max(8, Math.min(top, innerHeight - height - 8))}px`,
     });
+  }
+
+  function leave() {
+    last = null;
+    if (now.pointed >= 0) point(-1);
   }
 
   function follow(event) {
     const img = event.pointerType === "mouse" && event.target.closest?.(selector);
-    if (!img?.naturalWidth || !now.trace) return now.pointed >= 0 && point(-1);
+    if (!img?.naturalWidth) return leave();
+    if (!now.trace) {
+      if (!last && now.of !== null) look();
+      last = event;
+      return;
+    }
     const box = contained(img);
     pane.cover(now.trace, now.image, box);
     const patch = pane.patchAt(event.clientX - box.left, event.clientY - box.top);
@@ -74,16 +84,18 @@ function createPane(element, selector) {
 
   point(-1);
   document.addEventListener("pointermove", follow);
-  for (const away of ["scroll", "click", "keydown"])
-    document.addEventListener(away, () => now.pointed >= 0 && point(-1), true);
+  for (const away of ["scroll", "click", "keydown"]) document.addEventListener(away, leave, true);
 
   return {
-    // Another trace, stage or picture: what a value does not hold stays.
-    show({ trace, looks, ...at }) {
-      const same = !trace && (at.image ?? now.image) === now.image;
-      if (trace) [now.trace, pane.looks] = [openTrace(trace), new Looks(looks)];
-      Object.assign(now, at);
+    // Another trace, stage or picture, or what is known of the trace.
+    show({ trace, looks, of = null, stage = 0, image = 0 }) {
+      if (of !== now.of) [now.trace, last] = [null, null];
+      const same = now.trace && image === now.image;
+      Object.assign(now, { of, stage, image });
       point(same ? now.pointed : -1);
+      if (!trace) return;
+      [now.trace, pane.looks] = [openTrace(trace), new Looks(looks)];
+      if (last) follow(last);
     },
   };
 }
