@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -132,7 +133,7 @@ def sweep(
         InputError: what cannot be answered, or a parameter that would overrule every ratio.
     """
     for name in methods.get(method).instead_of_ratio:
-        if request.get(name) is not None:
+        if isinstance(request.get(name), Integral):  # patches to keep are a list
             raise InputError(f"A sweep is over ratios, which {name} overrules: leave it out.")
     if request.get("video") is None:
         media = {"images": load_pictures(request.get("images"))}

@@ -2,6 +2,7 @@ import pytest
 
 from libra import methods
 from libra.errors import InputError
+from libra.reduction import Fate
 from libra.sweep import Setting, settings, sweep
 from tests.conftest import N_LAYERS, N_VISUAL, QUESTION, make_image
 
@@ -64,6 +65,9 @@ def test_a_count_that_would_overrule_every_ratio_is_refused(lvlm, request_):
     chosen = settings("visionzip", N_LAYERS, [0.5])
     with pytest.raises(InputError, match="dominant overrules"):
         next(sweep(lvlm, "visionzip", chosen, **request_, dominant=2, contextual=1))
+    forced = sweep(lvlm, "fastv", settings("fastv", N_LAYERS, [0.5], [2]), **request_, keep=[3])
+    _, (_, trace) = forced  # patches that stay overrule nothing
+    assert trace.events[0].reduction.fate()[3] == Fate.KEPT
 
 
 @pytest.mark.parametrize("method", [m for m in methods.names() if m != "vanilla"])
