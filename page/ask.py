@@ -170,7 +170,9 @@ def pane(shown: Shown) -> dict:
 
 def look(shown: Shown) -> dict:
     """What it is told."""
-    return gr.skip() if shown.trace is None else inspector.pane(shown.trace) | pane(shown)
+    if (trace := shown.trace) is None:
+        return gr.skip()
+    return inspector.pane(trace) | {"of": panels.identity(trace)}
 
 
 def picture_file(shown: Shown) -> str:

@@ -75,13 +75,13 @@ class Controls:
 
         The values come as the browser sends them: what the page does not offer is refused.
         """
-        if model not in [name for _, name in self.model.choices]:
-            raise InputError(f"There is no model {model!r} on this page.")
         settings = self.settings(model, method, ratio, layers, encoder_layers, *values)
         return model, plan.request(media.uploaded(picture), str(question or ""), method, settings)
 
     def settings(self, model, method, ratio, layers, encoder_layers, *values) -> dict:
         """What is chosen for a method: its arguments of `LVLM.stream`."""
+        if model not in [name for _, name in self.model.choices]:
+            raise InputError(f"There is no model {model!r} on this page.")
         if method not in methods.names():
             raise InputError(f"There is no method {method!r} on this page.")
         given = dict(zip(self.parameters, values, strict=True))

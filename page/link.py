@@ -26,6 +26,8 @@ MOST = 4000  # characters of a part of a link
 
 def query(example: Example | None, question: str, method: str, settings: dict[str, Any]) -> str:
     """`example=orchard&question=...&method=libra&settings={"ratio":0.5,"layers":[3]}`"""
+    if len(question) > MOST:
+        raise InputError(texts.LONG_LINK.format(MOST))
     usual = {p.name: p.default for p in methods.parameters(method) if p.name != "ratio"}
     own = {name: value for name, value in settings.items() if value != usual.get(name)}
     parts = {"example": example.image.stem} if example else {}
@@ -70,11 +72,13 @@ def _settings(text: str | None, method: str | None, model: str) -> dict[str, Any
         layers = {name: given.pop(name) for name in ("layers", "encoder_layers") if name in given}
         methods.create(method, **given)
         depths = {"layers": plan.last_layer(model), "encoder_layers": plan.last_inside(model)}
-        for name, chosen in layers.items():
-            if not all(isinstance(n, int) and 0 <= n <= depths[name] for n in chosen):
-                raise InputError(texts.BAD_LINK)
-    except (ValueError, TypeError, AttributeError, InputError):
+        if not all(type(n) is int and n >= 0 for chosen in layers.values() for n in chosen):
+            raise InputError(texts.BAD_LINK)
+    except (ValueError, TypeError, AttributeError, RecursionError, InputError):
         raise InputError(texts.BAD_LINK) from None
     if not 0 <= (given.get("ratio") or 0) <= plan.MAX_RATIO:
         raise InputError(texts.BAD_LINK)
-    return given | layers
+    # Of layers that only a deeper model has, the method's own take the place.
+    return given | {
+        name: own for name, own in layers.items() if max(own, default=0) <= depths[name]
+    }

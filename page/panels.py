@@ -101,7 +101,8 @@ def _window(name: str, title: str, content: str) -> str:
 def example_strip(examples: Sequence[Example]) -> str:
     """The examples as buttons with a thumbnail, and whose pictures they are."""
     buttons = "".join(
-        f'<button data-pick="{i}" title="{escape(e.title)}: {escape(e.question)} '
+        f'<button data-pick="{i}"{" data-stored" * e.file().exists()} '
+        f'title="{escape(e.title)}: {escape(e.question)} '
         f'({escape(e.credit)})">'
         f'<img src="{e.thumbnail()}" alt="{escape(e.alt)}" width="56" height="56">'
         f"{f'<i aria-hidden=true>{e.badge}</i>' if e.badge else ''}</button>"

@@ -10,7 +10,9 @@ SHARED = (
     "its answer and send that file; “Open trace” shows it again, without a model."
 )
 NOTHING_TO_SAVE = "There is no answer yet: ask something first."
-FROM_LINK = "A stored answer. Press Ask for what the link says."
+STORED = "A stored answer."
+FROM_LINK = "Press Ask for what the link says."
+LONG_LINK = "This question is too long for a link: {} characters are the most."
 BAD_LINK = "This link names something that this page does not have. Choose on the page instead."
 HELP = {
     "Ask": "Choose an example or drop a picture, type a question, choose a method, press Ask.",

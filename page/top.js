@@ -11,9 +11,11 @@ const acts = {
   copy: button => {
     const field = button.parentElement.querySelector("input");
     field.select();
-    if (navigator.clipboard) navigator.clipboard.writeText(field.value);
-    else document.execCommand("copy"); // without HTTPS
-    button.textContent = "Copied";
+    const copied = navigator.clipboard?.writeText(field.value) ?? Promise.reject(); // needs HTTPS
+    copied
+      .catch(() => document.execCommand("copy") || Promise.reject())
+      .then(() => (button.textContent = "Copied"))
+      .catch(() => field.select()); // for the visitor's own keys
   },
 };
 element.addEventListener("click", ({target}) => {
@@ -110,7 +112,8 @@ const look = () => {
   compareSoon();
 };
 document.addEventListener("click", event => {
-  if (event.target.closest(".strip [data-pick]")) before = complete();
+  const example = event.target.closest(".strip [data-pick]");
+  if (example) before = "stored" in example.dataset ? null : complete(); // it brings an answer
   if (!event.target.closest(".jump")) return;
   event.preventDefault(); // with a query in the address, the link would load the page anew
   document.querySelector("#tabs [role=tab]").click();

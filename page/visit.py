@@ -200,7 +200,8 @@ class Visit:
         with explained():
             example, question, method, settings = link.read(parts, self.examples, model)
             filled = self._open(shown, example, model) if example else {}
-        filled |= self._status(shown, texts.FROM_LINK)
+        stored = texts.STORED if shown.trace else ""
+        filled |= self._status(shown, _joined(stored, texts.FROM_LINK))
         if question is not None:
             filled[self.controls.question] = question
         if method is not None:

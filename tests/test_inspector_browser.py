@@ -18,7 +18,8 @@ from page.readouts import percent
 from tests.conftest import PATIENCE, expect
 from viz import inspector
 from viz.agreement import blind_agreement
-from viz.inspector.export import script
+from viz.inspector.export import joined, script, static
+from viz.inspector.pane import SCRIPTS
 
 pytestmark = pytest.mark.browser
 GRID = 12
@@ -1015,3 +1016,21 @@ def test_gradio_shows_it_and_hears_it(chromium, libra, fastv):
         page.close()
     finally:
         demo.close()
+
+
+def test_what_is_told_of_another_picture_too_late_is_not_taken_in(chromium):
+    page = chromium.new_page()
+    page.set_content(f"<body>{static('pane.html')}</body>")
+    taken = page.evaluate(
+        f"""() => {{ {joined(SCRIPTS)}
+        const pane = createPane(document.querySelector(".i-pane"), "img", () => {{}});
+        pane.show({{of: "new", stage: 0, image: 0}});
+        const takes = of => {{
+          try {{ pane.show({{trace: {{}}, looks: {{}}, of}}); return false; }}
+          catch {{ return true; }} // it was looked into
+        }};
+        return [takes("old"), takes("new")];
+        }}"""
+    )
+    page.close()
+    assert taken == [False, True]

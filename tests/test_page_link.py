@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import gradio as gr
 import pytest
 
+from libra.errors import InputError
 from page import examples, link, plan, texts
 from page.shown import Added, Shown
 from tests.conftest import QUESTION, expect
@@ -63,9 +64,11 @@ BAD = [
     {"method": "fastv", "settings": '{"ratio": NaN}'},
     {"method": "fastv", "settings": '{"images": ["/etc/passwd"]}'},
     {"method": "fastv", "settings": '{"layers": 5}'},
-    {"method": "fastv", "settings": '{"layers": [99]}'},
+    {"method": "fastv", "settings": '{"layers": [-1]}'},
+    {"method": "fastv", "settings": '{"layers": [true]}'},
+    {"method": "fastv", "settings": "[" * 3900},
     {"method": "fastv", "settings": '{"layers": ["a"]}'},
-    {"method": "illava", "settings": '{"encoder_layers": [99]}'},
+    {"method": "illava", "settings": '{"encoder_layers": [[1]]}'},
 ]
 
 
@@ -99,8 +102,26 @@ def test_a_visit_by_a_link_finds_it_in_the_controls(visit, model):
 
 
 def test_what_the_browser_makes_up_is_no_link(visit, model):
+    own = visit.controls.parameters
     with pytest.raises(gr.Error, match="no method"):
-        visit.share(Shown(), None, "?", model, "evil", 0.5, [], [], *visit.controls.parameters)
+        visit.share(Shown(), None, "?", model, "evil", 0.5, [], [], *own)
+    with pytest.raises(gr.Error, match="no model"):  # nothing is loaded for it
+        visit.share(Shown(), None, "?", "evil-org/evil-model", "fastv", 0.5, [], [], *own)
+    with pytest.raises(InputError, match="too long"):
+        link.query(None, "x" * 4001, "fastv", {})
+
+
+def test_layers_of_a_deeper_model_give_way_to_the_methods_own(prepared, model):
+    parts = {"method": "illava"}
+    for layers, expected in (([2, 99], {}), ([2], {"layers": [2]})):
+        parts["settings"] = json.dumps({"layers": layers, "encoder_layers": [99]})
+        assert link.read(parts, prepared, model)[3] == expected
+
+
+def test_without_any_answer_a_link_speaks_of_none(visit, model):
+    filled = visit.arrive(Shown(), model, of({"method": "fastv"}))
+    assert texts.FROM_LINK in filled[visit.tab.answer]
+    assert texts.STORED not in filled[visit.tab.answer]
 
 
 @pytest.mark.browser
@@ -120,4 +141,19 @@ def test_a_link_is_shared_and_opened(open_page, url):
     expect(page.locator("#help")).to_be_hidden()
     page.goto(address)
     expect(page.locator("#question textarea, #question input").first).to_have_value("what is it ?")
-    expect(page.locator("#answer .status")).to_have_text(texts.FROM_LINK)
+    expect(page.locator("#answer .status")).to_have_text(f"{texts.STORED} {texts.FROM_LINK}")
+    assert not page.evaluate("document.body.classList.contains('outdated')")
+
+
+@pytest.mark.browser
+def test_an_example_that_is_opened_once_more_has_no_other_settings(open_page, url):
+    page = open_page()
+    page.goto(f"{url}?example=first")
+    expect(page.locator("#answer .status")).to_have_text(f"{texts.STORED} {texts.FROM_LINK}")
+    outdated = page.locator("body.outdated")
+    expect(outdated).to_have_count(0)
+    page.locator("#question textarea, #question input").first.fill("what else ?")
+    expect(outdated).to_have_count(1)
+    page.locator(".strip [data-pick='0']").click()
+    expect(page.locator("#question textarea, #question input").first).to_have_value(QUESTION)
+    expect(outdated).to_have_count(0)

@@ -82,6 +82,11 @@ function createPane(element, selector, look) {
     if (patch >= 0) stand(event, box);
   }
 
+  function know(trace, looks) {
+    [now.trace, pane.looks] = [openTrace(trace), new Looks(looks)];
+    if (last) follow(last);
+  }
+
   point(-1);
   document.addEventListener("pointermove", follow);
   for (const away of ["scroll", "click", "keydown"]) document.addEventListener(away, leave, true);
@@ -89,13 +94,11 @@ function createPane(element, selector, look) {
   return {
     // Another trace, stage or picture, or what is known of the trace.
     show({ trace, looks, of = null, stage = 0, image = 0 }) {
+      if (trace) return of === now.of && know(trace, looks); // else it was asked for too long ago
       if (of !== now.of) [now.trace, last] = [null, null];
       const same = now.trace && image === now.image;
       Object.assign(now, { of, stage, image });
       point(same ? now.pointed : -1);
-      if (!trace) return;
-      [now.trace, pane.looks] = [openTrace(trace), new Looks(looks)];
-      if (last) follow(last);
     },
   };
 }
