@@ -232,7 +232,7 @@ class Generation:
         if not events:
             return 0.0
         first = events[0].reduction
-        return 1 - (first.n_out - (first.compensation is not None)) / first.n_in
+        return 1 - first.n_kept / first.n_in
 
     def _where(self) -> str:
         """What the times have to be read with."""

@@ -154,6 +154,11 @@ class Reduction:
         """Number of output tokens."""
         return len(self.slot)
 
+    @property
+    def n_kept(self) -> int:
+        """Number of output tokens, a compensation or fused token not counted."""
+        return self.n_out - (self.compensation is not None)
+
     @cached_property
     def is_selection(self) -> bool:
         """Whether every output is one input, unchanged.

@@ -137,6 +137,11 @@ class Trace:
         return self.timings.read is not None
 
     @property
+    def sums_up(self) -> bool:
+        """Whether any event left a token that sums up others."""
+        return any(event.reduction.compensation is not None for event in self.events)
+
+    @property
     def stages(self) -> list[str]:
         """Names of the stages: before any event, then after each; len(events) + 1."""
         return ["before", *(event.name for event in self.events)]

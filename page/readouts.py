@@ -7,7 +7,7 @@ from libra import methods
 from libra.trace import Trace
 from page import texts
 from page.shown import Result
-from viz.panel import kept, left
+from viz.panel import left
 
 
 def readouts(trace: Trace | None, vanilla: Trace | None = None) -> str:
@@ -30,7 +30,7 @@ def numbers(trace: Trace, vanilla: Trace) -> dict:
         "method": trace.method,
         "ratio": trace.ratio,
         "layers": list(trace.layers),
-        "tokens": [len(trace.layout), *(kept(event.reduction) for event in trace.events)],
+        "tokens": [len(trace.layout), *(event.reduction.n_kept for event in trace.events)],
         "tokens_per_layer": trace.counts,
         "flops": trace.cost.flops,
         "vanilla_flops": trace.cost.vanilla_flops,

@@ -25,7 +25,7 @@ from page.readouts import percent
 from page.shown import overlays
 from viz.canvas import PATCH, Canvas, framed
 from viz.heat import stage_at
-from viz.panel import kept, left
+from viz.panel import left
 
 SMALL = {"legend": False, "patch": 5}  # of a small picture: pixels per patch
 FILM = 120  # pixels of a side of a small picture without patches
@@ -137,7 +137,7 @@ def _standing(trace: Trace, stage: int, gone: int) -> str:
     if stage == 0:
         return f"Before compression: one token for each of {n} patches."
     event = trace.events[stage - 1].reduction
-    tokens = "1 token" if kept(event) == 1 else f"{kept(event)} tokens"
+    tokens = "1 token" if event.n_kept == 1 else f"{event.n_kept} tokens"
     extra = " and one that sums up others" if event.compensation is not None else ""
     there = f"{n - gone} of {n} patches, the others are gone" if gone else f"{n} patches"
     return f"{tokens}{extra} stand for {there}."

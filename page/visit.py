@@ -17,7 +17,6 @@ from page.errors import explained
 from page.examples import Example
 from page.readouts import readouts, seconds
 from page.shown import Added, Result, Shown, overlays
-from viz.panel import kept
 
 LOADING = gr.Progress(track_tqdm=True)  # transformers and the hub count what they read
 SAVING = 0.05  # share of the tokens: to remove less is hardly to compress
@@ -328,15 +327,15 @@ def _hardly(trace: Trace) -> str:
     last, n = trace.events[-1], len(trace.layout)
     if _by_own_rule(trace):
         summed = texts.AND_ONE_SUM if last.reduction.compensation is not None else ""
-        words = methods.title(trace.method), kept(last.reduction), n, summed
+        words = methods.title(trace.method), last.reduction.n_kept, n, summed
         return texts.HARDLY.format(*words) if trace.ratio < SAVING else ""
-    if all(kept(event.reduction) == event.reduction.n_in for event in trace.events):
+    if all(event.reduction.n_kept == event.reduction.n_in for event in trace.events):
         return texts.NOTHING_REMOVED
     if trace.counts[-1] < n:
         return ""
     if last.site == "decoder" and last.layer == len(trace.counts) - 1:
         return texts.AFTER_THE_LAST
-    return texts.AS_MANY.format(kept(last.reduction), n)
+    return texts.AS_MANY.format(last.reduction.n_kept, n)
 
 
 def _by_own_rule(trace: Trace) -> bool:
@@ -348,7 +347,7 @@ def _by_own_rule(trace: Trace) -> bool:
     name, first = trace.method, trace.events[0].reduction
     if name not in methods.names() or not methods.takes(name, "ratio") or plan.slides(name):
         return False
-    found = "keep" not in trace.params and trace.ratio == 1 - kept(first) / first.n_in
+    found = "keep" not in trace.params and trace.ratio == 1 - first.n_kept / first.n_in
     return found and (trace.ratio > 0 or len(trace.images) > 1)
 
 

@@ -311,7 +311,7 @@ def test_captions_say_method_ratio_and_layers(method, params, words):
 
 def test_every_figure_counts_an_extra_token_apart():
     trace = make_trace("evit", 0.5, grid=(6, 6))
-    n = viz.panel.kept(trace.events[0].reduction)
+    n = trace.events[0].reduction.n_kept
     assert int((trace.lineage(1).fate() == Fate.KEPT).sum()) == n
     assert viz.panel.captions(trace)[1] == f"encoder layer 4: {n} + 1 tokens"
     assert next(iter(samples(trace, 1, 0))) == f"EViT: {n} + 1"

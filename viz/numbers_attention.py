@@ -106,7 +106,7 @@ def _attention(trace: Trace, columns: dict[str, tuple[int, ...]]) -> Rows:
     Empty where no token takes the place of the patch.
     """
     rows = places(trace)
-    if any(event.reduction.compensation is not None for event in trace.events):
+    if trace.sums_up:
         rows.append({"patch": COMPENSATION})
     for name, which in columns.items():
         tokens = names(trace.lineage(stage_at(trace, which[0])))

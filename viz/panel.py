@@ -84,14 +84,9 @@ def captions(trace: Trace) -> list[str]:
     return [f"{name}: {n} tokens" for name, n in zip(trace.stages, tokens, strict=True)]
 
 
-def kept(reduction: Reduction) -> int:
-    """Output tokens of an event, one that sums up others not counted."""
-    return reduction.n_out - (reduction.compensation is not None)
-
-
 def left(reduction: Reduction) -> str:
     """The tokens that an event leaves, like `288` or `288 + 1`."""
-    return with_extra(kept(reduction), reduction)
+    return with_extra(reduction.n_kept, reduction)
 
 
 def with_extra(count: int, reduction: Reduction) -> str:

@@ -20,7 +20,7 @@ from viz.colour import CARD, INK, RIGHT, WRONG
 from viz.fates import fate_map
 from viz.groups import group_map
 from viz.marks import percent, to_image
-from viz.panel import kept, with_extra
+from viz.panel import with_extra
 from viz.retention import picture_names
 from viz.selection import selected
 from viz.style import DPI, SMALL
@@ -112,7 +112,7 @@ def settings(trace: Trace) -> str:
         first, last = events[0].reduction, events[-1].reduction
         rate = f"R = {percent(trace.ratio)}"
         if site == "encoder":  # where a method may have a ratio of its own
-            rate = f"{percent(1 - kept(last) / first.n_in)} in all"
+            rate = f"{percent(1 - last.n_kept / first.n_in)} in all"
         layers = ", ".join(str(event.layer) for event in events)
         parts.append(f"{rate} {place}{'s' * (len(events) > 1)} {layers}")
     if any(event.site == "connector" for event in trace.events):

@@ -55,7 +55,7 @@ NEEDS: dict[str, tuple[Callable[[Trace], bool], str]] = {
         "an encoder with a CLS token",
     ),
     "compensation": (
-        lambda trace: any(e.reduction.compensation is not None for e in trace.events),
+        lambda trace: trace.sums_up,
         "an extra token that sums up others",
     ),
     "evaluation": (lambda trace: trace.model in EVALUATED, "a model that has been evaluated"),

@@ -36,17 +36,13 @@ def token_strip(trace: Trace, stage: int) -> Image.Image:
     ground = np.where((token >= 0)[:, None], rgb(GREY), rgb(CARD))  # pale patches show on it
     strip = to_image(np.where(bar[..., None], colour[token], ground)).convert("RGBA")
     strip.putalpha(to_image(np.broadcast_to(255.0 * (token >= 0), bar.shape)))
-    room = GAP + SWATCH if _sums_up(trace) else 0
+    # Where any stage has one there is room in all, so that bars keep their places.
+    room = GAP + SWATCH if trace.sums_up else 0
     card = Image.new("RGBA", (strip.width + room, HEIGHT), CLEAR)
     card.paste(strip)
     if lineage.compensation is not None:
         card.paste(sample(Fate.COMPENSATED), (strip.width + GAP, HEIGHT - SWATCH))
     return card
-
-
-def _sums_up(trace: Trace) -> bool:
-    """Whether there is an extra token at any stage: bars keep their places through all of them."""
-    return any(event.reduction.compensation is not None for event in trace.events)
 
 
 def strips(trace: Trace) -> Image.Image:
