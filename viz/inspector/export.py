@@ -12,20 +12,24 @@ from libra.trace import Trace
 from viz.inspector.data import view
 
 STATIC = Path(__file__).parent / "static"
-# In this order they make up one script: each uses what stands before it.
-SCRIPTS = (
+# In this order they make up one script: each uses what stands before it. The first are enough for
+# the card of a patch.
+OF_CARD = (
     "codec.js",
     "trace.js",
     "whatif.js",
     "explain.js",
     "colours.js",
-    "overlays.js",
     "patches.js",
     "picture.js",
+    "panels.js",
+)
+SCRIPTS = (
+    *OF_CARD,
+    "overlays.js",
     "flow.js",
     "strip.js",
     "histogram.js",
-    "panels.js",
     "whatifpanel.js",
     "selection.js",
     "quiz.js",

@@ -5,19 +5,9 @@ from __future__ import annotations
 from libra.trace import Trace
 from viz.canvas import framed
 from viz.inspector.data import looks, tokens_of
-from viz.inspector.export import joined, static
+from viz.inspector.export import OF_CARD, joined, static
 
-SCRIPTS = (
-    "codec.js",
-    "trace.js",
-    "whatif.js",
-    "explain.js",
-    "colours.js",
-    "patches.js",
-    "picture.js",
-    "panels.js",
-    "pane.js",
-)
+SCRIPTS = (*OF_CARD, "pane.js")
 
 
 def pane(trace: Trace) -> dict:
