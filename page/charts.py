@@ -10,7 +10,7 @@ import viz
 from libra.report import facts
 from page import texts
 from page.costing import Costing
-from page.readouts import flops, seconds, size
+from page.readouts import flops, in_units, seconds, size
 from viz.costs import measured_on
 from viz.estimates import estimate_bars
 from viz.roofline import roofline
@@ -123,12 +123,12 @@ def table(costing: Costing) -> str:
         return ""
     heads = ("FLOPs", "First word", "Each further word", "KV cache", "Activations")
     found = _estimates(costing)
-    most = [max(column) for column in zip(*map(_amounts, found), strict=True)]
+    amounts = in_units([*map(_amounts, found)], (flops, seconds, seconds, size, size))
     rows = "".join(
         f'<tr><th scope="row">{escape(row["method"])}</th>'
-        + "".join(f"<td>{cell}</td>" for cell in _cells(row, most))
+        + "".join(f"<td>{cell}</td>" for cell in cells)
         + "</tr>"
-        for row in found
+        for row, cells in zip(found, amounts, strict=True)
     )
     columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
     return (
@@ -136,13 +136,6 @@ def table(costing: Costing) -> str:
         f"{columns}</tr></thead><tbody>{rows}</tbody></table></div>"
         f'<p class="note">{texts.ESTIMATED}</p>'
     )
-
-
-def _cells(row: dict, most: Sequence[float]) -> list[str]:
-    """One method's amounts, in the units that suit the most of each column."""
-    units = (flops, seconds, seconds, size, size)
-    amounts = zip(units, _amounts(row), most, strict=True)
-    return [unit(amount, top) for unit, amount, top in amounts]
 
 
 def _amounts(row: dict) -> Sequence[float]:

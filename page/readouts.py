@@ -1,6 +1,6 @@
 """The numbers of an answer beside vanilla's, with units, as HTML."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 from libra import methods
@@ -51,11 +51,11 @@ def comparison(results: Sequence[Result]) -> str:
         return ""
     terms = ("Visual tokens", "FLOPs", "KV cache", "Prefill", "Whole answer")
     heads = "".join(f'<th scope="col">{term}{tip(term)}</th>' for term in terms)
-    answered = [result.trace for result in complete if result.trace is not None]
-    most = [max(column) for column in zip(*map(_amounts, answered), strict=True)]
+    answered = [_amounts(result.trace) for result in complete if result.trace is not None]
+    amounts = iter(in_units(answered, (flops, size, seconds, seconds)))
     rows = "".join(
         f'<tr><th scope="row">{escape(methods.title(result.method))}</th>'
-        f"{_costs(result, len(terms), most)}</tr>"
+        f"{_costs(result, len(terms), amounts)}</tr>"
         for result in complete
     )
     return (
@@ -70,18 +70,15 @@ def _amounts(trace: Trace) -> tuple[float, ...]:
     return trace.cost.flops, trace.cost.kv_bytes, trace.timings.prefill, trace.timings.total
 
 
-def _costs(result: Result, columns: int, most: Sequence[float]) -> str:
+def _costs(result: Result, columns: int, amounts: Iterator[Sequence[str]]) -> str:
     """The cells of one method: tokens, shares of vanilla's work and memory, measured times.
 
-    The units are those of the most in each column, so that the rows can be compared.
+    An answer takes the next of the amounts.
     """
     trace = result.trace
     if trace is None:
         return f'<td class="error" colspan="{columns}">{escape(result.error)}</td>'
-    cost, units = trace.cost, (flops, size, seconds, seconds)
-    work, cache, prefill, total = (
-        unit(value, top) for unit, value, top in zip(units, _amounts(trace), most, strict=True)
-    )
+    cost, (work, cache, prefill, total) = trace.cost, next(amounts)
     cells = (
         staircase(trace),
         f"{percent(cost.flops / cost.vanilla_flops)}<small>{work}</small>",
@@ -90,6 +87,17 @@ def _costs(result: Result, columns: int, most: Sequence[float]) -> str:
         total,
     )
     return "".join(f"<td>{cell}</td>" for cell in cells)
+
+
+def in_units(
+    rows: Sequence[Sequence[float]], units: Sequence[Callable[[float, float], str]]
+) -> list[list[str]]:
+    """The amounts of a table's rows as text, in the unit that suits the most of each column."""
+    most = [max(column) for column in zip(*rows, strict=True)]
+    return [
+        [unit(amount, top) for unit, amount, top in zip(units, row, most, strict=True)]
+        for row in rows
+    ]
 
 
 def per_layer(traces: Sequence[Trace]) -> str:

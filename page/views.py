@@ -24,12 +24,11 @@ from page import texts
 from page.readouts import percent
 from page.shown import overlays
 from viz.canvas import PATCH, Canvas, framed
-from viz.heat import stage_at
+from viz.heat import FAINT, stage_at
 from viz.panel import left
 
 SMALL = {"legend": False, "patch": 5}  # of a small picture: pixels per patch
 FILM = 120  # pixels of a side of a small picture without patches
-FAINT = 0.01  # of a layer's attention: with less, a heat map of the picture says little
 
 
 def stage_choices(trace: Trace | None) -> list[tuple[str, int]]:

@@ -26,6 +26,7 @@ from viz.marks import (
 
 COLOURMAP = "magma"
 WITHIN = 0.99  # of a row lies within its own scale: attention sinks would leave the rest black
+FAINT = 0.01  # of a layer's attention: with less on the picture, its heat map is but noise
 NO_TOKEN = "no token here any more"
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 
 from libra.trace import Trace
 from viz.heat import (
+    FAINT,
     attention_row,
     heat_map,
     heat_marks,
@@ -18,7 +19,6 @@ from viz.marks import percent
 from viz.panel import PATCH, wrapped
 
 MOST, COLUMNS = 12, 4
-FAINT = 0.01  # of a layer's attention: with less on the picture, its heat map is but noise
 
 
 def attention_through_layers(trace: Trace, word: int = 0, image: int = 0) -> Image.Image:
