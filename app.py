@@ -101,8 +101,8 @@ def build(model: str = engine.MODEL, folder: Path = examples.FOLDER) -> gr.Block
 
         # A visit can begin with what a link says, and end in one.
         everything = [*a.outputs, *c.outputs]
-        arrived = page.load(visit.arrive, [shown, c.model], everything, **CHECKED)
-        arrived.success(**c.noting("open"), **QUICK)
+        come = page.load(visit.arrive, [shown, c.model], everything, **CHECKED)
+        come.success(**c.noting("open"), **QUICK)
         shared = top.link(visit.share, [shown, *c.inputs], address, preprocess=False, **QUICK)
         shared.success(None, address, None, js=link.SHOW)
 

@@ -90,7 +90,7 @@ class Controls:
         }
         if plan.slides(method):
             settings["ratio"] = ratio
-        if engine.shape(model).default_layers(method):
+        if plan.acts_in_decoder(method):
             settings["layers"] = _in_order(layers)
         if plan.acts_in_encoder(method):
             settings["encoder_layers"] = _in_order(encoder_layers)
@@ -134,8 +134,8 @@ class Controls:
             self.layers: gr.CheckboxGroup(
                 layer_choices(shape.n_layers - 1),
                 value=list(settings["layers"]),
-                interactive=bool(shape.default_layers(method)),
-                info=texts.LAYERS_HELP if shape.default_layers(method) else texts.NO_LAYERS,
+                interactive=plan.acts_in_decoder(method),
+                info=texts.LAYERS_HELP if plan.acts_in_decoder(method) else texts.NO_LAYERS,
             ),
             self.encoder_layers: gr.CheckboxGroup(
                 layer_choices(shape.last_encoder_layer),

@@ -9,7 +9,7 @@ from libra import methods
 from libra.errors import InputError
 from page import plan, texts
 from page.examples import Example
-from page.shown import Added, Shown
+from page.shown import Shown
 
 PARTS = ("example", "question", "method", "settings")
 # Shows the link in its window; the address is that of the page itself.
@@ -39,8 +39,7 @@ def example_of(shown: Shown, examples: Sequence[Example]) -> Example | None:
     """The example whose media the controls hold; those of a visitor are in no link."""
     for example in examples:
         video = str(example.video) if example.video else ""
-        more = Added(tuple(map(str, example.more)))
-        same = shown.added.video == video if video else shown.added == more
+        same = shown.added.video == video if video else shown.added == example.added()
         if same and shown.picture == str(example.image):
             return example
     return None

@@ -284,7 +284,7 @@ def _answer(
     )
 
 
-def rivals(top: Sequence[tuple[str, float]], label: str = texts.RIVALS) -> str:
+def rivals(top: Sequence[tuple[str, float]]) -> str:
     """The most probable words at one place of the answer; room for them where there are none."""
     rows = "".join(
         f"<li><span>{escape(shown(text))}</span>"
@@ -292,4 +292,4 @@ def rivals(top: Sequence[tuple[str, float]], label: str = texts.RIVALS) -> str:
         for text, p in top
     )
     blank = "" if top else " blank"
-    return f'<p class="note{blank}">{label}</p><ol class="rivals">{rows}</ol>'
+    return f'<p class="note{blank}">{texts.RIVALS}</p><ol class="rivals">{rows}</ol>'

@@ -105,8 +105,10 @@ window.noteSettings = (step, values) => {
 };
 const look = () => {
   const of = complete();
-  if (!of) begun ??= sent;
-  if (!of) return;
+  if (!of) {
+    begun ??= sent;
+    return;
+  }
   if (of !== shown && begun) answered = begun;
   [shown, begun] = [of, undefined];
   compareSoon();
