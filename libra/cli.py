@@ -11,6 +11,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
@@ -52,6 +53,10 @@ def _answer(options: argparse.Namespace) -> None:
     chosen = parameters(options.method, options.param)
     _check_budget(options)
     _check_figures(options.only)
+    if options.trace and not options.trace.parent.is_dir():
+        raise InputError(
+            f"{options.trace} cannot be written: there is no such folder. Make it first."
+        )
     with _load(options) as lvlm:
         steps = lvlm.stream(
             **_request(options),
@@ -65,14 +70,14 @@ def _answer(options: argparse.Namespace) -> None:
         ):
             last = step
     trace = last.trace
+    if options.json:
+        print(json.dumps(facts(trace), indent=2))
+    else:
+        print(trace.answer, readout(trace, lvlm.architecture), sep="\n\n", flush=True)
     if options.trace:
         trace.save(options.trace)
     if options.figures:
         _save_figures(trace, options.figures, options.only, options.format)
-    if options.json:
-        print(json.dumps(facts(trace), indent=2))
-    else:
-        print(trace.answer, readout(trace, lvlm.architecture), sep="\n\n")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -142,7 +147,7 @@ def _flops(options: argparse.Namespace) -> None:
         }
         for model, setting, layers, tera in paper_flops()
     ]
-    print(as_csv(rows) if options.csv else aligned(rows))
+    print(as_csv(rows), end="") if options.csv else print(aligned(rows))
 
 
 # -- options ------------------------------------------------------------------------------------
@@ -197,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_request(compare)
     compare.add_argument(
         "--methods",
-        type=lambda text: text.split(","),
+        type=_words,
         default=["all"],
         metavar="A,B,...",
         help="methods to compare, or all (default: all)",
@@ -212,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_numbers,
         default=(0.25, 0.5, 0.75, 0.9),
         metavar="A,B,...",
-        help="shares of the visual tokens to remove (default: 0.25,0.5,0.75,0.9)",
+        help="shares of the visual tokens to remove, such as 0.5,2/3 (default: 0.25,0.5,0.75,0.9)",
     )
     sweep.add_argument(
         "--layers",
@@ -286,9 +291,10 @@ def _add_request(command: argparse.ArgumentParser) -> None:
     _add_inputs(command)
     command.add_argument(
         "--ratio",
-        type=float,
-        help="share of the visual tokens that each compression removes (default: the method's "
-        "own, one half for most)",
+        type=_share,
+        metavar="R",
+        help="share of the visual tokens that each compression removes, such as 0.5 or 2/3 "
+        "(default: the method's own, one half for most)",
     )
     command.add_argument(
         "--layers",
@@ -315,7 +321,7 @@ def _add_request(command: argparse.ArgumentParser) -> None:
 def _add_figures(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--only",
-        type=lambda text: text.split(","),
+        type=_words,
         metavar="A,B,...",
         help="names of the figures to draw (default: all that the trace allows)",
     )
@@ -328,9 +334,29 @@ def _add_figures(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _words(text: str) -> list[str]:
+    """The parts between commas, at least one."""
+    words = [part.strip() for part in text.split(",") if part.strip()]
+    if not words:
+        raise argparse.ArgumentTypeError("there is nothing in it")
+    return words
+
+
+def _number(text: str) -> float:
+    """A number, written as 0.5 or 2/3."""
+    return float(Fraction(text))
+
+
+def _share(text: str) -> float:
+    try:
+        return _number(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.5 or 2/3") from None
+
+
 def _integers(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        return tuple(map(int, _words(text)))
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a list of whole numbers such as 1,3,5"
@@ -339,15 +365,15 @@ def _integers(text: str) -> tuple[int, ...]:
 
 def _numbers(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
+        return tuple(map(_number, _words(text)))
+    except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of numbers such as 0.25,0.5"
+            f"{text!r} is not a list of numbers such as 0.5,2/3"
         ) from None
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    formats = tuple(part.strip().lower() for part in text.split(","))
+    formats = tuple(map(str.lower, _words(text)))
     if not set(formats) <= {"png", "svg", "pdf", "csv"}:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list out of png, svg, pdf and csv")
     return tuple(dict.fromkeys(formats))

@@ -14,7 +14,7 @@ def token_counts(n: int, n_layers: int, layers: Sequence[int], ratio: float) -> 
     """How many visual tokens each decoder layer processes; compensation tokens are not counted.
 
     Layers are 0-based, and a layer in `layers` still processes the full set: the tokens are
-    reduced on its output, from N to max(1, round(N * (1 - ratio))).
+    reduced on its output, from N to max(1, round(N * (1 - ratio))), and none stay none.
 
     Raises:
         InputError: a ratio outside 0..1, or layers out of range, repeated or descending.
@@ -29,7 +29,7 @@ def token_counts(n: int, n_layers: int, layers: Sequence[int], ratio: float) -> 
     for layer in range(n_layers):
         counts.append(n)
         if layer in layers:
-            n = max(1, round(n * (1 - ratio)))
+            n = min(n, max(1, round(n * (1 - ratio))))
     return counts
 
 

@@ -197,7 +197,7 @@ class LVLM:
         Closing the iterator ends the computation.
 
         Args:
-            images: PIL images, paths or uint8 arrays, at most 64; a path or image alone is one.
+            images: PIL images, paths or uint8 arrays, at most 64; one alone is fine.
             question: up to 2,000 characters.
             video: a path, or a clip of `libra.video.load_video`, instead of images. Of a path, the
                 model gets as many frames as it is used to (`Family.frames`); one that knows
@@ -282,7 +282,7 @@ class LVLM:
 
 def load(
     name_or_path: str = "tiny-llava",
-    device: str | None = None,
+    device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     attention: str | None = None,
 ) -> LVLM:
@@ -307,6 +307,8 @@ def compare(
 ) -> list[Answer]:
     """Ask the same question under several methods; the encoder runs once for all that leave it be.
 
+    It runs once more where some are traced in full and others are not.
+
     Args:
         lvlm: the model.
         methods: names, or mappings of arguments of `LVLM.stream` with `method` among them, which
@@ -321,14 +323,22 @@ def compare(
         media = {"images": load_pictures(images)}
     else:
         media = {"images": images, "video": load_video(video, lvlm.family.frames)}
-    features, answers = None, []
+    encoded, answers = {}, []  # features with and without full tracing, once they are needed
     for choice in methods:
         own = {"method": choice} if isinstance(choice, str) else choice
-        request = {**media, "question": question, "method": "libra", **shared, **own}
-        if features is None and not lvlm.default_encoder_layers(request["method"]):
-            features = lvlm.encode(**media, tracing=shared.get("tracing", True))
+        request = {
+            **media,
+            "question": question,
+            "method": "libra",
+            "tracing": True,
+            **shared,
+            **own,
+        }
+        tracing = request["tracing"]
+        if tracing not in encoded and not lvlm.default_encoder_layers(request["method"]):
+            encoded[tracing] = lvlm.encode(**media, tracing=tracing)
         try:
-            answers.append(lvlm.answer(**request, features=features))
+            answers.append(lvlm.answer(**request, features=encoded.get(tracing)))
         except InputError as error:
             if refused is None:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
 
 from libra.architecture import Architecture
@@ -105,12 +106,17 @@ def sweep_table(rows: list[dict]) -> str:
 
 def aligned(rows: list[dict]) -> str:
     """Rows as a table of columns; the keys of the first are the header."""
-    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    lines = [list(rows[0]), *([_one_line(value) for value in row.values()] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def _one_line(value: object) -> str:
+    """A cell of a table: an answer may have several lines."""
+    return re.sub(r"\s*\n\s*", " ", str(value))
 
 
 def as_csv(rows: list[dict]) -> str:

@@ -7,9 +7,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from libra import methods
@@ -127,7 +128,7 @@ def check_request(
         keep=keep,
         drop=drop,
         max_new_tokens=max_new_tokens,
-        seed=seed,
+        seed=int(seed),
         tracing=tracing,
         features=None if encoder_layers else features,  # those are of the untouched encoder
     )
@@ -167,8 +168,9 @@ def load_media(
 
 
 def load_pictures(images: Source | Sequence[Source] | None) -> list[Image.Image]:
-    """Upright RGB pictures, at least one and as many as a trace can hold; a path alone is one."""
-    if isinstance(images, str | Path | bytes | Image.Image):
+    """Upright RGB pictures, at least one and as many as a trace can hold; one alone is fine."""
+    stacked = isinstance(images, np.ndarray) and images.ndim > 3
+    if isinstance(images, Source) and not stacked:
         images = [images]
     if images is None or len(images) == 0:
         raise InputError("There is no picture: give at least one.")
@@ -269,10 +271,10 @@ def _chosen_layers(
 
 def _check_common(ratio: object, seed: object) -> None:
     """Raise InputError for what is wrong under any method, whether it uses it or not."""
-    number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
+    number = isinstance(ratio, Real) and not isinstance(ratio, bool)
     if ratio is not None and not (number and 0 <= ratio <= 1):  # NaN fails the comparison
         raise InputError(f"The ratio must be a number from 0.0 to 1.0, not {ratio!r}.")
-    if type(seed) is not int or not 0 <= seed < 2**63:
+    if not _whole(seed, range(2**63)):
         raise InputError(f"The seed must be a whole number from 0 on, not {seed!r}.")
 
 
@@ -309,9 +311,14 @@ def _checked_history(history: object) -> list[tuple[str, str]]:
 
 
 def _checked_answer(max_new_tokens: object) -> int:
-    if type(max_new_tokens) is not int or not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
+    if not _whole(max_new_tokens, range(1, MAX_NEW_TOKENS + 1)):
         raise InputError(f"max_new_tokens must be a whole number in 1..{MAX_NEW_TOKENS}.")
-    return max_new_tokens
+    return int(max_new_tokens)
+
+
+def _whole(number: object, allowed: range) -> bool:
+    """Whether something is a whole number out of `allowed`, of Python or of NumPy."""
+    return isinstance(number, Integral) and type(number) is not bool and number in allowed
 
 
 def _length(prompt: Prompt, prepared: Prepared) -> int:

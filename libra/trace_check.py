@@ -18,7 +18,7 @@ from torch import Tensor
 from libra import methods
 from libra.detail import MAX_PAIRED, SEGMENTS, AttentionMatrix, Similarity
 from libra.layout import TokenLayout
-from libra.methods.base import check_value
+from libra.methods.base import checked
 from libra.reduction import TOKEN_EVIDENCE, Reduction
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _check_settings(trace: Trace) -> None:
         layers = isinstance(value, list) and all(_whole(x, 0, MAX_LAYERS) for x in value)
         _need(plain or layers or _text(value) or _number(value, -math.inf), "parameters are plain")
         if name in own:
-            check_value(trace.method, own[name], value)
+            checked(trace.method, own[name], value)
 
 
 def _check_words(trace: Trace) -> None:

@@ -20,7 +20,10 @@ from page.readouts import per_layer
 from page.shown import Shown
 from viz.sweep import sweep_lines
 
-RATIOS = [(f"{share:.0%}".replace("%", " %"), share) for share in (0.25, 0.5, 0.67, 0.75, 0.8, 0.9)]
+RATIOS = [
+    (f"{share:.0%}".replace("%", " %"), share)
+    for share in (1 / 4, 1 / 2, 2 / 3, 3 / 4, 4 / 5, 9 / 10)
+]
 SPECS = {spec.name: spec for spec in (*charts.MEASURED, *charts.ELSEWHERE)}
 KINDS = (*viz.FORMATS, "csv")
 SHOW_STOP, SHOW_SWEEP = (

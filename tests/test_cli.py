@@ -10,6 +10,7 @@ import pytest
 from conftest import N_LAYERS, N_VISUAL, QUESTION, make_image
 
 from libra import Trace, cli, methods
+from libra.report import aligned
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,17 @@ def test_compare_as_text_json_and_csv(run):
     assert table[0]["answer"] == rows[1]["answer"]
 
 
+def test_lists_may_have_spaces_and_ratios_be_fractions(run):
+    options = ("--methods", "vanilla, fastv", "--ratio", "3/4", "--layers", "1")
+    rows = json.loads(run("compare", *options, "--json")[1])
+    assert [row["tokens"][-1] for row in rows] == [N_VISUAL, N_VISUAL // 4]
+
+
+def test_an_answer_of_several_lines_stays_in_its_row():
+    rows = [{"method": "vanilla", "answer": "A cat.\n\nA dog."}]
+    assert aligned(rows).splitlines() == ["method   answer", "vanilla  A cat. A dog."]
+
+
 def test_compare_leaves_out_what_cannot_be_done(run):
     code, out, err = run("compare", "--methods", "tome,vanilla", "--ratio", "0.8", "--json")
     assert code == 0 and [row["method"] for row in json.loads(out)] == ["vanilla"]
@@ -155,6 +167,7 @@ def test_flops_prints_the_papers_tables(run):
     printed = "3.817 2.128 1.777 1.4055 1.187 7.444 4.064 3.471 2.744 17.17 9.36 7.86 6.24".split()
     for row, digits in zip(rows, [*printed, "23.963", "8.202"], strict=True):
         assert f"{float(row['TFLOPs']):.{len(digits.split('.')[1])}f}" == digits
+    assert "\n\n" not in out
     assert run("flops")[1].startswith("model ")
 
 
@@ -177,7 +190,9 @@ REFUSED = {
     "unknown method": (["answer", "--method", "magic"], {}, "no method 'magic'"),
     "unknown methods": (["compare", "--methods", "fastv,magic"], {}, "no method 'magic'"),
     "ratio": (["answer", "--ratio", "nan"], {}, "ratio"),
-    "ratio text": (["answer", "--ratio", "half"], {}, "--ratio"),
+    "ratio text": (["answer", "--ratio", "half"], {}, "'half' is not a number such as 0.5 or 2/3"),
+    "ratio fraction": (["answer", "--ratio", "1/0"], {}, "--ratio"),
+    "no methods": (["compare", "--methods", ","], {}, "there is nothing in it"),
     "layers": (["answer", "--layers", "5,3"], {}, "ascend"),
     "layers text": (["answer", "--layers", "a,b"], {}, "whole numbers such as 1,3,5"),
     "layer range": (["answer", "--layers", "1,99"], {}, "0..7"),

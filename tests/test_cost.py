@@ -57,6 +57,7 @@ def test_counts_fall_after_each_layer():
 def test_at_least_one_token_stays():
     assert token_counts(576, 3, (0,), 1.0) == [576, 1, 1]
     assert token_counts(1, 3, (0, 1), 0.9) == [1, 1, 1]
+    assert token_counts(0, 3, (0, 1), 0.9) == [0, 0, 0]
 
 
 def test_ratio_zero_changes_nothing():

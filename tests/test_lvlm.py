@@ -1,6 +1,7 @@
 """The engine's front: answers, streams, comparisons, and every request it refuses."""
 
 import dataclasses
+import io
 import itertools
 import json
 import shutil
@@ -293,6 +294,30 @@ def test_compare_encodes_once_and_answers_as_alone(lvlm, monkeypatch):
     assert [answer.text for answer in answers] == alone
     assert len(calls) == 1
     assert len({answer.trace.timings.encoder for answer in answers}) == 1
+
+
+def test_compare_watches_the_encoder_for_those_alone_that_are_traced_in_full(lvlm):
+    request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 2}
+    asked = ["vanilla", {"method": "fastv", "tracing": "full"}]
+    plain, full = (answer.trace.detail for answer in libra.compare(lvlm, asked, **request))
+    assert plain is None and full.encoder
+
+
+def test_numbers_and_pictures_of_numpy_are_as_good(lvlm):
+    picture = make_image()
+    plain = ask(lvlm, images=[picture], method="libra", ratio=0.5, tau=0.75, seed=3)
+    numbers = {"ratio": np.float32(0.5), "tau": np.float32(0.75), "seed": np.int64(3)}
+    count = {"max_new_tokens": np.int64(6)}
+    same = ask(lvlm, images=np.asarray(picture), method="libra", **numbers, **count)
+    assert same.text == plain.text and same.trace.params == plain.trace.params
+    assert len(same.trace.images) == 1
+    stored = io.BytesIO()
+    same.trace.save(stored)
+
+
+def test_a_device_may_be_one_of_torch(model_folder):
+    with libra.load(model_folder, device=torch.device("cpu")) as loaded:
+        assert loaded.family.device.type == "cpu"
 
 
 def test_concurrent_answers_equal_serial_ones(lvlm):

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import Field, dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -82,7 +83,8 @@ class Method(ABC):
 
     def __post_init__(self):
         for parameter in fields(self):
-            check_value(self.name, parameter, getattr(self, parameter.name))
+            value = checked(self.name, parameter, getattr(self, parameter.name))
+            object.__setattr__(self, parameter.name, value)
 
     @property
     def by_ratio(self) -> bool:
@@ -127,7 +129,7 @@ class RatioMethod(Method):
     """A method that reduces to a count: from `ratio`, or exactly `keep`.
 
     max(1, round(N * (1 - ratio))) tokens stay. One rule for all methods, so that the same ratio
-    means the same number of tokens everywhere, and never none.
+    means the same number of tokens everywhere, and never none where there are any.
     """
 
     instead_of_ratio = ("keep",)
@@ -151,7 +153,7 @@ class RatioMethod(Method):
         """How many of `n` tokens stay; fused and compensation tokens are not counted."""
         if self.keep is not None:
             return min(self.keep, n)
-        return max(1, round(n * (1 - self.ratio)))
+        return min(n, max(1, round(n * (1 - self.ratio))))
 
     def keeping(self, n: int) -> "RatioMethod":
         """The same method set to keep so many tokens."""
@@ -190,21 +192,25 @@ class Baseline(RatioMethod):
     )
 
 
-def check_value(method: str, parameter: Field, value: object) -> None:
-    """Hold one parameter against its metadata; `None` is fine where it is the default."""
+def checked(method: str, parameter: Field, value: object) -> object:
+    """One parameter, held against its metadata; `None` is fine where it is the default.
+
+    Numbers of NumPy become Python's, which a trace can store.
+    """
     if value is None and parameter.default is None:
-        return
+        return value
     choices = parameter.metadata.get("choices")
     if choices is not None and value not in choices:
         options = ", ".join(map(str, choices))
         raise InputError(f"{method}: {parameter.name} must be one of {options}, not {value!r}.")
     bounds = parameter.metadata.get("range")
     if bounds is None:
-        return
+        return value
     low, high = bounds
     whole = parameter.type in (int, int | None)
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if not fits or not (math.isfinite(value) and low <= value <= high):
         kind = "a whole number" if whole else "a number"
         limit = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
         raise InputError(f"{method}: {parameter.name} must be {kind} {limit}, not {value!r}.")
+    return int(value) if whole else float(value)

@@ -158,7 +158,7 @@ def entry(name: str) -> ModelEntry | None:
 
 def open_model(
     name_or_path: str,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     attention: str | None = None,
 ) -> Family:
@@ -181,7 +181,7 @@ def open_model(
     path, stored, config = _find(name_or_path)
     if device is None:
         device = room.best_device(_checked_need(name_or_path, stored, config))
-    device = _device(device)
+    device = _device(str(device))
     if dtype is None:
         dtype = torch.float32 if device.startswith("cpu") else config.dtype or torch.float16
     attention = _attention(attention, device, dtype)
