@@ -10,7 +10,7 @@ import viz
 from libra.report import facts
 from page import texts
 from page.costing import Costing
-from page.readouts import flops, in_units, seconds, size
+from page.readouts import flops, in_units, seconds, size, tip
 from viz.costs import measured_on
 from viz.estimates import estimate_bars
 from viz.roofline import roofline
@@ -121,7 +121,7 @@ def table(costing: Costing) -> str:
     """What the answers would cost, as HTML."""
     if not costing.works:
         return ""
-    heads = ("FLOPs", "First word", "Each further word", "KV cache", "Activations")
+    heads = ("All FLOPs", "First word", "Each further word", "KV cache", "Activations")
     found = _estimates(costing)
     amounts = in_units([*map(_amounts, found)], (flops, seconds, seconds, size, size))
     rows = "".join(
@@ -130,7 +130,7 @@ def table(costing: Costing) -> str:
         + "</tr>"
         for row, cells in zip(found, amounts, strict=True)
     )
-    columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    columns = "".join(f'<th scope="col">{head}{tip(head)}</th>' for head in heads)
     return (
         f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">Method</th>'
         f"{columns}</tr></thead><tbody>{rows}</tbody></table></div>"

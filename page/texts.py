@@ -48,6 +48,16 @@ TERMS = {
     "by the papers' formula.",
     "KV cache": "The memory of all tokens read so far: keys and values of every layer, kept until "
     "the answer ends.",
+    "All FLOPs": "Arithmetic operations of encoder, connector and prefill, those on the words of "
+    "the question among them.",
+    "First word": "From the picture to the first word: encoder, connector and prefill.",
+    "Each further word": "One step of decoding, which reads all weights and the KV cache.",
+    "Activations": "The most memory that intermediate results take at once during the prefill, "
+    "beside weights and KV cache.",
+    "Roofline": "What a device can reach at best: limited by its arithmetic, or, where little is "
+    "computed per byte, by its memory.",
+    "IoU": "Intersection over union: of the patches that either of two methods keeps, the share "
+    "that both keep.",
     "Vanilla": "The same model without compression; all numbers are held against it.",
 }
 

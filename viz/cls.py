@@ -16,10 +16,13 @@ def cls_row(trace: Trace) -> Tensor:
     """[N] the CLS token's attention to each patch: as the method ranked by it, if it did.
 
     Raises:
-        InputError: the encoder has no CLS token.
+        InputError: there is none: no CLS token, no tracing, or patches merged inside the encoder.
     """
     if trace.cls_attention is None:
-        raise InputError(f"{trace.model} has no CLS attention: its encoder has no CLS token.")
+        raise InputError(
+            "This trace has no CLS attention to all patches: that takes an encoder with a CLS "
+            "token, tracing, and a method that does not act inside the encoder."
+        )
     first = trace.events[0] if trace.events else None
     facts = first.reduction.evidence if first and first.site == "connector" else {}
     return facts.get("importance", trace.cls_attention).float()

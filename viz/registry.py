@@ -52,7 +52,8 @@ NEEDS: dict[str, tuple[Callable[[Trace], bool], str]] = {
     ),
     "cls_attention": (
         lambda trace: trace.cls_attention is not None,
-        "an encoder with a CLS token",
+        "the CLS token's attention to all patches (an encoder that has one, tracing, and no "
+        "method inside the encoder)",
     ),
     "compensation": (
         lambda trace: trace.sums_up,
