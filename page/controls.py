@@ -143,7 +143,10 @@ class Controls:
                 visible=plan.acts_in_encoder(method),
             ),
             self.preset: gr.Dropdown(
-                plan.preset_choices(method), value=preset, interactive=plan.compresses(method)
+                plan.preset_choices(method),
+                value=preset,
+                interactive=plan.compresses(method),
+                info=texts.PRESET_HELP if plan.compresses(method) else texts.NO_PRESET,
             ),
             **{fold: gr.Accordion(visible=name == method) for name, fold in self.folds.items()},
             **{c: settings[name] for (of, name), c in self.parameters.items() if of == method},

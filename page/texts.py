@@ -176,6 +176,7 @@ MODEL_HELP = (
     "theirs, and is downloaded the first time. Others: see Learn."
 )
 PRESET_HELP = "As in the papers, at this model's depth."
+NO_PRESET = "The plain model has no settings."
 OWN_SETTINGS = "None: as set here"
 STAGE_HELP = "Moves every picture: before compression, then after each compression layer."
 OVERLAY_HELP = "What to paint on every picture."

@@ -487,6 +487,7 @@ def test_vanilla_has_nothing_to_set(open_page):
     choose_method(page, "vanilla")
     expect(page.locator("#layers input").first).to_be_disabled()
     expect(page.locator("#ratio input[type=range]")).to_be_disabled()
+    expect(page.locator("#preset")).to_contain_text("no settings")
 
 
 def test_every_picture_has_a_description(open_page):
