@@ -96,12 +96,18 @@ def sweep_table(rows: list[dict]) -> str:
                 "FLOPs": f"{row['flops_share']:.0%}",
                 "KV": f"{row['kv_share']:.0%}",
                 "prefill": f"{1e3 * row['prefill_s']:.0f} ms",
-                "of vanilla's": f"{row['prefill_share']:.0%}",
+                "of vanilla's": f"{row['prefill_share']:.0%}" + _spread(row),
                 "answer": row["answer"] + ("" if row["same"] else "  (differs)"),
             }
             for i, row in enumerate(rows)
         ]
     )
+
+
+def _spread(row: dict) -> str:
+    """` (71-80%)`: the least and the greatest share of the prefill that was measured."""
+    low, high = row["prefill_low"], row["prefill_high"]
+    return "" if low == high else f" ({100 * low:.0f}-{high:.0%})"
 
 
 def aligned(rows: list[dict]) -> str:

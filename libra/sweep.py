@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from libra.lvlm import LVLM
 
 _SHARED = ("question", "max_new_tokens", "seed")  # what vanilla is asked, too
-RUNS, QUICK = 3, 1.0  # a prefill of less than so many seconds is measured so often
+TURNS, QUICK = 3, 1.0  # a prefill of less than so many seconds is measured so often
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 LAYERS = (3, 7, 15, 23)  # of 32
 MAX_SETTINGS = 100
@@ -42,18 +42,20 @@ class Row:
     tokens: int  # that the last layer processes
     flops_share: float
     kv_share: float
-    prefill_s: float
-    prefill_share: float
+    prefill_s: float  # the median, where it was measured more than once
+    prefill_share: float  # of vanilla's, run in turns with it; the median, too
     total_s: float
     measured_on: str = ""
     model: str = ""
     method: str = ""
     question: str = ""
     steps: int = 1  # in which tokens were removed
+    prefill_low: float | None = None  # the least and the greatest share that was measured
+    prefill_high: float | None = None
 
     @classmethod
-    def of(cls, setting: Setting, trace: Trace, vanilla: Trace) -> Row:
-        """The row of an answer beside that of vanilla."""
+    def of(cls, setting: Setting, trace: Trace, vanilla: Trace, shares: Sequence[float]) -> Row:
+        """The row of an answer beside that of vanilla, with the prefill's measured shares of it."""
         return cls(
             setting=setting,
             answer=trace.answer,
@@ -62,13 +64,15 @@ class Row:
             flops_share=trace.cost.flops / trace.cost.vanilla_flops,
             kv_share=trace.cost.kv_bytes / trace.cost.vanilla_kv_bytes,
             prefill_s=trace.timings.prefill,
-            prefill_share=trace.timings.prefill / vanilla.timings.prefill,
+            prefill_share=median(shares),
             total_s=trace.timings.total,
             measured_on=trace.timings.where,
             model=trace.model,
             method=trace.method,
             question=trace.question,
             steps=len(trace.events),
+            prefill_low=min(shares),
+            prefill_high=max(shares),
         )
 
     def facts(self) -> dict:
@@ -118,9 +122,10 @@ def sweep(
 ) -> Iterator[tuple[Row, Trace]]:
     """Answer under one setting after the other, vanilla first.
 
-    Each pair is what came of a setting, and its trace, whose time of the prefill is the median of
-    three where it is short. The encoder runs once, unless the method acts there; an answer that is
-    not measured comes first, because first runs are slow.
+    Each pair is what came of a setting, and its trace. A short prefill is measured three times, in
+    turns with vanilla's, because a machine is not always equally fast: its time is the median. The
+    encoder runs once, unless the method acts there; an answer that is not measured comes first,
+    because first runs are slow.
 
     Args:
         lvlm: the model.
@@ -145,20 +150,22 @@ def sweep(
     for each in requests:
         lvlm.stream(**each)  # checks it, and runs nothing
     lvlm.answer(**plain | {"max_new_tokens": 1})
-    features, vanilla = lvlm.encode(**media), None
+    features = {"features": lvlm.encode(**media)}
+    plain, vanilla = plain | features, None
     for setting, each in zip(chosen, requests, strict=True):
-        each = each | {"features": features}
+        each = each | features
         trace = lvlm.answer(**each).trace
-        trace.timings.prefill = _prefill(lvlm, each, trace.timings.prefill)
         vanilla = vanilla or trace
-        yield Row.of(setting, trace, vanilla), trace
+        turns = TURNS if trace.timings.prefill < QUICK else 1  # one alone would be mostly noise
+        times = [(_prefill(lvlm, each), _prefill(lvlm, plain)) for _ in range(turns)]
+        trace.timings.prefill = median(ours for ours, _ in times)
+        shares = [1.0] if trace is vanilla else [ours / theirs for ours, theirs in times]
+        yield Row.of(setting, trace, vanilla, shares), trace
 
 
-def _prefill(lvlm: LVLM, request: dict, first: float) -> float:
-    """Seconds of a request's prefill: the median of several, where one would be mostly noise."""
-    more = RUNS - 1 if first < QUICK else 0
-    again = (lvlm.answer(**request | {"max_new_tokens": 1}).trace for _ in range(more))
-    return median([first, *(trace.timings.prefill for trace in again)])
+def _prefill(lvlm: LVLM, request: dict) -> float:
+    """Seconds of a request's prefill."""
+    return lvlm.answer(**request | {"max_new_tokens": 1}).trace.timings.prefill
 
 
 def _own(method: str, setting: Setting) -> dict:

@@ -296,8 +296,9 @@ SWEEP_HELP = (
 )
 SWEEP_LAYERS_HELP = "Empty: four over the depth."
 SWEEP_CHART = (
-    "Left by the papers' formula, right by the clock: the median of three runs, or one where a run "
-    "takes a second and more. Hollow: another answer than vanilla's."
+    "Left by the papers' formula, right by the clock: three runs in turns with vanilla's, the median "
+    "and a bar from the least to the greatest; one where a run takes a second and more. Hollow: "
+    "another answer than vanilla's."
 )
 NOT_SWEPT = "Nothing has been swept yet."
 SWEEPING = "Answering …"

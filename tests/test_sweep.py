@@ -54,6 +54,25 @@ def test_each_setting_is_the_answer_to_that_setting_alone(lvlm, request_):
         assert (facts["ratio"], facts["layer"]) == (setting.ratio, setting.layer)
 
 
+def test_a_prefill_is_measured_in_turns_with_vanillas(lvlm, request_, monkeypatch):
+    # A first run, vanilla's answer and its turns, the answer of the setting, and its turns.
+    first, vanilla, asked = 9.0, [0.1] * 7, 0.1
+    turns = [0.1, 0.2, 0.2, 0.8, 3.0, 4.0]  # ours and vanilla's, on a machine that slows down
+    seconds, answer = iter([first, *vanilla, asked, *turns]), lvlm.answer
+
+    def timed(**request):
+        result = answer(**request)
+        result.trace.timings.prefill = next(seconds)
+        return result
+
+    monkeypatch.setattr(lvlm, "answer", timed)
+    runs = sweep(lvlm, "libra", settings("libra", N_LAYERS, (0.5,), (1,)), **request_)
+    plain, ours = (row for row, _ in runs)
+    assert (plain.prefill_low, plain.prefill_share, plain.prefill_high) == (1, 1, 1)
+    assert (ours.prefill_low, ours.prefill_share, ours.prefill_high) == (0.25, 0.5, 0.75)
+    assert ours.prefill_s == 0.2
+
+
 def test_bad_settings_are_refused_before_anything_runs(lvlm, request_, monkeypatch):
     monkeypatch.setattr(lvlm, "answer", None)
     for ratios, layers in (((0.5, 1.5), (1,)), ((0.5,), (1, 99))):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def sweep_lines(rows: Sequence[Row]) -> Figure:
     """Two panels over the ratio, a line per layer: FLOPs and measured prefill, beside vanilla's.
 
-    Vanilla is the dashed line at 100 %. Hollow marks: the answer is another than vanilla's.
+    Vanilla is the dashed line at 100 %. Hollow marks: the answer is another than vanilla's. Bars
+    reach from the least to the greatest share of the prefill that was measured.
     """
     figure, axes = chart(9.6, 4.2, 2, sharex=True)
     swept = [row for row in rows if row.setting.ratio]
@@ -35,7 +36,10 @@ def sweep_lines(rows: Sequence[Row]) -> Figure:
             mine = sorted(
                 (row for row in swept if row.setting.layer == layer), key=lambda r: r.setting.ratio
             )
-            _line(ax, mine, name, SERIES[i % len(SERIES)], LINES[i // len(SERIES) % len(LINES)])
+            colour = SERIES[i % len(SERIES)]
+            _line(ax, mine, name, colour, LINES[i // len(SERIES) % len(LINES)])
+            if name == "prefill_share":
+                _spread(ax, mine, colour)
         ax.set_ylim(0, max(110, *(105 * getattr(row, name) for row in rows)))
         label(ax, _removed(swept), title=title)
     marks = (("same answer as vanilla", "full"), ("another answer", "none"))
@@ -62,6 +66,20 @@ def _about(rows: Sequence[Row]) -> str:
         return ""
     words = methods.title(rows[0].method), rows[0].model, rows[0].question
     return shorten(" · ".join(words), 110, placeholder=" …")
+
+
+def _spread(ax: Axes, rows: Sequence[Row], colour: str) -> None:
+    """From the least to the greatest share that was measured of each answer."""
+    known = [row for row in rows if row.prefill_low is not None]
+    x, low, high = (
+        [100 * value for value in values]
+        for values in (
+            [row.setting.ratio for row in known],
+            [row.prefill_low for row in known],
+            [row.prefill_high for row in known],
+        )
+    )
+    ax.vlines(x, low, high, color=colour, linewidth=1.2, alpha=0.6)
 
 
 def _line(ax: Axes, rows: Sequence[Row], name: str, colour: str, line: str) -> None:
