@@ -134,7 +134,7 @@ def table(costing: Costing) -> str:
     return (
         f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">Method</th>'
         f"{columns}</tr></thead><tbody>{rows}</tbody></table></div>"
-        f'<p class="note">{texts.ESTIMATED}</p>'
+        f'<p class="note">{texts.ESTIMATED} {texts.OUTRUN if costing.outrun else ""}</p>'
     )
 
 

@@ -286,6 +286,10 @@ ESTIMATED = (
     "FLOPs of encoder, connector and prefill, a multiply-add counted as two. Activations: the most "
     "that the prefill holds at once, estimated."
 )
+OUTRUN = (
+    "Something was faster than this machine's rates allow: it was busy when they were measured, so "
+    "the least times are too long."
+)
 NO_SIZES = "The sizes of {} are not known here: choose a model below."
 NO_VANILLA = "This needs vanilla among the answers: press Compare with vanilla on the Ask tab."
 NO_TIMES = "This needs measured times, and one of the answers has none."
@@ -296,9 +300,9 @@ SWEEP_HELP = (
 )
 SWEEP_LAYERS_HELP = "Empty: four over the depth."
 SWEEP_CHART = (
-    "Left by the papers' formula, right by the clock: three runs in turns with vanilla's, the median "
-    "and a bar from the least to the greatest; one where a run takes a second and more. Hollow: "
-    "another answer than vanilla's."
+    "Left by the papers' formula, right by the clock: three runs in turns with vanilla's, their "
+    "median and a bar from the least to the greatest; one where a run takes a second and more. "
+    "Hollow: another answer than vanilla's."
 )
 NOT_SWEPT = "Nothing has been swept yet."
 SWEEPING = "Answering …"

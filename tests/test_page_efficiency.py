@@ -22,7 +22,7 @@ MACHINE = Device("this machine", 1e11, 1e10)
 
 @pytest.fixture(autouse=True)
 def measured_machine(monkeypatch):
-    monkeypatch.setattr(costing, "machine", lambda: MACHINE)
+    monkeypatch.setattr(costing, "machine", lambda again=False: MACHINE)
 
 
 def shown(*names, model="tiny-llava", asked=True):
@@ -55,6 +55,21 @@ def test_stored_answers_and_other_devices_were_not_measured_here(pair):
         assert not found.measured and all(p.reached is None for p in found.points())
 
 
+def test_rates_are_measured_again_where_an_answer_outruns_them(pair, monkeypatch):
+    slow, fast, mixed = (Device("this machine", *rates) for rates in ((1, 9), (1e15, 1e15), (5, 2)))
+    runs = iter([slow, mixed, fast])
+    monkeypatch.undo()  # of `measured_machine`
+    monkeypatch.setattr(costing, "_rates", {})
+    monkeypatch.setattr(costing.roofline, "measure", lambda device: next(runs))
+    assert costing.machine() == costing.machine() == slow
+    still = costing.Costing.of(pair)
+    assert still.device == Device("this machine", 5, 9) and still.outrun
+    assert texts.OUTRUN in charts.table(still)
+    found = costing.Costing.of(pair)
+    assert found.device == fast and not found.outrun
+    assert texts.OUTRUN not in charts.table(found)
+
+
 def test_the_same_staircase_in_another_model(pair):
     found = costing.Costing.of(pair, "llava-1.5-7b", "A100")
     work = found.works["Libra-Merging"]
@@ -68,7 +83,9 @@ def test_the_same_staircase_in_another_model(pair):
 
 
 def test_numbers_are_of_the_precision_of_the_rates_that_they_are_held_against(pair, monkeypatch):
-    monkeypatch.setattr(costing, "machine", lambda: Device("this machine", 1e11, 1e10, 4))
+    monkeypatch.setattr(
+        costing, "machine", lambda again=False: Device("this machine", 1e11, 1e10, 4)
+    )
     for model, device, itemsize in (
         (costing.OWN, costing.HERE, 2),  # that of the traces
         ("llava-1.5-7b", costing.HERE, 4),

@@ -40,7 +40,7 @@ def sweep_lines(rows: Sequence[Row]) -> Figure:
             _line(ax, mine, name, colour, LINES[i // len(SERIES) % len(LINES)])
             if name == "prefill_share":
                 _spread(ax, mine, colour)
-        ax.set_ylim(0, max(110, *(105 * getattr(row, name) for row in rows)))
+        ax.set_ylim(0, max(110, ax.get_ylim()[1]))
         label(ax, _removed(swept), title=title)
     marks = (("same answer as vanilla", "full"), ("another answer", "none"))
     for words, filling in marks:
