@@ -51,4 +51,5 @@ def settle(events: Sequence[Event], n_layers: int) -> Iterator[tuple[int, range]
         if earlier is gone is None:
             event.reduction = replace(reduction, vacant=None)
         else:
-            event.reduction = reduction.without(earlier, gone)
+            # On the CPU, where it ends anyway: a GPU would be asked for every list that is cut.
+            event.reduction = reduction.to("cpu").without(earlier, gone)
