@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from libra import methods
 from libra.errors import InputError
+from libra.methods import Method
 from libra.report import aligned, as_csv, facts, readout, sweep_table, table
 from libra.tables import paper_flops
 from libra.trace import Trace
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+_FIRST_RUN = "note     first runs are slow: compare, sweep and the benchmarks measure later ones"
 # Parameters of methods that have options of their own.
 _OPTIONS = {"ratio": "--ratio", "keep": "--tokens for a count, --keep for patches"}
 
@@ -52,7 +54,12 @@ def _answer(options: argparse.Namespace) -> None:
     """Answer one question."""
     chosen = parameters(options.method, options.param)
     _check_budget(options)
+    method = methods.create(options.method, **chosen)
+    _check_layers(method, options.layers, "decoder", "--layers")
+    _check_layers(method, options.encoder_layers, "encoder", "--encoder-layers")
     _check_figures(options.only)
+    if options.only and not options.figures:
+        raise InputError("--only chooses figures: say with --figures where to draw them.")
     if options.trace and not options.trace.parent.is_dir():
         raise InputError(
             f"{options.trace} cannot be written: there is no such folder. Make it first."
@@ -73,7 +80,8 @@ def _answer(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(facts(trace), indent=2))
     else:
-        print(trace.answer, readout(trace, lvlm.architecture), sep="\n\n", flush=True)
+        print(trace.answer, readout(trace, lvlm.architecture), sep="\n\n")
+        print(_FIRST_RUN, flush=True)
     if options.trace:
         trace.save(options.trace)
     if options.figures:
@@ -84,16 +92,19 @@ def _compare(options: argparse.Namespace) -> None:
     """Ask the same question under several methods."""
     from libra.lvlm import compare
 
-    chosen = methods.names() if options.methods == ["all"] else options.methods
+    chosen = methods.names() if options.methods == ["all"] else dict.fromkeys(options.methods)
     for name in chosen:
         methods.get(name)
     refused: dict[str, InputError] = {}
+    request = _request(options)
     with _load(options) as lvlm:
+        # First runs are slow: this one is not measured.
+        lvlm.answer(**request | {"method": "vanilla", "max_new_tokens": 1})
         answers = compare(
             lvlm,
             tqdm(chosen, "comparing", unit="method", leave=False, disable=None),
             refused=refused.__setitem__,
-            **_request(options),
+            **request,
         )
     if not answers:
         raise next(iter(refused.values()))
@@ -112,6 +123,7 @@ def _sweep(options: argparse.Namespace) -> None:
     """Ask the same under one method at many ratios and layers, beside vanilla."""
     from libra.sweep import settings, sweep
 
+    _check_layers(methods.create(options.method), options.layers, "decoder", "--layers")
     with _load(options) as lvlm:
         first = lvlm.family.first_layer
         chosen = settings(
@@ -426,6 +438,12 @@ def _check_budget(options: argparse.Namespace) -> None:
         raise InputError("--tokens and --ratio both say how much stays: give one of them.")
     if "keep" not in {p.name for p in methods.parameters(options.method)}:
         raise InputError(f"{options.method} takes no number of tokens: leave out --tokens.")
+
+
+def _check_layers(method: Method, layers: object, site: str, option: str) -> None:
+    """Raise InputError for layers of a part of the model in which a method does nothing."""
+    if layers and site not in method.sites():
+        raise InputError(f"{method.name} removes no tokens in the {site}: leave out {option}.")
 
 
 _INPUTS = ("question", "max_new_tokens", "seed")

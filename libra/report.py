@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from libra.architecture import Architecture
 from libra.roofline import DEVICES, verdict
-from libra.trace import Trace
+from libra.trace import STAGE_NAMES, Trace
 from libra.workload import Workload
 
 
@@ -21,6 +21,8 @@ def facts(trace: Trace) -> dict:
         "answer": trace.answer,
         "ratio": trace.ratio,
         "layers": list(trace.layers),
+        "encoder_layers": _layers(trace, "encoder"),
+        "where": _where(trace),
         "params": trace.params,
         "tokens": trace.counts,
         "flops": trace.cost.flops,
@@ -40,16 +42,18 @@ def facts(trace: Trace) -> dict:
 def readout(trace: Trace, architecture: Architecture | None = None) -> str:
     """What the answer of a model of this architecture cost, for people."""
     values, times = facts(trace), trace.timings
-    layers = f" after layers {', '.join(map(str, trace.layers))}" if trace.layers else ""
     decode = (
         f", {1e3 * sum(times.decode) / len(times.decode):.1f} ms a word" if times.decode else ""
     )
     return "\n".join(
         (
-            f"method   {trace.method}, ratio {trace.ratio:g}{layers}",
-            f"tokens   {' '.join(map(str, trace.counts))}",
-            f"FLOPs    {values['flops'] / 1e9:.3g} G, {values['flops_share']:.0%} of vanilla",
-            f"KV cache {values['kv_bytes'] / 2**20:.3g} MiB, {values['kv_share']:.0%} of vanilla",
+            f"method   {trace.method}, ratio {trace.ratio:.3g} {values['where']}".rstrip(),
+            *_frames(trace),
+            f"tokens   {' '.join(map(str, trace.counts))} of {len(trace.layout)} visual tokens",
+            f"FLOPs    {values['flops'] / 1e9:.3g} G for these, {values['flops_share']:.0%} of "
+            "vanilla",
+            f"KV cache {values['kv_bytes'] / 2**20:.3g} MiB for these, {values['kv_share']:.0%} of "
+            "vanilla",
             f"time     encoder {1e3 * times.encoder:.0f} ms, connector "
             f"{1e3 * times.connector:.0f} ms, prefill {1e3 * times.prefill:.0f} ms{decode}",
             *([f"measured {times.where}"] if times.where else []),
@@ -58,13 +62,42 @@ def readout(trace: Trace, architecture: Architecture | None = None) -> str:
     )
 
 
+def _where(trace: Trace) -> str:
+    """`in encoder layers 3, 4 and after layer 5`: where tokens were removed."""
+    layers = {site: _layers(trace, site) for site in STAGE_NAMES}
+    places = (
+        _named("in encoder layer", layers["encoder"]),
+        "after the encoder" if layers["connector"] else "",
+        _named("after layer", layers["decoder"]),
+    )
+    return " and ".join(filter(None, places))
+
+
+def _layers(trace: Trace, site: str) -> list[int]:
+    """The layers of one site in which tokens were removed."""
+    return [event.layer for event in trace.events if event.site == site]
+
+
+def _named(what: str, layers: list[int]) -> str:
+    """`after layers 1, 3`, `after layer 1`, or nothing."""
+    return f"{what}{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}" if layers else ""
+
+
+def _frames(trace: Trace) -> list[str]:
+    """Which frames of a video were looked at: of a damaged one, the last may be missing."""
+    if not trace.times:
+        return []
+    return [f"frames   {len(trace.times)}, at {' '.join(f'{t:.1f}' for t in trace.times)} s"]
+
+
 def _saving(trace: Trace, architecture: Architecture | None) -> list[str]:
     """Where the saving is, on a device that many have; nothing for models of unknown sizes."""
     if architecture is None:
         return []
     device = DEVICES["A100"]
     work = replace(Workload.of(trace, architecture), itemsize=device.itemsize)
-    return [f"saving   {verdict(work, work.vanilla, device)}"]
+    sentence = verdict(work, work.vanilla, device)
+    return [f"saving   counting all tokens, {sentence[0].lower()}{sentence[1:]}"]
 
 
 def table(rows: list[dict]) -> str:
@@ -74,6 +107,8 @@ def table(rows: list[dict]) -> str:
             {
                 "method": row["method"],
                 "answer": row["answer"],
+                "ratio": f"{row['ratio']:.3g}",
+                "removed": row["where"] or "-",
                 "last layer": row["tokens"][-1],
                 "FLOPs": f"{row['flops_share']:.0%}",
                 "KV": f"{row['kv_share']:.0%}",

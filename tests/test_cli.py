@@ -130,6 +130,7 @@ def test_compare_as_text_json_and_csv(run):
     assert [line.split()[0] for line in out.splitlines()] == ["method", "vanilla", "fastv", "libra"]
     rows = json.loads(run("compare", "--methods", "vanilla,fastv", "--json")[1])
     assert [row["method"] for row in rows] == ["vanilla", "fastv"]
+    assert [row["where"] for row in rows] == ["", "after layer 1"]
     assert rows[0]["tokens"] == [N_VISUAL] * N_LAYERS and rows[1]["tokens"][-1] == N_VISUAL // 2
     table = list(csv.DictReader(io.StringIO(run("compare", "--methods", "fastv", "--csv")[1])))
     assert table[0]["tokens"] == " ".join(map(str, rows[1]["tokens"]))
@@ -212,6 +213,9 @@ REFUSED = {
     "tokens of vanilla": (["answer", "--method", "vanilla", "--tokens", "5"], {}, "--tokens"),
     "tokens and ratio": (["answer", "--tokens", "5", "--ratio", "0.5"], {}, "--ratio"),
     "tokens and patches": (["answer", "--tokens", "5", "--keep", "1"], {}, "--tokens"),
+    "layers of no use": (["answer", "--method", "tome", "--layers", "1"], {}, "leave out --layers"),
+    "encoder layers of no use": (["answer", "--encoder-layers", "1"], {}, "--encoder-layers"),
+    "figures without a folder": (["answer", "--only", "staircase"], {}, "--figures"),
     "figure": (["answer", "--only", "mona_lisa"], {}, "mona_lisa"),
     "format": (["answer", "--format", "png,gif"], {}, "'png,gif' is not a list out of png, svg"),
     "tracing": (["answer", "--tracing", "half"], {}, "'off', 'summary', 'full'"),
@@ -276,6 +280,7 @@ def test_a_sweep_prints_a_row_per_setting(run):
         (("--ratios", "half"), "not a list of numbers"),
         (("--ratios", "0.5,2"), "ratio must be"),
         (("--method", "vanilla"), "no ratio to sweep over"),
+        (("--method", "spatial", "--layers", "1"), "leave out --layers"),
     ],
 )
 def test_a_bad_sweep_is_one_line(run, options, words):
