@@ -54,8 +54,9 @@ def test_several_pictures(run, pictures, tmp_path):
 
 def test_a_video(run, video, tmp_path):
     figures = ("--figures", tmp_path / "figures", "--only", "retention")
-    code, _, err = run("answer", "--video", video, "--trace", tmp_path / "t.zip", *figures)
+    code, out, err = run("answer", "--video", video, "--trace", tmp_path / "t.zip", *figures)
     assert (code, err) == (0, "")
+    assert "frames   8, at 0.0 0.3 0.5 0.8 1.1 1.4 1.6 1.9 s" in out
     trace = Trace.load(tmp_path / "t.zip")
     assert trace.times == pytest.approx([0, 0.3, 0.5, 0.8, 1.1, 1.4, 1.6, 1.9])
     assert len(trace.layout) == 8 * N_VISUAL
