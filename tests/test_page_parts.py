@@ -471,13 +471,8 @@ def test_the_page_words_a_legend_as_the_saved_picture_does(trace, overlay, monke
         written.extend(text for _, text in marks)
         return card
 
-    def scale(card, top, clipped, text):
-        written.extend((viz.heat.scale_words(top, clipped), text))
-        return card
-
     for module in (viz.fates, viz.groups, viz.selection, viz.heat):
         monkeypatch.setattr(module, "with_legend", legend)
-    monkeypatch.setattr(viz.heat, "with_scale", scale)
     for stage in range(3):
         written.clear()
         views.picture(trace, overlay, stage)

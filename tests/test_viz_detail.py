@@ -225,9 +225,9 @@ def test_a_layer_that_hardly_looks_at_the_picture_is_dark_for_every_word(monkeyp
     trace = replace(trace, importance=faint, attention=[faint])
     scales, with_scale = [], viz.heat_panels.with_scale
 
-    def spy(card, top, clipped, text):
+    def spy(card, top, clipped, text, marks):
         scales.append((top, text))
-        return with_scale(card, top, clipped, text)
+        return with_scale(card, top, clipped, text, marks)
 
     monkeypatch.setattr(viz.heat_panels, "with_scale", spy)
     viz.attention_per_word(trace)

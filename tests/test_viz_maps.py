@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 import torch
 from make_trace import make_trace, photo
+from PIL import Image
 
 import viz
 from libra.errors import InputError
+from libra.layout import TokenLayout
 from libra.reduction import Fate, Reduction
 from libra.trace import Event
 from viz.colour import GREY, LUMA, rgb
+from viz.fates import sample
 from viz.groups import group_colours, group_roots, group_words
 from viz.heat import heat_colours, heat_scale, scale_words, stage_at
+from viz.marks import with_legend
+from viz.panel import grid
 
 FLAT = np.full((336, 336, 3), 120, np.uint8)
 
@@ -323,7 +328,7 @@ def test_the_legend_of_a_heat_map_explains_its_marks(monkeypatch):
 
     def words(draw):
         with monkeypatch.context() as patch:
-            return legends_of(patch, viz.heat, draw)
+            return legends_of(patch, viz.heat, draw)[2:]  # behind a text and the scale
 
     marks = ["extra token 12.5 %", "no token here any more"]
     assert words(lambda: viz.heat_map(trace, 7)) == marks
@@ -334,6 +339,33 @@ def test_the_legend_of_a_heat_map_explains_its_marks(monkeypatch):
         "no token here any more",
     ]
     assert words(lambda: viz.attention_per_word(blackened("turbo"))) == []
+
+
+def test_a_legend_is_as_wide_as_its_widest_entry():
+    """Below a narrow picture nothing is cut off; a wide one keeps its width."""
+    entries = [(sample(Fate.KEPT), "kept 10"), (None, "IoU 0.54 (by chance 0.14, at most 1.00)")]
+    card = with_legend(Image.new("RGB", (60, 600)), entries)
+    assert with_legend(Image.new("RGB", (672, 600)), entries).width == 672
+    for entry in entries:
+        alone = np.asarray(with_legend(Image.new("RGB", (2000, 1)), [entry]))[1:]
+        assert card.width > np.flatnonzero((alone < 255).any((0, 2))).max()
+
+
+def test_captions_above_narrow_pictures_keep_clear_of_each_other():
+    narrow, caption = Image.new("RGB", (28, 60)), "after layer 3: 288 + 1 tokens"
+    alone = grid([[narrow]], [[caption]])
+    pair = np.asarray(grid([[narrow, narrow]], [[caption, caption]]))
+    np.testing.assert_array_equal(pair[:, : alone.width], alone)
+    np.testing.assert_array_equal(pair[:, -alone.width :], alone)
+
+
+@pytest.mark.parametrize("draw", [viz.fate_map, viz.heat_map, viz.group_map])
+def test_no_letter_below_a_narrow_picture_touches_the_edge(draw):
+    trace = make_trace("libra", pictures=[photo(60, 600)], grid=(20, 2))
+    trace = replace(trace, layout=TokenLayout.square_crop(1, 1, (20, 2)))
+    bare, card = draw(trace, 1, legend=False), draw(trace, 1)
+    assert bare.width < 100 < card.width
+    assert np.asarray(card.convert("L"))[bare.height :, -2:].min() == 255
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable
 from functools import lru_cache
-from math import ceil
 
 import matplotlib
 import numpy as np
@@ -27,6 +26,7 @@ from viz.marks import (
 COLOURMAP = "magma"
 WITHIN = 0.99  # of a row lies within its own scale: attention sinks would leave the rest black
 FAINT = 0.01  # of a layer's attention: with less on the picture, its heat map is but noise
+ZERO, BAR = 18, 130  # px, of a legend's scale: from its zero to its colours, and those
 NO_TOKEN = "no token here any more"
 
 
@@ -69,9 +69,8 @@ def heat_map(
     picture = to_image(paint_heat(canvas, value, vmax, group, fate == Fate.COMPENSATED))
     if not legend:
         return picture
-    card = with_scale(picture, vmax, is_clipped(row, vmax), share_words(row))
     marks = heat_marks(fate[canvas.tokens], compensation_share(lineage, row))
-    return with_marks(card, marks)
+    return with_scale(picture, vmax, is_clipped(row, vmax), share_words(row), marks)
 
 
 def standing(lineage: Reduction) -> np.ndarray:
@@ -193,11 +192,6 @@ def heat_marks(there: Collection[int], share: float | None = None) -> dict[Fate,
     return {fate: text for fate, text in words.items() if fate in there}
 
 
-def with_marks(card: Image.Image, marks: dict[Fate, str]) -> Image.Image:
-    """The card above what its marks mean."""
-    return with_legend(card, [(_sample(fate), words) for fate, words in marks.items()])
-
-
 def _sample(fate: Fate) -> Image.Image:
     """A patch of this fate in a heat map."""
     value = np.array([np.nan if fate == Fate.DROPPED else 0.5])
@@ -205,19 +199,31 @@ def _sample(fate: Fate) -> Image.Image:
     return to_image(paint_heat(Canvas.swatch(SWATCH), value, 1, np.array([-1]), summed))
 
 
-def with_scale(picture: Image.Image, vmax: float, clipped: bool, text: str) -> Image.Image:
-    """The picture above its colour scale, from 0 to `vmax` as a share of all attention."""
-    bar, line = min(220, picture.width // 3), 26
-    scale = scale_words(vmax, clipped)
-    width = max(bar + 30 + font().getlength(scale), font().getlength(text) + 4)
-    size = max(picture.width, ceil(width)), picture.height + 2 * line + 14
-    card = Image.new("RGB", size, CARD)
-    card.paste(picture)
-    top = picture.height + 10
-    gradient = np.repeat(heat_colours()[None, np.linspace(0, 255, bar).astype(int)], 20, axis=0)
-    draw = ImageDraw.Draw(card)
-    draw.text((0, top + 10), "0", INK, font(), anchor="lm")
-    card.paste(to_image(gradient), (18, top))
-    draw.text((bar + 26, top + 10), scale, INK, font(), anchor="lm")
-    draw.text((0, top + 10 + line), text, INK, font(), anchor="lm")
-    return card
+def with_scale(
+    picture: Image.Image,
+    vmax: float,
+    clipped: bool,
+    text: str,
+    marks: dict[Fate, str] | None = None,
+) -> Image.Image:
+    """The picture above a text, its colour scale, and what its marks mean.
+
+    Args:
+        picture: one heat map, or a panel of them.
+        vmax: the end of the scale, as a share of all attention.
+        clipped: whether the last colour stands for more than that, too.
+        text: what the picture is about.
+        marks: see `heat_marks`.
+    """
+    entries = [(None, text), (_bar(), scale_words(vmax, clipped))]
+    entries += [(_sample(fate), words) for fate, words in (marks or {}).items()]
+    return with_legend(picture, entries)
+
+
+def _bar() -> Image.Image:
+    """The colour scale behind its zero."""
+    bar = Image.new("RGB", (ZERO + BAR, SWATCH), CARD)
+    ImageDraw.Draw(bar).text((0, SWATCH / 2), "0", INK, font(), anchor="lm")
+    row = heat_colours()[np.linspace(0, 255, BAR).astype(int)]
+    bar.paste(to_image(np.repeat(row[None], 20, axis=0)), (ZERO, 2))
+    return bar

@@ -12,7 +12,6 @@ from viz.heat import (
     heat_marks,
     heat_scale,
     stage_at,
-    with_marks,
     with_scale,
 )
 from viz.marks import percent
@@ -66,7 +65,7 @@ def _panel(
     stages = {stage_at(trace, layer) for layer, _ in cells}
     here = (trace.layout.image == image) & (trace.layout.row >= 0)
     there = {fate for s in stages for fate in trace.lineage(s).fate()[here].unique().tolist()}
-    return with_marks(with_scale(card, scale, True, text), heat_marks(there))
+    return with_scale(card, scale, True, text, heat_marks(there))
 
 
 def _text(trace: Trace, word: int) -> str:

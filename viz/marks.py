@@ -5,6 +5,7 @@ Hatches and outlines carry state beside colour, so that no state is told by colo
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,7 @@ from viz.colour import CARD, INK, LUMA, rgb
 
 FONT_SIZE = 17  # px at drawing size: still 11 px where a 672 px picture is shown 440 px wide
 SWATCH = 24  # px, the side of a legend's sample
+GAP = 8  # px, between a sample and its text
 _FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")
 
 
@@ -105,23 +107,39 @@ def to_image(pixels: np.ndarray) -> Image.Image:
 def with_legend(
     picture: Image.Image, entries: Sequence[tuple[Image.Image | None, str]]
 ) -> Image.Image:
-    """The picture on a white card with (sample, text) entries below it, wrapped to its width."""
-    gap, line = 8, SWATCH + 12
-    places, x, y = [], 0, 0
-    for sample, text in entries:
-        width = (sample.width + gap if sample else 0) + int(font().getlength(text))
-        if x and x + width > picture.width:
-            x, y = 0, y + line
-        places.append((x, y))
-        x += width + 20
-    below = y + line if entries else 0
-    card = Image.new("RGB", (picture.width, picture.height + below), CARD)
+    """The picture on a white card with (sample, text) entries below it.
+
+    They are wrapped to its width; where it is too narrow for one of them, the card is as wide as
+    that needs.
+    """
+    if not entries:
+        return picture
+    widths = [_entry_width(*entry) for entry in entries]
+    wide = max(picture.width, *widths)
+    places, below = _wrapped(widths, wide)
+    card = Image.new("RGB", (wide, picture.height + below), CARD)
     card.paste(picture)
     draw = ImageDraw.Draw(card)
     for (sample, text), (x, y) in zip(entries, places, strict=True):
-        top = picture.height + gap + y
+        top = picture.height + GAP + y
         if sample:
             card.paste(sample, (x, top))
-            x += sample.width + gap
+            x += sample.width + GAP
         draw.text((x, top + SWATCH / 2), text, INK, font(), anchor="lm")
     return card
+
+
+def _entry_width(sample: Image.Image | None, text: str) -> int:
+    """Pixels that an entry of a legend takes, with a gap behind it."""
+    return (sample.width + GAP if sample else 0) + ceil(font().getlength(text)) + GAP
+
+
+def _wrapped(widths: Sequence[int], wide: int) -> tuple[list[tuple[int, int]], int]:
+    """Where (x, y) entries of these widths stand in lines of `wide` pixels, and their height."""
+    line, places, x, y = SWATCH + 12, [], 0, 0
+    for width in widths:
+        if x and x + width > wide:
+            x, y = 0, y + line
+        places.append((x, y))
+        x += width + 12
+    return places, y + line

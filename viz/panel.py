@@ -1,6 +1,8 @@
 """Panels: several pictures in a captioned grid."""
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from math import ceil
 from textwrap import wrap
 
 from PIL import Image, ImageDraw
@@ -15,15 +17,20 @@ GAP, LINE = 12, 26
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], captions: Sequence[Sequence[str]]) -> Image.Image:
-    """Rows of pictures on a white card, a caption of one line or more above each."""
+    """Rows of pictures on a white card, a caption of one line or more above each.
+
+    A column is as wide as the widest of its pictures and captions.
+    """
     heads = [LINE * max(1 + caption.count("\n") for caption in words) for words in captions]
     heights = [
         head + max(picture.height for picture in row) + GAP
         for head, row in zip(heads, rows, strict=True)
     ]
-    widths = [
-        max(row[i].width for row in rows if i < len(row)) + GAP for i in range(max(map(len, rows)))
+    cells = [
+        [max(picture.width, _width(caption)) for picture, caption in zip(row, words, strict=False)]
+        for row, words in zip(rows, captions, strict=True)
     ]
+    widths = [max(column) + GAP for column in zip_longest(*cells, fillvalue=0)]
     card = Image.new("RGB", (sum(widths) - GAP, sum(heights) - GAP), CARD)
     y = 0
     for row, words, head, height in zip(rows, captions, heads, heights, strict=True):
@@ -50,6 +57,11 @@ def folded(text: str, width: int, lines: int | None = None) -> str:
     """Text in lines of about `width` pixels; what is beyond `lines` of them becomes an ellipsis."""
     letters = max(1, int(width / font().getlength("n")))
     return "\n".join(wrap(text, letters, max_lines=lines, placeholder=" …"))
+
+
+def _width(text: str) -> int:
+    """Pixels that lines of text take."""
+    return ceil(max(font().getlength(line) for line in text.split("\n")))
 
 
 def _write(card: Image.Image, place: tuple[int, int], text: str) -> None:

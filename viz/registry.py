@@ -111,7 +111,7 @@ def _stages(
         here = slice(None) if image is None else trace.layout.image == image
         there = torch.cat([trace.lineage(stage).fate()[here] for stage in stages]).unique().tolist()
         keys = [(sample(fate), LOOKS[fate].name) for fate in looks if fate in there]
-        return with_legend(pictures, keys) if keys else pictures
+        return with_legend(pictures, keys)
 
     return panel
 
