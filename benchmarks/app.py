@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import count, exit_code, median, parser, report, rounds, setup, spread
+from benchmarks.measure import count, median, parser, report, rounds, run, setup, spread
 from libra.lvlm import LVLM, load
 from libra.trace import Trace
 
@@ -190,10 +190,10 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--question", help="default: that of the example")
     options.add_argument("--words", type=count, default=8, help="words of the answer, at most")
     options.add_argument("--no-page", action="store_true", help="do not load the page")
-    return exit_code(lambda: _measure_all(options.parse_args(arguments)))
+    return run(_measure_all, options, arguments)
 
 
-def _measure_all(options: argparse.Namespace) -> int:
+def _measure_all(options: argparse.Namespace) -> None:
     from page import examples
 
     if options.image is None or options.question is None:
@@ -219,7 +219,6 @@ def _measure_all(options: argparse.Namespace) -> int:
         how, loads = page_loads(options.model, options.repeats)
         about["page load"] = f"{median(loads):.0f} ms ±{spread(loads):.0%} {how}"
     report(about, [asdict(row) for row in rows], [cells(row) for row in rows], options.json)
-    return 0
 
 
 if __name__ == "__main__":

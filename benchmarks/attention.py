@@ -28,17 +28,15 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
 
 from benchmarks.measure import (
-    check,
     counts,
     dtype,
-    exit_code,
     median,
     milliseconds,
-    parsed,
     parser,
     peak_memory,
     report,
     rounds,
+    run,
     scalable,
     setup,
     spread,
@@ -189,11 +187,10 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--tokens", type=counts, default="576,2304", help="visual tokens")
     options.add_argument("--fused", default="sdpa", help="sdpa or flash_attention_2")
     scalable(options)
-    return exit_code(lambda: _measure_all(parsed(options, arguments, ON_CPU)))
+    return run(_measure_all, options, arguments, ON_CPU)
 
 
-def _measure_all(options: argparse.Namespace) -> int:
-    check(options)
+def _measure_all(options: argparse.Namespace) -> None:
     device, rows = torch.device(options.device), []
     scale = Scale(options.width, options.depth)
     for name in options.models:
@@ -202,7 +199,6 @@ def _measure_all(options: argparse.Namespace) -> int:
             rows += measure(model, name, n, device, options.fused, options.repeats)
     about = setup(options, attention=options.fused, scale=str(scale), text=TEXT)
     report(about, [asdict(row) for row in rows], [cells(row) for row in rows], options.json)
-    return 0
 
 
 if __name__ == "__main__":

@@ -29,18 +29,16 @@ from functools import partial
 import torch
 
 from benchmarks.measure import (
-    check,
     count,
     counts,
     dtype,
-    exit_code,
     median,
     milliseconds,
-    parsed,
     parser,
     peak_memory,
     report,
     rounds,
+    run,
     scalable,
     setup,
     spread,
@@ -165,11 +163,10 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--words", type=count, default=16, help="words after the first one")
     options.add_argument("--attention", default="sdpa", help="sdpa or flash_attention_2")
     scalable(options)
-    return exit_code(lambda: _measure_all(parsed(options, arguments, ON_CPU)))
+    return run(_measure_all, options, arguments, ON_CPU)
 
 
-def _measure_all(options: argparse.Namespace) -> int:
-    check(options)
+def _measure_all(options: argparse.Namespace) -> None:
     device, scale = torch.device(options.device), Scale(options.width, options.depth)
     chosen, rows = settings(options.methods, options.ratio), []
     for name in options.models:
@@ -190,7 +187,6 @@ def _measure_all(options: argparse.Namespace) -> int:
         ratio=options.ratio,
     )
     report(about, [asdict(row) for row in rows], [cells(row) for row in rows], options.json)
-    return 0
 
 
 def _batches(text: str) -> list[int]:

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 import libra
-from benchmarks.measure import dtype, exit_code, median, parser, report, setup, words
+from benchmarks.measure import dtype, median, parser, report, run, setup, words
 from benchmarks.models import QUESTION, Model, Scale, scaled
 from libra import methods
 from libra.architecture import Architecture
@@ -164,19 +164,19 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--models", type=words, default=MODELS, help=f"default: {MODELS}")
     options.add_argument("--methods", type=words, default="all", help="names, or all")
     options.add_argument("--folder", type=Path, help="where to store models meanwhile")
-    chosen = options.parse_args(arguments)
-    device = torch.device(chosen.device)
+    return run(_check_gpu, options, arguments)
+
+
+def _check_gpu(options: argparse.Namespace) -> bool:
+    device = torch.device(options.device)
     if device.type != "cuda":
-        print("There is no GPU here: gpu-check needs one that CUDA can use.", file=sys.stderr)
-        return 2
-    return exit_code(lambda: _check_all(chosen, device))
+        raise InputError("There is no GPU here: gpu-check needs one that CUDA can use.")
+    return _check_all(options, device)
 
 
-def _check_all(options: argparse.Namespace, device: torch.device) -> int:
-    names = methods.names() if options.methods == ["all"] else options.methods
-    for name in names:
-        methods.get(name)
-    rows = []
+def _check_all(options: argparse.Namespace, device: torch.device) -> bool:
+    """Print all rows; whether one of them failed."""
+    names, rows = methods.chosen(options.methods), []
     for name in options.models:
         architecture = scaled(name, Scale())
         rows += check(architecture, device, dtype(options), names, options.repeats, options.folder)
@@ -187,7 +187,7 @@ def _check_all(options: argparse.Namespace, device: torch.device) -> int:
         [cells(r) for r in rows],
         options.json,
     )
-    return int(any(row.failed for row in rows))
+    return any(row.failed for row in rows)
 
 
 if __name__ == "__main__":

@@ -144,25 +144,39 @@ def scalable(options: argparse.ArgumentParser) -> None:
         options.add_argument(f"--{name}", type=count, default=1, help=f"divisor of the {name}")
 
 
-def exit_code(run: Callable[[], int]) -> int:
-    """What a benchmark returns; 2, and one line, where it cannot do what was asked."""
+def run(
+    measure: Callable[[argparse.Namespace], object],
+    options: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    on_cpu: Mapping[str, object] | None = None,
+) -> int:
+    """Parse, check and measure; the exit code: 2, and one line, where that cannot be done.
+
+    Args:
+        measure: gets the chosen options; what it returns is whether something failed.
+        options: those that there are.
+        arguments: of the command line; default: that of this process.
+        on_cpu: the defaults of a run of minutes on a CPU.
+    """
+    chosen = _parsed(options, arguments, on_cpu or {})
     try:
-        return run()
+        _check(chosen)
+        return int(bool(measure(chosen)))
     except (InputError, ImportError) as error:
         print(str(error).splitlines()[0], file=sys.stderr)
         return 2
 
 
-def parsed(
-    options: argparse.ArgumentParser, arguments: Sequence[str] | None, on_cpu: Mapping[str, str]
+def _parsed(
+    options: argparse.ArgumentParser, arguments: Sequence[str] | None, on_cpu: Mapping[str, object]
 ) -> argparse.Namespace:
-    """The options that were chosen; `on_cpu` are the defaults of a run of minutes on a CPU."""
+    """The options that were chosen."""
     if options.parse_known_args(arguments)[0].device == "cpu":
         options.set_defaults(**on_cpu)
     return options.parse_args(arguments)
 
 
-def check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace) -> None:
     """Raise InputError where there is no such device, or no folder for the file."""
     try:
         torch.empty(0, device=options.device)

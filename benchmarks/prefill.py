@@ -45,17 +45,15 @@ import torch
 
 from benchmarks.measure import (
     Stopwatch,
-    check,
     count,
     counts,
     dtype,
-    exit_code,
     median,
-    parsed,
     parser,
     peak_memory,
     report,
     rounds,
+    run,
     scalable,
     setup,
     spread,
@@ -285,17 +283,14 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--words", type=count, default=8, help="words after the first one")
     options.add_argument("--attention", default="sdpa", help="sdpa, eager or flash_attention_2")
     scalable(options)
-    return exit_code(lambda: _measure_all(parsed(options, arguments, ON_CPU)))
+    return run(_measure_all, options, arguments, ON_CPU)
 
 
-def _measure_all(options: argparse.Namespace) -> int:
-    check(options)
+def _measure_all(options: argparse.Namespace) -> None:
     if any(not 0 <= ratio <= 1 for ratio in options.ratios):
         raise InputError(f"Ratios are shares from 0 to 1, not {options.ratios}.")
     device, scale = torch.device(options.device), Scale(options.width, options.depth)
-    names = methods.names() if options.methods == ["all"] else options.methods
-    for name in names:
-        methods.get(name)
+    names = methods.chosen(options.methods)
     rows = []
     for name in options.models:
         architecture = scaled(name, scale)
@@ -309,7 +304,6 @@ def _measure_all(options: argparse.Namespace) -> int:
     about = setup(options, attention=options.attention, scale=str(scale), words=options.words)
     plain = [asdict(row) | row.shares for row in rows]
     report(about, plain, [cells(row) for row in rows], options.json)
-    return 0
 
 
 def _ratios(text: str) -> list[float]:

@@ -22,16 +22,14 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
 from benchmarks.measure import (
-    check,
     counts,
     dtype,
-    exit_code,
     median,
     milliseconds,
-    parsed,
     parser,
     report,
     rounds,
+    run,
     setup,
     spread,
     words,
@@ -173,19 +171,15 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--methods", type=words, default="all", help="names, or all")
     options.add_argument("--sizes", type=counts, default="576,2880", help="numbers of tokens")
     options.add_argument("--ratio", type=float, default=0.5, help="share of the tokens to remove")
-    return exit_code(lambda: _measure_all(parsed(options, arguments, ON_CPU)))
+    return run(_measure_all, options, arguments, ON_CPU)
 
 
-def _measure_all(options: argparse.Namespace) -> int:
-    check(options)
-    names = methods.names() if options.methods == ["all"] else options.methods
-    for name in names:
-        methods.get(name)
+def _measure_all(options: argparse.Namespace) -> None:
+    names = methods.chosen(options.methods)
     device, kind = torch.device(options.device), dtype(options)
     rows = measure(names, options.sizes, options.ratio, options.repeats, device, kind)
     about = setup(options, attention="sdpa", layer="one decoder layer of LLaVA-1.5-7B's size")
     report(about, [row.facts() for row in rows], [cells(row) for row in rows], options.json)
-    return 0
 
 
 if __name__ == "__main__":

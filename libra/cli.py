@@ -92,9 +92,7 @@ def _compare(options: argparse.Namespace) -> None:
     """Ask the same question under several methods."""
     from libra.lvlm import compare
 
-    chosen = methods.names() if options.methods == ["all"] else dict.fromkeys(options.methods)
-    for name in chosen:
-        methods.get(name)
+    chosen = methods.chosen(options.methods)
     refused: dict[str, InputError] = {}
     request = _request(options)
     with _load(options) as lvlm:

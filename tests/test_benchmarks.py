@@ -10,7 +10,7 @@ import torch
 from conftest import QUESTION, make_image
 
 import viz
-from benchmarks import app, attention, batch, measure, models, prefill, reduction
+from benchmarks import app, attention, batch, gpu_check, measure, models, prefill, reduction
 from libra.architecture import ARCHITECTURES, Architecture, Stack
 from libra.cost import token_counts
 from libra.errors import InputError
@@ -85,7 +85,7 @@ def test_on_a_gpu_events_are_read_after_both_are_recorded(monkeypatch):
 
 def test_what_is_not_said_depends_on_the_device():
     def repeats(*arguments):
-        return measure.parsed(measure.parser("About."), arguments, {"repeats": 2}).repeats
+        return measure._parsed(measure.parser("About."), arguments, {"repeats": 2}).repeats
 
     assert repeats("--device", "cpu") == 2 and repeats("--device", "cuda") == 5
     assert repeats("--device", "cpu", "--repeats", "9") == 9
@@ -95,6 +95,7 @@ def test_what_is_not_said_depends_on_the_device():
 def test_long_benchmarks_are_shorter_on_a_cpu(benchmark, monkeypatch):
     chosen = []
     monkeypatch.setattr(benchmark, "_measure_all", lambda options: chosen.append(vars(options)))
+    monkeypatch.setattr(measure, "_check", lambda options: None)  # a GPU need not be there
     benchmark.main(["--device", "cpu"])
     benchmark.main(["--device", "cuda"])
     small, full = chosen
@@ -218,6 +219,14 @@ def test_bad_names_are_one_line(capsys):
     assert attention.main(["--models", "gpt"]) == 2
     assert batch.main(["--models", "gpt"]) == 2
     assert capsys.readouterr().err.count("\n") == 8
+
+
+@pytest.mark.parametrize("benchmark", [app, attention, batch, gpu_check, prefill, reduction])
+def test_a_folder_that_is_missing_is_noticed_before_anything_is_measured(benchmark, capsys):
+    assert benchmark.main(["--json", "nowhere/x.json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == "There is no folder nowhere for the rows: make it first.\n"
+    assert printed.out == ""
 
 
 def test_the_batch_benchmark_compares_with_batch_1(tmp_path, capsys):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from libra.errors import InputError
-from libra.methods import METHODS, Tokens, create, get, names, parameters
+from libra.methods import METHODS, Tokens, chosen, create, get, names, parameters
 
 
 def test_the_plain_model_comes_first():
@@ -54,6 +54,13 @@ def test_methods_are_frozen():
 def test_unknown_method_lists_the_known_ones():
     with pytest.raises(InputError, match=r"no method 'fastvee'. Choose one of: vanilla, fastv"):
         create("fastvee")
+
+
+def test_methods_are_chosen_by_name_or_all_at_once():
+    assert chosen(["all"]) == names() and chosen(["tome", "libra", "tome"]) == ["tome", "libra"]
+    for unknown in (["libra", "fastvee"], ["all", "libra"]):
+        with pytest.raises(InputError, match="There is no method"):
+            chosen(unknown)
 
 
 def test_unknown_parameter_lists_the_known_ones():

@@ -2,6 +2,7 @@
 
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from libra.errors import InputError
@@ -32,6 +33,7 @@ __all__ = [
     "Parameter",
     "RatioMethod",
     "Tokens",
+    "chosen",
     "create",
     "get",
     "names",
@@ -89,6 +91,16 @@ def get(name: str) -> type[Method]:
     if not isinstance(name, str) or name not in METHODS:
         raise InputError(f"There is no method {name!r}. Choose one of: {', '.join(METHODS)}.")
     return METHODS[name]
+
+
+def chosen(wanted: Sequence[str]) -> list[str]:
+    """The names of these methods, each once; `["all"]` stands for all.
+
+    Raises:
+        InputError: one of them is unknown.
+    """
+    wanted = METHODS if list(wanted) == ["all"] else dict.fromkeys(wanted)
+    return [get(name).name for name in wanted]
 
 
 def title(name: str) -> str:
