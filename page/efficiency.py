@@ -7,13 +7,11 @@ from typing import Any
 
 import gradio as gr
 
-import viz
 from libra import methods
 from libra.architecture import ARCHITECTURES
-from libra.report import as_csv
 from libra.roofline import DEVICES
 from libra.sweep import Row
-from page import charts, costing, figures, files, panels, plan, sweeps, texts, views
+from page import charts, costing, figures, panels, plan, sweeps, texts, views
 from page.controls import Controls
 from page.errors import explained
 from page.readouts import per_layer
@@ -25,7 +23,6 @@ RATIOS = [
     for share in (1 / 4, 1 / 2, 2 / 3, 3 / 4, 4 / 5, 9 / 10)
 ]
 SPECS = {spec.name: spec for spec in (*charts.MEASURED, *charts.ELSEWHERE)}
-KINDS = (*viz.FORMATS, "csv")
 SHOW_STOP, SHOW_SWEEP = (
     f"() => [{sweep}, {stop}].map(visible => ({{visible, __type__: 'update'}}))"
     for sweep, stop in (("false", "true"), ("true", "false"))
@@ -61,7 +58,7 @@ class EfficiencyTab:
     @property
     def outputs(self) -> list[gr.components.Component]:
         """What `draw` fills."""
-        return [c for card in self.cards.values() for c in _parts(card)] + [
+        return [part for card in self.cards.values() for part in card.parts] + [
             self.layers,
             self.counted,
             self.verdict,
@@ -71,7 +68,7 @@ class EfficiencyTab:
     @property
     def sweep_outputs(self) -> list[gr.components.Component]:
         """What a sweep fills."""
-        return [self.status, self.swept, *_parts(self.lines)]
+        return [self.status, self.swept, *self.lines.parts]
 
     def draw(self, shown: Shown, *where: Any) -> Iterator[dict]:
         """Everything about the answers that are compared: at first the last one, and vanilla's."""
@@ -108,12 +105,11 @@ class EfficiencyTab:
     def _draw(self, specs: Sequence[charts.Spec], found: costing.Costing) -> Iterator[dict]:
         """One figure after the other."""
         for spec in specs:
-            missing = spec.missing(found)
+            card, missing = self.cards[spec.name], spec.missing(found)
             if missing:
-                yield _fill(self.cards[spec.name], missing)
+                yield card.fill(missing)
             else:
-                path = views.save_figure(spec.draw(found), spec.name)
-                yield _fill(self.cards[spec.name], path=path)
+                yield card.fill(path=views.save_figure(spec.draw(found), spec.name))
 
     def show_method(self, method: str) -> gr.Textbox:
         """The layers of a sweep, where the method of the Ask tab has any to choose."""
@@ -143,7 +139,7 @@ class EfficiencyTab:
         """A complete sweep."""
         path = views.save_figure(sweep_lines(rows), "sweep")
         done = {self.status: panels.note(words), self.swept: rows}
-        return done | _fill(self.lines, path=path)
+        return done | self.lines.fill(path=path)
 
     def save(self, shown: Shown, event: gr.EventData, *where: Any) -> str:
         """One figure as a file to print, or the numbers behind it."""
@@ -151,22 +147,19 @@ class EfficiencyTab:
             spec = SPECS[event.figure]
             elsewhere = _where(*where) if spec in charts.ELSEWHERE else ()
             found = costing.Costing.of(shown, *elsewhere)
-            path = files.new(spec.name, event.kind, KINDS)
-            if event.kind == "csv":
-                path.write_text(as_csv(spec.numbers(found)), "utf-8")
-            else:
-                viz.save(spec.draw(found), path)
-            return str(path)
+            return figures.write(
+                spec.name, event.kind, lambda: spec.numbers(found), lambda: spec.draw(found)
+            )
 
     def save_sweep(self, rows: list[Row], event: gr.EventData) -> str:
         """The last sweep as a file."""
         with explained():
-            path = files.new("sweep", event.kind, KINDS)
-            if event.kind == "csv":
-                path.write_text(as_csv([row.facts() for row in rows]), "utf-8")
-            else:
-                viz.save(sweep_lines(rows), path)
-            return str(path)
+            return figures.write(
+                "sweep",
+                event.kind,
+                lambda: [row.facts() for row in rows],
+                lambda: sweep_lines(rows),
+            )
 
 
 def verdict(found: costing.Costing) -> str:
@@ -177,19 +170,6 @@ def verdict(found: costing.Costing) -> str:
 def _where(model: str, device: str, tokens: str | None) -> tuple[str, str, int | None]:
     """Model, device and number of visual tokens, as the controls have them."""
     return model, device, plan.parse_number(tokens, "Visual tokens", int)
-
-
-def _parts(card: figures.Card) -> list[gr.components.Component]:
-    return [card.note, card.picture, card.saves]
-
-
-def _fill(card: figures.Card, missing: str = "", path: str = "") -> dict:
-    """A card with its figure, or with why there is none."""
-    return {
-        card.note: gr.HTML(f'<p class="empty">{escape(missing)}</p>', visible=bool(missing)),
-        card.picture: gr.Image(path or None, visible=bool(path)),
-        card.saves: gr.HTML(visible=bool(path)),
-    }
 
 
 def build(controls: Controls) -> EfficiencyTab:
@@ -250,9 +230,9 @@ def _build_sweep() -> dict[str, Any]:
     parts["status"] = gr.HTML(panels.note(""), elem_id="sweep-status")
     parts["swept"] = gr.State([])
     title, explained = texts.SWEEP, texts.SWEEP_CHART
-    parts["lines"] = figures.card("sweep", title, explained, KINDS, texts.NOT_SWEPT, wide=True)
+    parts["lines"] = figures.card("sweep", title, explained, texts.NOT_SWEPT, wide=True)
     return parts
 
 
 def _card(spec: charts.Spec, wide: bool = False) -> figures.Card:
-    return figures.card(spec.name, spec.title, spec.explanation, KINDS, wide=wide)
+    return figures.card(spec.name, spec.title, spec.explanation, wide=wide)

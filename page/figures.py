@@ -1,10 +1,13 @@
 """The Figures tab: every figure that the trace gives, to look at and to download."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from html import escape
 from itertools import chain
 
 import gradio as gr
+from matplotlib.figure import Figure
+from PIL import Image
 
 import viz
 from libra.report import as_csv
@@ -31,6 +34,19 @@ class Card:
     picture: gr.Image
     saves: gr.HTML
 
+    @property
+    def parts(self) -> list[gr.components.Component]:
+        """What `fill` fills."""
+        return [self.note, self.picture, self.saves]
+
+    def fill(self, missing: str = "", path: str = "") -> dict:
+        """The figure in a file, or why there is none."""
+        return {
+            self.note: gr.HTML(_empty(missing), visible=bool(missing)),
+            self.picture: gr.Image(path or None, visible=bool(path)),
+            self.saves: gr.HTML(visible=bool(path)),
+        }
+
 
 @dataclass(frozen=True)
 class FiguresTab:
@@ -43,8 +59,8 @@ class FiguresTab:
     @property
     def outputs(self) -> list[gr.components.Component]:
         """What `draw` fills."""
-        cards = [c for card in self.cards.values() for c in (card.note, card.picture, card.saves)]
-        return [self.status, self.frames, *cards]
+        parts = (part for card in self.cards.values() for part in card.parts)
+        return [self.status, self.frames, *parts]
 
     def draw(self, shown: Shown) -> Iterator[dict]:
         """The figures of the current answer, of the chosen one of its pictures, one by one.
@@ -77,17 +93,9 @@ class FiguresTab:
         """One card."""
         card, missing = self.cards[spec.name], spec.missing(trace)
         if missing:
-            return {
-                card.note: gr.HTML(f'<p class="empty">{missing}</p>', visible=True),
-                card.picture: gr.Image(visible=False),
-                card.saves: gr.HTML(visible=False),
-            }
+            return card.fill(missing)
         path = views.save_figure(spec.draw(trace, image), views.file_name(trace, spec.name))
-        return {
-            card.note: gr.HTML(visible=False),
-            card.picture: gr.Image(path, visible=True),
-            card.saves: gr.HTML(visible=True),
-        }
+        return card.fill(path=path)
 
 
 def together(*parts: Iterable[dict]) -> Iterator[dict]:
@@ -105,12 +113,27 @@ def save(shown: Shown, event: gr.EventData) -> str:
     """One figure of the current answer as a file to print, or the numbers behind it."""
     with explained():
         spec, trace = viz.FIGURES[event.figure], shown.trace
-        path = files.new(f"{trace.method}-{spec.name}", event.kind, KINDS)
-        if event.kind == "csv":
-            path.write_text(as_csv(viz.NUMBERS[spec.name](trace)), "utf-8")
-        else:
-            viz.save(spec.draw(trace, shown.own_image), path)
-        return str(path)
+        return write(
+            f"{trace.method}-{spec.name}",
+            event.kind,
+            lambda: viz.NUMBERS[spec.name](trace),
+            lambda: spec.draw(trace, shown.own_image),
+        )
+
+
+def write(
+    name: str,
+    kind: str,
+    numbers: Callable[[], list[dict]],
+    draw: Callable[[], Image.Image | Figure],
+) -> str:
+    """A figure as a file of one of the `KINDS`, or the numbers behind it; its path."""
+    path = files.new(name, kind, KINDS)
+    if kind == "csv":
+        path.write_text(as_csv(numbers()), "utf-8")
+    else:
+        viz.save(draw(), path)
+    return str(path)
 
 
 def build() -> FiguresTab:
@@ -121,7 +144,7 @@ def build() -> FiguresTab:
     with gr.Row(elem_id="gallery"):
         cards = {
             spec.name: card(
-                spec.name, spec.title, spec.explanation, KINDS, lines=spec.lines, wide=spec.wide
+                spec.name, spec.title, spec.explanation, lines=spec.lines, wide=spec.wide
             )
             for spec in viz.FIGURES.values()
         }
@@ -132,12 +155,11 @@ def card(
     name: str,
     title: str,
     explanation: str,
-    kinds: Sequence[str],
     missing: str = "",
     lines: bool = True,
     wide: bool = False,
 ) -> Card:
-    """Place a card for a figure that is saved in some formats; `missing` says why there is none.
+    """Place a card for a figure; `missing` says why there is none.
 
     All `lines` and bars are turned over on a dark page; pictures are not. `wide` takes
     the whole width of a page, and is moved sideways on a phone.
@@ -145,7 +167,7 @@ def card(
     classes = ["figure", *["lines"] * lines, *["wide"] * wide]
     with gr.Column(elem_classes=classes, min_width=460):
         gr.HTML(f"<h3>{title}</h3><p>{explanation}</p>")
-        note = gr.HTML(f'<p class="empty">{missing}</p>', visible=bool(missing))
+        note = gr.HTML(_empty(missing), visible=bool(missing))
         picture = gr.Image(
             visible=not missing,
             show_label=False,
@@ -157,9 +179,14 @@ def card(
         buttons = "".join(
             f'<button type="button" data-figure="{name}" data-kind="{kind}" '
             f'aria-label="Save {title} as {kind.upper()}">{kind.upper()}</button>'
-            for kind in kinds
+            for kind in KINDS
         )
         saves = gr.HTML(
             f'<div class="saves">{texts.SAVE} {buttons}</div>', js_on_load=JS, visible=False
         )
         return Card(note, picture, saves)
+
+
+def _empty(missing: str) -> str:
+    """Why there is no figure, as HTML."""
+    return f'<p class="empty">{escape(missing)}</p>'

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from conftest import N_LAYERS, make_image
 from make_trace import make_trace
@@ -14,7 +15,7 @@ from libra.architecture import ARCHITECTURES
 from libra.errors import InputError
 from libra.roofline import DEVICES, Device
 from libra.sweep import Row, Setting
-from page import charts, costing, efficiency, engine, sweeps, texts
+from page import charts, costing, efficiency, engine, figures, sweeps, texts
 from page.shown import Result, Shown
 
 MACHINE = Device("this machine", 1e11, 1e10)
@@ -180,13 +181,24 @@ def test_drawing_fills_only_what_belongs_to_the_tab(tab, pair):
 
 
 def test_figures_are_saved_in_every_format(tab, pair, tmp_path):
-    for kind in efficiency.KINDS:
+    for kind in figures.KINDS:
         event = SimpleNamespace(figure="estimates", kind=kind)
         path = tab.save(pair, event, *WHERE)
         assert path.endswith(f"estimates.{kind}")
     with open(path) as file:
         rows = list(csv.DictReader(file))
     assert [row["method"] for row in rows] == ["Vanilla (no compression)", "Libra-Merging"]
+
+
+def test_why_a_card_is_empty_is_text():
+    with gr.Blocks():
+        card = figures.card("name", "Title", "Explanation.", missing="of <b> alone")
+    assert "of &lt;b&gt; alone" in card.note.value
+    empty, drawn = card.fill("1 < 2"), card.fill(path="figure.png")
+    assert "1 &lt; 2" in empty[card.note].value and empty[card.note].visible
+    assert not empty[card.picture].visible and not empty[card.saves].visible
+    assert not drawn[card.note].visible and drawn[card.picture].visible
+    assert list(empty) == list(drawn) == card.parts
 
 
 def test_theory_is_that_of_the_answers_whatever_is_chosen_elsewhere(tab, pair):
