@@ -21,9 +21,9 @@ from transformers import DynamicCache
 
 from libra.attention import PARTS, TAP, Part
 from libra.decoder import CompressedCache
+from libra.devices import now
 from libra.generation import Generation
 from libra.models import Family
-from libra.models.base import seconds
 from libra.request import Request
 
 
@@ -139,7 +139,7 @@ def _run_together(generations: Sequence[Generation]) -> None:
     """Answer requests in lockstep; times are those of all of them together."""
     family, going = generations[0].family, list(generations)
     seen = _look(generations)
-    begin = seconds(family.device)
+    begin = now(family.device)
     calls = [generation.begin(*own) for generation, own in zip(going, seen, strict=True)]
     del seen  # the prompts hold copies
     while going:
@@ -148,10 +148,10 @@ def _run_together(generations: Sequence[Generation]) -> None:
         for generation in going:
             generation.sequence.settle(generation.cache)
         recording = sum(generation.recording() for generation in going)
-        elapsed = seconds(family.device) - begin - recording
+        elapsed = now(family.device) - begin - recording
         said = zip(going, tokens, logits, strict=True)
         going = [g for g, *word in said if g.take(*word, elapsed) and not g.is_full]
-        begin = seconds(family.device)
+        begin = now(family.device)
         calls = [generation.next_inputs() for generation in going]
 
 

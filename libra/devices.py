@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +13,13 @@ import torch
 def runs_ahead(device: torch.device) -> bool:
     """Whether work is queued there, so that to ask for a number is to wait until all is done."""
     return device.type != "cpu"
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock, once the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @lru_cache

@@ -17,9 +17,8 @@ from libra.compression import Compression
 from libra.conversation import Kept, Memory
 from libra.decoder import CompressedCache, DecoderSequence
 from libra.detail import Detail, spread_layers
-from libra.devices import name_of
+from libra.devices import name_of, now
 from libra.models import Family, Features
-from libra.models.base import seconds
 from libra.recorder import Recorder, received_in_encoder
 from libra.request import Request
 from libra.trace import Cost, Timings, Trace, Word, kept_size
@@ -45,7 +44,7 @@ class Generation:
         family = self.family
         kept = self.memory.take(family, self.request) if self.memory is not None else None
         seen = None if kept else self.look()
-        begin = seconds(family.device)
+        begin = now(family.device)
         inputs = self._follow(kept) if kept else self.begin(*seen)
         del seen  # the prompt holds a copy
         for _ in range(self.request.max_new_tokens):
@@ -55,10 +54,10 @@ class Generation:
             logits = output.logits[0, -1].float()
             token = int(logits.argmax())
             self.sequence.settle(self.cache)
-            if not self.take(token, logits, seconds(family.device) - begin - self.recording()):
+            if not self.take(token, logits, now(family.device) - begin - self.recording()):
                 break
             yield self.text
-            begin = seconds(family.device)
+            begin = now(family.device)
             inputs = self.next_inputs()
         if self.memory is not None:
             self.memory.keep(self._kept(read=len(self.timings.decode)))
@@ -79,10 +78,10 @@ class Generation:
         self.features = request.features or self.compression.encode(family)
         timings.encoder = self.features.seconds
 
-        begin = seconds(family.device)
+        begin = now(family.device)
         tokens = family.connect(self.compression.connect(family, self.features))
         specials = family.specials(self.features, request.prepared)
-        timings.connector = seconds(family.device) - begin
+        timings.connector = now(family.device) - begin
         return tokens, specials
 
     def begin(self, tokens: Tensor, specials: Tensor | None) -> dict:

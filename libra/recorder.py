@@ -13,7 +13,8 @@ from torch import LongTensor, Tensor
 from libra.attention import Rows
 from libra.compression import Compression
 from libra.detail import MAX_PAIRED, AttentionMatrix, Similarity, bins
-from libra.models.base import Family, seconds
+from libra.devices import now
+from libra.models.base import Family
 from libra.models.features import Features
 
 SAMPLES = 16  # queries of a bin, where a prompt has more than MAX_PAIRED tokens
@@ -80,9 +81,9 @@ class Recorder:
 
     @contextmanager
     def _timed(self, device: torch.device) -> Iterator[None]:
-        begin = seconds(device)
+        begin = now(device)
         yield
-        self._seconds += seconds(device) - begin
+        self._seconds += now(device) - begin
 
 
 def prompt_queries(segments: tuple[int, int, int]) -> LongTensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from libra.devices import now
 from libra.layer_cost import Operation
 from libra.workload import Workload
 
@@ -29,6 +30,8 @@ class Device:
         """FLOPs per byte above which arithmetic is the limit."""
         return self.flops / self.bandwidth
 
+
+RUNS = 7  # of each kind, to measure a device
 
 # Tensor cores, FP16 with FP32 accumulation, without sparsity; as published by NVIDIA.
 DEVICES = {
@@ -119,12 +122,10 @@ def measure(device: str | torch.device = "cpu", dtype: torch.dtype | None = None
     return Device("this machine", 2 * n**3 / product, moved / copy, dtype.itemsize)
 
 
-def _fastest(run: Callable[[], object], device: torch.device, times: int = 7) -> float:
-    """Least seconds of a few runs."""
-    from libra.models.base import seconds as now  # imports transformers, which tables do without
-
+def _fastest(run: Callable[[], object], device: torch.device) -> float:
+    """Least seconds of all runs."""
     spent = []
-    for _ in range(times):
+    for _ in range(RUNS):
         begin = now(device)
         run()
         spent.append(now(device) - begin)

@@ -265,8 +265,8 @@ def test_what_recording_takes_is_none_of_the_answers_time(lvlm, monkeypatch):
         clock[0] += not beginning[0]
         return clock[0]
 
-    monkeypatch.setattr(generation, "seconds", lambda device: clock[0])
-    monkeypatch.setattr(recorder, "seconds", ticking)
+    monkeypatch.setattr(generation, "now", lambda device: clock[0])
+    monkeypatch.setattr(recorder, "now", ticking)
     times = ask(lvlm).trace.timings
     assert clock[0] >= N_LAYERS
     assert times.prefill == 0 and set(times.decode) == {0}

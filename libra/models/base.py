@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,13 +29,6 @@ class Geometry:
     m: int  # MLP size
     d_kv: int  # key-value heads times head size
     d_q: int  # heads times head size, which is the hidden size in most
-
-
-def seconds(device: torch.device) -> float:
-    """The time now, once the device has done all that was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 _CALLED = {"image": "pictures", "video": "videos"}

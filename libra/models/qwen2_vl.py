@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2VLForConditionalGeneration
 
+from libra.devices import now
 from libra.layout import TokenLayout
 from libra.media import Media
-from libra.models.base import EncoderReducers, seconds
+from libra.models.base import EncoderReducers
 from libra.models.features import Features, LayerInput
 from libra.models.prepared import Prepared
 from libra.models.qwen_vl import QwenVL
@@ -61,7 +62,7 @@ class Qwen2VL(QwenVL):
         """The merged tokens of every unit."""
         if reducers is None:
             return super().encode(prepared, layers=layers)
-        pixels, begin = self.pixels(prepared), seconds(self.device)
+        pixels, begin = self.pixels(prepared), now(self.device)
         pixels = pixels.to(self.device, self.model.dtype)
         grids = self.grids(prepared)
         counts = grids.prod(-1).tolist()
@@ -74,7 +75,7 @@ class Qwen2VL(QwenVL):
             special=[],
             inputs=states,
             patches=counts,
-            seconds=seconds(self.device) - begin,
+            seconds=now(self.device) - begin,
         )
 
     def attend(self, layer: nn.Module, hidden: Tensor, place: dict) -> Tensor:

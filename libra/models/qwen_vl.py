@@ -20,10 +20,11 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
 
+from libra.devices import now
 from libra.errors import InputError
 from libra.layout import TokenLayout
 from libra.media import MAX_ASPECT, Media
-from libra.models.base import EncoderReducers, Family, seconds
+from libra.models.base import EncoderReducers, Family
 from libra.models.features import EncoderAttention, Features, LayerInput
 from libra.models.folder import (
     load_image_processor,
@@ -158,7 +159,7 @@ class QwenVL(Family):
         layers: Collection[int] = (),
     ) -> Features:
         """The merged tokens of every unit."""
-        pixels, begin = self.pixels(prepared), seconds(self.device)
+        pixels, begin = self.pixels(prepared), now(self.device)
         pixels = pixels.to(self.device, self.model.dtype)
         grids = self.grids(prepared)
         counts = grids.prod(-1).tolist()
@@ -171,7 +172,7 @@ class QwenVL(Family):
             special=[],
             inputs={-1: last, -2: last} | {layer: inputs[layer] for layer in layers},
             patches=counts,
-            seconds=seconds(self.device) - begin,
+            seconds=now(self.device) - begin,
         )
 
     def run_tower(

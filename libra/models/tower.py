@@ -13,9 +13,10 @@ import torch
 from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel
 
+from libra.devices import now
 from libra.errors import InputError
 from libra.methods.operations import complement
-from libra.models.base import EncoderReducers, Family, seconds
+from libra.models.base import EncoderReducers, Family
 from libra.models.features import EncoderAttention, Features
 from libra.models.folder import load_image_processor, load_model, load_tokenizer
 from libra.models.prepared import Prepared
@@ -116,7 +117,7 @@ class TowerFamily(Family):
         layers: Collection[int] = (),
     ) -> Features:
         """Features of units [U, 3, H, W]."""
-        begin = seconds(self.device)
+        begin = now(self.device)
         pixels = pixels.to(self.device, self.model.dtype)
         looked_at = {layer: self._layer(layer) for layer in (-1, -2, *layers)}
         wanted = {*self._feature_states, *looked_at.values()}
@@ -131,7 +132,7 @@ class TowerFamily(Family):
             special=[x[:front] for x, front in features],
             inputs={i: list(states[layer]) for i, layer in looked_at.items()},
             patches=[self.grid[0] * self.grid[1]] * len(pixels),
-            seconds=seconds(self.device) - begin,
+            seconds=now(self.device) - begin,
         )
 
     def encoder_attention(self, layer: int, hidden: Tensor) -> EncoderAttention:

@@ -18,9 +18,10 @@ from transformers import (
 from transformers.models.video_llama_3.modeling_video_llama_3 import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
 
+from libra.devices import now
 from libra.layout import TokenLayout
 from libra.media import Media
-from libra.models.base import EncoderReducers, Family, seconds
+from libra.models.base import EncoderReducers, Family
 from libra.models.features import EncoderAttention, Features, LayerInput
 from libra.models.folder import (
     load_image_processor,
@@ -152,7 +153,7 @@ class VideoLlama3(Family):
         layers: Collection[int] = (),
     ) -> Features:
         """The vision transformer's output, pooled where the model does so."""
-        begin = seconds(self.device)
+        begin = now(self.device)
         pixels = prepared.pixels.to(self.device, self.model.dtype)
         grids = prepared.grids.to(self.device)
         encoded = (
@@ -161,7 +162,7 @@ class VideoLlama3(Family):
             else self._reduced(pixels, grids, reducers, layers)
         )
         patches = prepared.grids.prod(1).tolist()
-        return Features(*encoded, patches=patches, seconds=seconds(self.device) - begin)
+        return Features(*encoded, patches=patches, seconds=now(self.device) - begin)
 
     def _encoded(
         self, pixels: Tensor, grids: LongTensor, merge: int, layers: Collection[int]
