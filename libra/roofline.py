@@ -13,6 +13,7 @@ import torch
 
 from libra.devices import now
 from libra.layer_cost import Operation
+from libra.statistics import percent
 from libra.workload import Workload
 
 
@@ -85,19 +86,14 @@ def verdict(ours: Workload, vanilla: Workload, device: Device) -> str:
         "each further word": here.decode / plain.decode,
         "the KV cache": sum(ours.kv_bytes()) / sum(vanilla.kv_bytes()),
     }
-    saved = [f"{_percent(1 - x)} of {part}" for part, x in rest.items() if x <= 0.99]
-    dearer = [f"{_percent(x - 1)} more for {part}" for part, x in rest.items() if x >= 1.01]
+    saved = [f"{percent(1 - x)} of {part}" for part, x in rest.items() if x <= 0.99]
+    dearer = [f"{percent(x - 1)} more for {part}" for part, x in rest.items() if x >= 1.01]
     sentence = f"By the roofline of {device.name} this saves {_listed(saved) or 'nothing'}"
     if dearer:
         sentence += f", but takes {_listed(dearer)}"
     elif saved and abs(1 - rest["each further word"]) < 0.01:
         sentence += "; decoding, bound by the weights, is no faster"
     return f"{sentence}."
-
-
-def _percent(share: float) -> str:
-    """`47 %`; what is nearly all is not all."""
-    return "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -5,10 +5,10 @@ from html import escape
 from itertools import zip_longest
 
 from libra import methods
+from libra.statistics import percent
 from libra.trace import Trace
 from page import knowledge, texts
 from page.examples import Example
-from page.readouts import percent
 from page.shown import Result
 
 # A click on anything with data-pick becomes the component's select event.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 from libra import methods
+from libra.statistics import percent
 from libra.trace import Trace
 from page import texts
 from page.shown import Result
@@ -145,16 +146,6 @@ def seconds(value: float, most: float | None = None) -> str:
         return f"{value:.2f} s" if value >= 0.1 else f"{value:.2g} s"
     digits = ".0f" if value >= 0.01 else ".1f" if value >= 0.001 else ".2g"
     return f"{value * 1000:{digits}} ms"
-
-
-def percent(share: float) -> str:
-    """`47 %`, `0.6 %`, `99.6 %`, `< 0.1 %`, `> 99.9 %`"""
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    if 0.9995 <= share < 1:
-        return "> 99.9 %"
-    whole = share in (0, 1) or 0.0995 <= share < 0.995 or share > 1
-    return f"{share * 100:.{0 if whole else 1}f} %"
 
 
 def _scaled(value: float, most: float | None, base: int, units: tuple[str, ...]) -> str:

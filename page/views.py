@@ -19,9 +19,9 @@ from PIL import Image, ImageOps
 import viz
 from libra.reduction import Fate
 from libra.report import as_csv, facts
+from libra.statistics import percent
 from libra.trace import Trace
 from page import texts
-from page.readouts import percent
 from page.shown import overlays
 from viz.canvas import PATCH, Canvas, framed
 from viz.heat import FAINT, stage_at

@@ -13,8 +13,8 @@ from libra import methods
 from libra.detail import Detail, Similarity
 from libra.methods import Tokens
 from libra.reduction import Fate
+from libra.statistics import percent
 from libra.trace import Event, Trace, Word
-from page.readouts import percent
 from tests.conftest import PATIENCE, expect
 from viz import inspector
 from viz.agreement import blind_agreement
