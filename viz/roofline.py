@@ -95,7 +95,7 @@ def roofline(shown: Sequence[Point], device: Device, focus: str) -> Figure:
     ax.text(device.ridge / 1.08, left, "memory is the limit", ha="right", **ends)
     filling = " (filled: attainable, hollow: measured)" if any(p.reached for p in shown) else ""
     label(ax, "FLOPs per byte moved", "FLOPs per second", f"Roofline of {device.name}{filling}")
-    _explain(ax, sorted({p.method for p in shown}, key=lambda m: -_look(m, focus)[1]), shown, focus)
+    _explain(ax, sorted({p.method for p in shown}, key=lambda m: -_look(m, focus)[1]), focus)
     return figure
 
 
@@ -106,7 +106,7 @@ def _look(method: str, focus: str) -> tuple[str, int]:
     return (INK, 5) if method.lower().startswith("vanilla") else (GREY, 4)
 
 
-def _explain(ax, methods: Sequence[str], shown: Sequence[Point], focus: str) -> None:
+def _explain(ax, methods: Sequence[str], focus: str) -> None:
     """The legend: what colours, shapes and fillings stand for."""
     others = sum(_look(method, focus)[0] == GREY for method in methods)
     for method in methods:
