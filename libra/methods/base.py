@@ -122,6 +122,10 @@ class Method(ABC):
 
 
 RATIO = {"help": "share of the visual tokens to remove", "range": (0.0, 1.0), "step": 0.01}
+FOLLOW = {
+    "help": "where the published code and the paper differ, which of them to follow",
+    "choices": ("code", "paper"),
+}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from libra.methods.base import RATIO, RatioMethod, Tokens
+from libra.methods.base import FOLLOW, RATIO, RatioMethod, Tokens
 from libra.methods.operations import inverse
 from libra.reduction import Reduction
 
@@ -66,13 +66,7 @@ class ILLaVA(RatioMethod):
             "help": "share of the patches left that each of its encoder layers merges, instead",
         },
     )
-    follow: str = field(
-        default="code",
-        metadata={
-            "help": "where the published code and the paper differ, which of them to follow",
-            "choices": ("code", "paper"),
-        },
-    )
+    follow: str = field(default="code", metadata=FOLLOW)
     merge: str = field(
         default="recycle",
         metadata={

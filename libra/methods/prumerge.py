@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from libra.methods.base import RATIO, RatioMethod, Tokens
+from libra.methods.base import FOLLOW, RATIO, RatioMethod, Tokens
 from libra.methods.operations import at_least_fp32, complement, top, unit
 from libra.reduction import Reduction
 
@@ -39,13 +39,7 @@ class PruMerge(RatioMethod):
     ratio: float | None = field(
         default=None, metadata={**RATIO, "help": f"{RATIO['help']}; empty = as many as outliers"}
     )
-    follow: str = field(
-        default="code",
-        metadata={
-            "help": "where the published code and the paper differ, which of them to follow",
-            "choices": ("code", "paper"),
-        },
-    )
+    follow: str = field(default="code", metadata=FOLLOW)
     merge: str = field(
         default="neighbours",
         metadata={
