@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from PIL import Image
-from torch import BoolTensor
+from torch import BoolTensor, Tensor
 from transformers import CLIPImageProcessorPil
 
 from libra.layout import TokenLayout
 from libra.media import Media
 from libra.models.folder import video_settings
 from libra.models.prepared import Prepared
+from libra.models.tower import TowerFamily
 from libra.video import FRAMES
 
 _SETTINGS = (
@@ -22,7 +24,34 @@ _SETTINGS = (
 )
 
 
-def load_frame_processor(path: str, like: type = CLIPImageProcessorPil) -> CLIPImageProcessorPil:
+class FrameFamily(TowerFamily):
+    """A family whose frames go through a processor of their own, unlike its pictures."""
+
+    takes_video = True
+    frames_like: ClassVar[type] = CLIPImageProcessorPil  # a processor with the same defaults
+
+    def __init__(self, model, tokenizer, image_processor, frame_processor):
+        super().__init__(model, tokenizer, image_processor)
+        self.frame_processor = frame_processor
+
+    @property
+    def frames(self) -> int:
+        """As many as are noted down with the checkpoint, else the usual number."""
+        return getattr(self.frame_processor, "num_frames", None) or FRAMES
+
+    @classmethod
+    def load_processors(cls, path: str) -> tuple:
+        """Of pictures and of frames."""
+        return (*super().load_processors(path), _load_frame_processor(path, cls.frames_like))
+
+    def pixels(self, prepared: Prepared) -> Tensor:
+        """The model's own processing of frames, or what the family does with pictures."""
+        if not prepared.media.is_video:
+            return super().pixels(prepared)
+        return self.frame_processor(prepared.media.pictures, return_tensors="pt").pixel_values
+
+
+def _load_frame_processor(path: str, like: type) -> CLIPImageProcessorPil:
     """PIL's counterpart of a model's video processor, which would need torchvision.
 
     Args:
@@ -33,11 +62,6 @@ def load_frame_processor(path: str, like: type = CLIPImageProcessorPil) -> CLIPI
     return CLIPImageProcessorPil(
         **{name: saved.get(name, getattr(like, name, None)) for name in _SETTINGS}
     )
-
-
-def noted_frames(processor: CLIPImageProcessorPil) -> int:
-    """How many frames of a video a model is used to; the usual number where nothing is noted."""
-    return getattr(processor, "num_frames", None) or FRAMES
 
 
 def square_grids(

@@ -17,11 +17,11 @@ from transformers import (
 
 from libra.media import Media
 from libra.models.anyres import AnyresFamily
-from libra.models.frames import load_frame_processor, noted_frames, prepare_frames, square_grids
+from libra.models.frames import FrameFamily, prepare_frames, square_grids
 from libra.models.prepared import Prepared
 
 
-class LlavaOnevision(AnyresFamily):
+class LlavaOnevision(FrameFamily, AnyresFamily):
     """LLaVA-OneVision.
 
     One picture: tiles, scaled down where they are many. Several pictures: each as a whole, padded
@@ -31,25 +31,9 @@ class LlavaOnevision(AnyresFamily):
 
     name = "llava-onevision"
     tower_type = "siglip_vision_model"
-    takes_video = True
     presets: ClassVar[Mapping[str, str]] = {"illava": "LLaVA-OneVision"}
     model_class = LlavaOnevisionForConditionalGeneration
-    processor_class = LlavaOnevisionImageProcessorPil
-
-    def __init__(self, model, tokenizer, image_processor, frame_processor):
-        super().__init__(model, tokenizer, image_processor)
-        self.frame_processor = frame_processor
-
-    @property
-    def frames(self) -> int:
-        """As many as are noted down with the checkpoint."""
-        return noted_frames(self.frame_processor)
-
-    @classmethod
-    def load_processors(cls, path: str) -> tuple:
-        """Of pictures and of frames."""
-        frames = load_frame_processor(path, cls.processor_class)
-        return (*super().load_processors(path), frames)
+    processor_class = frames_like = LlavaOnevisionImageProcessorPil
 
     def pack_picture(
         self, units: Tensor, picture: Image.Image, newline: Tensor | None, pooled: bool
@@ -84,9 +68,7 @@ class LlavaOnevision(AnyresFamily):
     def pixels(self, prepared: Prepared) -> Tensor:
         """The model's own processing of frames, of several pictures, or of one and its tiles."""
         media = prepared.media
-        if media.is_video:
-            return self.frame_processor(media.pictures, return_tensors="pt").pixel_values
-        if len(media.pictures) == 1:
+        if media.is_video or len(media.pictures) == 1:
             return super().pixels(prepared)
         return self.image_processor([media.pictures], return_tensors="pt").pixel_values.flatten(
             0, 1

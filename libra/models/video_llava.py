@@ -11,35 +11,19 @@ from transformers import VideoLlavaForConditionalGeneration, VideoLlavaImageProc
 
 from libra.media import Media
 from libra.models.features import EncoderAttention, Features
-from libra.models.frames import load_frame_processor, noted_frames, prepare_frames, square_grids
+from libra.models.frames import FrameFamily, prepare_frames, square_grids
 from libra.models.prepared import Prepared
-from libra.models.tower import TowerFamily
 
 
-class VideoLlava(TowerFamily):
+class VideoLlava(FrameFamily):
     """Video-LLaVA: the decoder gets the CLS token of each frame, too, before its patches.
 
     CLS is no patch: it stays in the prompt, like text.
     """
 
     name = "video-llava"
-    takes_video = True
     model_class = VideoLlavaForConditionalGeneration
     processor_class = VideoLlavaImageProcessor
-
-    def __init__(self, model, tokenizer, image_processor, frame_processor):
-        super().__init__(model, tokenizer, image_processor)
-        self.frame_processor = frame_processor
-
-    @property
-    def frames(self) -> int:
-        """As many as are noted down with the checkpoint."""
-        return noted_frames(self.frame_processor)
-
-    @classmethod
-    def load_processors(cls, path: str) -> tuple:
-        """Of pictures and of frames."""
-        return (*super().load_processors(path), load_frame_processor(path))
 
     @property
     def tower(self) -> nn.Module:
@@ -74,11 +58,10 @@ class VideoLlava(TowerFamily):
 
     def pixels(self, prepared: Prepared) -> Tensor:
         """The model's own processing."""
-        pictures = prepared.media.pictures
         if prepared.media.is_video:
-            return self.frame_processor(pictures, return_tensors="pt").pixel_values
+            return super().pixels(prepared)
         return self.image_processor(
-            pictures,
+            prepared.media.pictures,
             input_data_format="channels_last",  # which it cannot guess of one pixel
             return_tensors="pt",
             return_legacy_image_output=False,
