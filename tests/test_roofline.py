@@ -157,7 +157,8 @@ def test_the_readout_of_an_answer_says_where_it_saves():
     tiny = ARCHITECTURES["tiny-llava"]
     known = make_trace("fastv", n_layers=8)
     saving = readout(known, tiny).splitlines()[-1]
-    assert saving.startswith("saving   By the roofline of A100 this saves") and "KV cache" in saving
+    assert saving.startswith("saving   counting all tokens, by the roofline of A100 this saves")
+    assert "KV cache" in saving
     plain = readout(make_trace("vanilla"), tiny).splitlines()[-1]
-    assert plain == "saving   By the roofline of A100 this saves nothing."
+    assert plain == "saving   counting all tokens, by the roofline of A100 this saves nothing."
     assert "saving" not in readout(make_trace("fastv"))
