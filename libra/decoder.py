@@ -214,7 +214,7 @@ class DecoderSequence:
         request = self.compression
         if self._text_similarity is not None:  # layers may be on several devices
             self._text_similarity = self._text_similarity.to(hidden.device)
-        earlier = request.events[-1].reduction.compensation if request.events else None
+        earlier = request.events[-1].reduction.extras if request.events else ()
         facts = {name: fact for name, fact in self._facts.items() if name in request.method.needs}
         tokens = Tokens(
             hidden=seen[0],
@@ -222,7 +222,7 @@ class DecoderSequence:
             text_similarity=self._text_similarity,
             size=request.standing.size.to(hidden.device) if request.method.weighs else None,
             layout=request.standing.layout if "layout" in request.method.needs else None,
-            n_previous_compensation=int(earlier is not None),
+            n_previous_compensation=len(earlier),
             vacant=None if self._vacant is None else self._vacant.to(hidden.device),
             may_wait=not self._open,
             generator=request.generator,

@@ -46,6 +46,7 @@ class Reduction:
     compensation: int | None = None  # output index of a compensation or fused token
     evidence: dict[str, Tensor] = field(default_factory=dict)  # [n_in] facts behind the decision
     vacant: Tensor | None = None  # bool []: it gathers nothing and will go, see `libra.vacancy`
+    further: tuple[int, ...] = ()  # outputs of the kind of `compensation`, of further pictures
 
     @classmethod
     def identity(cls, n: int, device: torch.device | str | None = None) -> "Reduction":
@@ -88,8 +89,7 @@ class Reduction:
     def side_by_side(cls, reductions: Sequence["Reduction"]) -> "Reduction":
         """The maps of several pictures as one map of all their tokens.
 
-        A map has room for one compensation token: that of a single picture. Of several pictures,
-        the fused tokens count as merged ones that stand at their slots.
+        Each picture's extra token stays one.
         """
         if len(reductions) == 1:
             return reductions[0]
@@ -97,6 +97,7 @@ class Reduction:
         first_out = [0, *accumulate(r.n_out for r in reductions)]
         shared = set.intersection(*(set(r.evidence) for r in reductions))
         facts = {name: [r.evidence[name] for r in reductions] for name in shared}
+        extras = [n + e for r, n in zip(reductions, first_out, strict=False) for e in r.extras]
         whole = cls(
             n_in=first_in[-1],
             source=_raised([r.source for r in reductions], first_in),
@@ -107,6 +108,7 @@ class Reduction:
                 name: _raised(fact, first_in) if name in TOKEN_EVIDENCE else torch.cat(fact)
                 for name, fact in facts.items()
             },
+            **_as_fields(extras),
         )
         vars(whole)["is_selection"] = all(r.is_selection for r in reductions)
         return whole
@@ -128,9 +130,11 @@ class Reduction:
         object.__setattr__(self, "weight", self.weight.to(exact))
         if not len(self.source) == len(self.target) == len(self.weight):
             raise InputError("Reduction: source, target and weight must have one entry per edge.")
-        if self.compensation is not None and not 0 <= self.compensation < self.n_out:
+        if any(not 0 <= extra < self.n_out for extra in self.extras):
             raise InputError("Reduction: the compensation token must be one of the outputs.")
-        if self.vacant is not None and self.compensation is None:
+        if len(set(self.extras)) < len(self.extras) or (self.further and self.compensation is None):
+            raise InputError("Reduction: further extra tokens must be others than the first.")
+        if self.vacant is not None and len(self.extras) != 1:
             raise InputError("Reduction: only a compensation token may be vacant.")
         if any(len(fact) != self.n_in for fact in self.evidence.values()):
             raise InputError("Reduction: evidence must have one entry per input token.")
@@ -155,9 +159,19 @@ class Reduction:
         return len(self.slot)
 
     @property
+    def extras(self) -> tuple[int, ...]:
+        """The outputs that are compensation or fused tokens, picture by picture."""
+        return () if self.compensation is None else (self.compensation, *self.further)
+
+    @property
+    def is_extra(self) -> Tensor:
+        """Bool [n_out], on the CPU: which outputs are compensation or fused tokens."""
+        return ~_all_but(self.extras, self.n_out)
+
+    @property
     def n_kept(self) -> int:
-        """Number of output tokens, a compensation or fused token not counted."""
-        return self.n_out - (self.compensation is not None)
+        """Number of output tokens, compensation and fused tokens not counted."""
+        return self.n_out - len(self.extras)
 
     @cached_property
     def is_selection(self) -> bool:
@@ -198,8 +212,8 @@ class Reduction:
     def then(self, later: "Reduction") -> "Reduction":
         """Compose: the map of this event followed by `later`.
 
-        Evidence belongs to one decision and is not carried over. The compensation token is that of
-        `later`, or else this event's, where `later` left it in place.
+        Evidence belongs to one decision and is not carried over. The compensation tokens are those
+        of `later`, or else this event's, where `later` left them in place.
         """
         if later.n_in != self.n_out:
             raise InputError(f"{self.n_out} tokens cannot be followed by a map of {later.n_in}.")
@@ -216,18 +230,19 @@ class Reduction:
             target=later.target[second],
             weight=later.weight[second] * self.weight[first],
         )
-        compensation = later.compensation
-        if compensation is None and self.compensation is not None:
-            left = (later.slot == self.compensation).nonzero().flatten().tolist()
-            compensation = left[0] if left else None
         return Reduction(
             n_in=self.n_in,
             source=source,
             target=target,
             weight=weight,
             slot=self.slot[later.slot],
-            compensation=compensation,
+            **_as_fields(later.extras or self._left_by(later)),
         )
+
+    def _left_by(self, later: "Reduction") -> list[int]:
+        """The outputs of `later` in the places of this event's extra tokens."""
+        slots = later.slot.tolist() if self.extras else []
+        return [slots.index(extra) for extra in self.extras if extra in slots]
 
     def dense(self) -> Tensor:
         """The map as a matrix [n_out, n_in]."""
@@ -250,11 +265,9 @@ class Reduction:
         group = self.group()
         fate = torch.full_like(group, Fate.MERGED)
         fate[group < 0] = Fate.DROPPED
-        owners = self.slot
-        if self.compensation is not None:
-            fate[group == self.compensation] = Fate.COMPENSATED
-            owners = torch.cat([owners[: self.compensation], owners[self.compensation + 1 :]])
-        fate[owners] = Fate.KEPT
+        for extra in self.extras:
+            fate[group == extra] = Fate.COMPENSATED
+        fate[self.slot[~self.is_extra.to(group.device)]] = Fate.KEPT
         return fate
 
     def renumbered(self, tokens: LongTensor) -> "Reduction":
@@ -275,6 +288,8 @@ class Reduction:
 
     def reordered(self, order: LongTensor) -> "Reduction":
         """The same map with its outputs in another order, a permutation [n_out]."""
+        # Asked of `order` as it came, from the CPU: no accelerator has to answer.
+        now = order.argsort().tolist() if self.extras else []
         order = order.to(self.target.device)
         place = order.argsort()
         target, edge = place[self.target].sort(stable=True)
@@ -284,19 +299,20 @@ class Reduction:
             target=target,
             weight=self.weight[edge],
             slot=self.slot[order],
-            compensation=None if self.compensation is None else int(place[self.compensation]),
+            **_as_fields([now[extra] for extra in self.extras]),
         )
 
     def without(self, source: int | None = None, target: int | None = None) -> "Reduction":
         """The same map where an input, an output or both never were, and none may be vacant."""
-        inputs, outputs = _all_but(source, self.n_in), _all_but(target, self.n_out)
+        inputs = _all_but([] if source is None else [source], self.n_in)
+        outputs = _all_but([] if target is None else [target], self.n_out)
+        extras = [e - (target is not None and e > target) for e in self.extras if e != target]
         inputs, outputs = inputs.to(self.source.device), outputs.to(self.target.device)
         number_in, number_out = inputs.cumsum(0) - 1, outputs.cumsum(0) - 1
         edges = inputs[self.source] & outputs[self.target]
         facts = {name: fact[inputs] for name, fact in self.evidence.items()}
         for name in facts.keys() & TOKEN_EVIDENCE:
             facts[name] = torch.where(facts[name] < 0, -1, number_in[facts[name].clamp(min=0)])
-        there = self.compensation is not None and target != self.compensation
         return replace(
             self,
             n_in=int(number_in[-1]) + 1,
@@ -304,9 +320,9 @@ class Reduction:
             target=number_out[self.target[edges]],
             weight=self.weight[edges],
             slot=number_in[self.slot[outputs]],
-            compensation=int(number_out[self.compensation]) if there else None,
             vacant=None,
             evidence=facts,
+            **_as_fields(extras),
         )
 
     def to(self, device: torch.device | str) -> "Reduction":
@@ -330,9 +346,17 @@ def _raised(parts: Sequence[LongTensor], firsts: Sequence[int]) -> LongTensor:
     return torch.cat(list(parts)) + raised.to(parts[0].device, non_blocking=True)
 
 
-def _all_but(one: int | None, n: int) -> Tensor:
-    """[n] which of the numbers from 0 to n-1 are another one."""
-    return torch.arange(n) != (-1 if one is None else one)
+def _as_fields(extras: Sequence[int]) -> dict[str, int | tuple[int, ...] | None]:
+    """The fields of a map that make these outputs its extra tokens."""
+    first, *further = extras or [None]
+    return {"compensation": first, "further": tuple(further)}
+
+
+def _all_but(some: Sequence[int], n: int) -> Tensor:
+    """[n] which of the numbers from 0 to n-1 are none of some."""
+    others = torch.ones(n, dtype=torch.bool)
+    others[list(some)] = False
+    return others
 
 
 def _without_parallels(

@@ -139,7 +139,7 @@ class Trace:
     @property
     def sums_up(self) -> bool:
         """Whether any event left a token that sums up others."""
-        return any(event.reduction.compensation is not None for event in self.events)
+        return any(event.reduction.extras for event in self.events)
 
     @property
     def stages(self) -> list[str]:
@@ -288,6 +288,7 @@ def _pack(trace: Trace) -> tuple[dict, dict[str, np.ndarray]]:
                 "layer": event.layer,
                 "n_in": r.n_in,
                 "compensation": r.compensation,
+                "further": r.further,
                 "evidence": list(r.evidence),
             }
         )
@@ -361,6 +362,7 @@ def _unpack_event(file: _Reader, i: int, event: dict) -> Event:
         n_in=event["n_in"],
         **{n: file.tensor(f"event{i}.{n}") for n in ("source", "target", "weight", "slot")},
         compensation=event["compensation"],
+        further=tuple(event.get("further", ())),  # older traces knew one of one picture alone
         evidence={n: file.tensor(f"event{i}.evidence.{n}") for n in event["evidence"]},
     )
     return Event(event["site"], event["layer"], reduction)

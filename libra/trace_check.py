@@ -133,7 +133,7 @@ def _check_event(event: Event, n: int, depth: int) -> None:
     _need(_whole(event.layer, low, high), "events happen at layers that exist")
     r: Reduction = event.reduction
     _need(_whole(r.n_in) and r.n_in == n and r.n_out > 0, "events take what the last one left")
-    _need(r.compensation is None or _whole(r.compensation), "a compensation token is an output")
+    _need(all(map(_whole, r.extras)), "compensation tokens are outputs")
     for index, limit in ((r.source, r.n_in), (r.target, r.n_out), (r.slot, r.n_in)):
         _need(_within(index, 0, limit - 1), "edges lead from tokens to tokens")
     _need(_tensor(r.weight, [len(r.source)], FLOATS), "edges have weights")

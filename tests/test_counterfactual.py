@@ -150,3 +150,14 @@ def test_vanilla_does_without_dropped_patches(lvlm):
         logits = make_model()(inputs_embeds=embedded).logits[0, -1]
     assert trace.words[0].probability == pytest.approx(float(logits.softmax(-1).max()), abs=1e-6)
     assert not lvlm.answer(**request, keep=[3], max_new_tokens=1).trace.events
+
+
+def test_forced_patches_of_one_of_two_pictures_leave_each_its_extra_token(lvlm):
+    images = [make_image(0), make_image(1)]
+    asked = dict(question=QUESTION, method="evit", ratio=0.5, max_new_tokens=1)
+    trace = lvlm.answer(images=images, keep=[3], drop=[17, 18], **asked).trace
+    reduction, fate = trace.events[0].reduction, trace.lineage(1).fate()
+    summed = trace.layout.image[fate == Fate.COMPENSATED].bincount().tolist()
+    assert len(reduction.extras) == 2 and summed == [8, 6]
+    assert fate[3] == Fate.KEPT and fate[17] == fate[18] == Fate.DROPPED
+    assert reduction.n_kept == 16 == int((fate == Fate.KEPT).sum())

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -227,3 +229,141 @@ def test_weights_are_never_in_half_precision():
     ids = torch.arange(2)
     assert Reduction(2, ids, ids, torch.ones(2).half(), ids).weight.dtype == torch.float32
     assert Reduction(2, ids, ids, torch.ones(2).double(), ids).weight.dtype == torch.float64
+
+
+# ----- several pictures -----
+
+
+def with_extra(n_in, n_out, generator, extra=True):
+    """A map that feeds all its outputs, the last of which is an extra token."""
+    reduction = random_reduction(n_in, n_out, 2 * n_in, generator)
+    slot = torch.randperm(n_in, generator=generator)[:n_out].sort().values
+    weight = reduction.weight.clamp(min=0.01)  # a matrix does not tell an edge of none from no edge
+    last = n_out - 1 if extra else None
+    return replace(reduction, weight=weight, slot=slot, compensation=last)
+
+
+def fate_by_loop(dense, slots, extras):
+    """The fate of each input of a matrix [n_out, n_in], one input at a time."""
+    owned = {slot for o, slot in enumerate(slots) if o not in extras}
+    fates = []
+    for i, column in enumerate(dense.T):
+        heaviest = int(column.argmax())
+        fate = Fate.COMPENSATED if heaviest in extras else Fate.MERGED
+        fates.append(Fate.KEPT if i in owned else fate if column.any() else Fate.DROPPED)
+    return fates
+
+
+def check_against_the_matrix(reduction, dense, slots, extras):
+    """A map against its matrix, its slots, and the outputs that sum up."""
+    torch.testing.assert_close(reduction.dense(), dense)
+    assert reduction.slot.tolist() == list(slots)
+    assert sorted(reduction.extras) == sorted(extras)
+    assert reduction.is_extra.nonzero().flatten().tolist() == sorted(extras)
+    assert reduction.n_kept == len(slots) - len(extras)
+    assert reduction.fate().tolist() == fate_by_loop(dense, slots, extras)
+
+
+@pytest.fixture(params=["each", "some", "the last", "none"])
+def two_events(request):
+    """Two events of three pictures each, and which pictures have an extra token then."""
+    generator = torch.Generator().manual_seed(3)
+    has = {"each": (1, 1, 1), "some": (1, 0, 1), "the last": (0, 0, 1), "none": (0, 0, 0)}
+    has = has[request.param]
+    sizes = [(9, 5, 3), (12, 7, 4), (6, 4, 2)]
+    first = [with_extra(n, m, generator, x) for (n, m, _), x in zip(sizes, has, strict=True)]
+    second = [with_extra(m, k, generator, x) for (_, m, k), x in zip(sizes, has, strict=True)]
+    return first, second
+
+
+def extras_of(parts):
+    """The extra tokens of pictures side by side, counted by hand."""
+    found, before = [], 0
+    for part in parts:
+        found += [] if part.compensation is None else [before + part.compensation]
+        before += len(part.slot)
+    return found
+
+
+def slots_of(parts):
+    """The slots of pictures side by side."""
+    found, before = [], 0
+    for part in parts:
+        found += [before + int(slot) for slot in part.slot]
+        before += part.n_in
+    return found
+
+
+def test_pictures_side_by_side_keep_the_extra_token_of_each(two_events):
+    parts, _ = two_events
+    whole = Reduction.side_by_side(parts)
+    dense = torch.block_diag(*(part.dense() for part in parts))
+    check_against_the_matrix(whole, dense, slots_of(parts), extras_of(parts))
+    alone = [fate for part in parts for fate in part.fate().tolist()]
+    assert whole.fate().tolist() == alone
+    assert whole.n_kept == sum(part.n_kept for part in parts)
+
+
+def test_events_of_pictures_side_by_side_compose_as_those_of_each(two_events):
+    first, second = two_events
+    whole = Reduction.side_by_side(first).then(Reduction.side_by_side(second))
+    each = [one.then(two) for one, two in zip(first, second, strict=True)]
+    products = (two.dense() @ one.dense() for one, two in zip(first, second, strict=True))
+    dense = torch.block_diag(*products)
+    check_against_the_matrix(whole, dense, slots_of(each), extras_of(second))
+    assert whole.fate().tolist() == [fate for one in each for fate in one.fate().tolist()]
+
+
+def test_extra_tokens_that_are_left_in_place_stay_what_they_are(two_events):
+    parts, _ = two_events
+    whole = Reduction.side_by_side(parts)
+    for gone in range(whole.n_out):
+        kept = [o for o in range(whole.n_out) if o != gone][::-1]
+        extras = [kept.index(o) for o in whole.extras if o != gone]
+        slots = whole.slot[kept].tolist()
+        left = whole.then(Reduction.select(kept, whole.n_out))
+        check_against_the_matrix(left, whole.dense()[kept], slots, extras)
+
+
+def test_other_names_other_orders_and_tokens_that_never_were(two_events):
+    parts, _ = two_events
+    whole, generator = Reduction.side_by_side(parts), torch.Generator().manual_seed(1)
+    dense, slots, extras = whole.dense(), whole.slot, list(whole.extras)
+
+    name = torch.randperm(whole.n_in, generator=generator)
+    named = dense.new_zeros(dense.shape)
+    named[:, name] = dense
+    check_against_the_matrix(whole.renumbered(name), named, name[slots].tolist(), extras)
+
+    order = torch.randperm(whole.n_out, generator=generator)
+    moved = [order.tolist().index(extra) for extra in extras]
+    other = whole.reordered(order)
+    check_against_the_matrix(other, dense[order], slots[order].tolist(), moved)
+    assert list(other.extras) == moved, "picture by picture"
+
+    for target in range(whole.n_out):
+        kept = [o for o in range(whole.n_out) if o != target]
+        left = [kept.index(extra) for extra in extras if extra != target]
+        less = whole.without(target=target)
+        check_against_the_matrix(less, dense[kept], slots[kept].tolist(), left)
+    assert whole.to("cpu").extras == whole.extras
+
+
+@pytest.mark.parametrize(
+    ("compensation", "further", "message"),
+    [
+        (0, (3,), "one of the outputs"),
+        (0, (-1,), "one of the outputs"),
+        (1, (1,), "others than the first"),
+        (0, (2, 2), "others than the first"),
+        (None, (1,), "others than the first"),
+    ],
+)
+def test_further_extra_tokens_are_other_outputs(compensation, further, message):
+    with pytest.raises(InputError, match=message):
+        replace(merge(), compensation=compensation, further=further)
+
+
+def test_none_of_several_extra_tokens_may_be_vacant():
+    with pytest.raises(InputError, match="may be vacant"):
+        replace(merge(), further=(0,), vacant=torch.tensor(False))

@@ -12,6 +12,7 @@ from libra import methods
 from libra.trace import Trace
 from page import examples
 from tiny import objects, questions, scenes
+from viz.retention import shares_kept
 
 ASSETS = Path(__file__).parents[1] / "assets"
 FOLDER, EXAMPLES = ASSETS / "tiny-llava", ASSETS / "examples"
@@ -106,3 +107,30 @@ def test_every_method_answers_and_leaves_a_trace(lvlm, method):
     assert answer.text
     # PruMerge+ spreads one token in three over the picture for each outlier in nine: here, all.
     assert (answer.trace.counts[-1] < 576) == (method not in ("vanilla", "prumerge+"))
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("prumerge", {}),
+        ("prumerge+", {}),
+        ("evit", {"encoder_layers": (2, 4)}),
+        ("illava", {"encoder_layers": (2,), "follow": "paper"}),
+    ],
+)
+def test_a_picture_given_twice_becomes_each_time_what_it_becomes_alone(lvlm, method, params):
+    with Image.open(EXAMPLES / "pets.png") as picture:
+        images = [picture.convert("RGB")] * 2
+    asked = dict(question="Is there a cat?", method=method, max_new_tokens=1, **params)
+    alone, twice = (lvlm.answer(images=images[:n], **asked).trace for n in (1, 2))
+    assert twice.sums_up
+    stages = [i for i, event in enumerate(alone.events, 1) if event.site != "decoder"]
+    for stage in stages:
+        once = alone.lineage(stage)
+        assert twice.lineage(stage).fate().tolist() == 2 * once.fate().tolist()
+        one, both = (trace.events[stage - 1].reduction for trace in (alone, twice))
+        assert one.n_out - one.n_kept == 1 and both.n_out - both.n_kept == 2
+        assert both.n_kept == 2 * one.n_kept
+        shares = shares_kept(twice)[stage - 1].tolist()
+        assert shares == 2 * shares_kept(alone)[stage - 1].tolist()
+    assert twice.ratio == alone.ratio

@@ -235,6 +235,11 @@ def test_a_header_that_does_not_fit(path, changes):
         (("events", 0, "n_in"), 32.0),
         (("events", 0, "compensation"), True),
         (("events", 0, "compensation"), 0.0),
+        (("events", 0, "further"), [True]),
+        (("events", 0, "further"), [1.0]),
+        (("events", 0, "further"), [10**9]),
+        (("events", 0, "further"), "12"),
+        (("events", 0, "further"), 5),
         (("events", 0, "evidence"), ["importance", "importance"]),
     ],
 )
@@ -411,3 +416,34 @@ def test_counts_of_a_forged_trace_are_refused(trace, path, wrong):
     rewrite_header(path, cost=asdict(replace(trace.cost, **wrong)))
     with pytest.raises(InputError, match="damaged"):
         Trace.load(path)
+
+
+@pytest.fixture(scope="module")
+def of_pictures(lvlm):
+    """A trace of two pictures with an extra token each."""
+    images = [make_image(0), make_image(1, 40, 90)]
+    asked = dict(question=QUESTION, max_new_tokens=2)
+    return lvlm.answer(images=images, method="prumerge", keep=3, **asked).trace
+
+
+def test_the_extra_token_of_every_picture_comes_back(of_pictures, tmp_path):
+    of_pictures.save(tmp_path / "trace.zip")
+    loaded = Trace.load(tmp_path / "trace.zip")
+    assert loaded.events[0].reduction.extras == of_pictures.events[0].reduction.extras == (3, 7)
+    assert loaded.lineage(1).fate().equal(of_pictures.lineage(1).fate())
+    assert loaded.ratio == 1 - 6 / 32
+
+
+def test_files_that_know_one_extra_token_or_none_are_read(of_pictures, tmp_path):
+    def forget(members):
+        header = json.loads(members["trace.json"])
+        (event,) = header["events"]
+        del event["further"]
+        event["compensation"] = None
+        return members | {"trace.json": json.dumps(header).encode()}
+
+    of_pictures.save(tmp_path / "trace.zip")
+    rewrite(tmp_path / "trace.zip", forget)
+    older = Trace.load(tmp_path / "trace.zip")
+    assert older.events[0].reduction.extras == () and not older.sums_up
+    assert older.lineage(1).dense().equal(of_pictures.lineage(1).dense())
