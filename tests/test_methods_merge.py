@@ -251,7 +251,18 @@ def test_illava_as_the_paper_does_it(n, ratio):
     compare(reduction, hidden, {j: hidden[j].tolist() for j in range(n) if j not in lowest})
     last = torch.tensor(merged, dtype=torch.float64)
     torch.testing.assert_close(reduction.apply(hidden)[-1], last)
-    assert reduction.compensation == reduction.n_out - 1
+    assert reduction.compensation == reduction.n_out - 1 == reduction.n_kept
+
+
+@pytest.mark.parametrize("follow", ["code", "paper"])
+def test_illava_counts_the_merged_token_as_the_paper_does(follow):
+    """Of 729 tokens 361 are left after four encoder layers, and 253 of them after the decoder's."""
+    tokens = Tokens(torch.randn(729, 2), *[torch.rand(729)] * 2, received=torch.rand(729))
+    steps = create("illava", follow=follow), create("illava", keep=10, follow=follow)
+    left = [steps[0].encoder_step(729 - 92 * i, 729, 4).count(729 - 92 * i) for i in range(4)]
+    assert [*left, steps[0].count(361)] == [637, 545, 453, 361, 253]
+    reduction = steps[1].reduce(tokens)
+    assert reduction.n_out == 10 and reduction.n_kept == 10 - (follow == "paper")
 
 
 @pytest.mark.parametrize(("n", "ratio"), CASES)

@@ -16,8 +16,10 @@ class ILLaVA(RatioMethod):
 
     The r + 1 least attended tokens become one, with linearly falling weights: the least attended
     token weighs most. `follow="code"`: it stands where the best of them stood, and a decoder ranks
-    by the output token's row. `follow="paper"`: it comes last, and tokens are ranked by the mean
-    attention that they receive from all image tokens.
+    by the output token's row. `follow="paper"`: it comes last, in nobody's place and so as an extra
+    token, and tokens are ranked by the mean attention that they receive from all image tokens.
+    Ratios and counts are of all that are left, the merged token among them in either case: the 361
+    and 253 tokens of the paper are 360 and 252 that stay, and one more.
     """
 
     name = "illava"
