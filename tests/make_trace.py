@@ -62,7 +62,7 @@ def make_trace(
         nonlocal hidden, standing
         kind = methods.get(method)
         known = {"ratio": ratio} if "ratio" in {f.name for f in fields(kind)} else {}
-        last = events[-1].reduction.compensation if events else None
+        last = events[-1].reduction.extras if events else ()
         tokens = Tokens(
             hidden,
             importance=score,
@@ -71,7 +71,7 @@ def make_trace(
             text_similarity=score[:, None],
             text_attention=score[:, None],
             layout=None if events else layout,
-            n_previous_compensation=int(last is not None),
+            n_previous_compensation=len(last),
             generator=generator,
         )
         reduction = methods.create(method, **known | params).reduce(tokens)
@@ -115,6 +115,30 @@ def make_trace(
     if full:
         trace.detail = _detail(trace, similarity, generator)
     return trace
+
+
+def twice(trace: Trace) -> Trace:
+    """The same picture once more, each reduced alone before the decoder; attention is halved."""
+    layout = TokenLayout.cat(
+        [trace.layout, replace(trace.layout, image=trace.layout.image + len(trace.images))]
+    )
+
+    def double(rows: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [row.repeat(2) / 2 for row in rows]
+
+    return replace(
+        trace,
+        images=2 * trace.images,
+        layout=layout,
+        events=[
+            replace(event, reduction=Reduction.side_by_side([event.reduction] * 2))
+            for event in trace.events
+        ],
+        counts=[2 * count for count in trace.counts],
+        importance=double(trace.importance),
+        attention=[double(word) for word in trace.attention],
+        cls_attention=trace.cls_attention.repeat(2) / 2,
+    )
 
 
 def nothing_left(trace: Trace) -> Trace:

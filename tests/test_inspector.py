@@ -121,7 +121,7 @@ def test_stages_are_the_composed_maps(method):
         assert unpack(stage["fate"]).tolist() == lineage.fate().tolist()
         assert unpack(stage["group"]).tolist() == lineage.group().tolist()
         assert unpack(stage["slot"]).tolist() == lineage.slot.tolist()
-        assert stage["compensation"] == lineage.compensation
+        assert stage["extras"] == lineage.extras
 
 
 def test_decisions_carry_evidence_and_the_weight_of_each_token(libra):
@@ -134,8 +134,8 @@ def test_decisions_carry_evidence_and_the_weight_of_each_token(libra):
         heaviest = reduction.dense().max(0).values
         assert unpack(decision["weight"]) == pytest.approx(heaviest.numpy(), abs=1e-6)
     assert [d["spare"] for d in shown["decisions"]] == [
-        None,
-        *(event.reduction.compensation for event in libra.events[:-1]),
+        (),
+        *(event.reduction.extras for event in libra.events[:-1]),
     ]
 
 
@@ -217,7 +217,7 @@ def test_nothing_to_show_is_an_error():
 )
 def test_the_rule_is_found_in_the_decision_itself(method, params, expected):
     trace, _ = decide(method, **params)
-    assert rule(trace.events[0], None) == expected
+    assert rule(trace.events[0], ()) == expected
 
 
 def test_a_forged_ranking_is_not_called_one():
@@ -225,7 +225,7 @@ def test_a_forged_ranking_is_not_called_one():
     event = trace.events[0]
     worst = event.reduction.evidence["importance"].sort().indices[:20].sort().values
     forged = Reduction.select(worst, 40, event.reduction.evidence)
-    assert rule(replace(event, reduction=forged), None) == ""
+    assert rule(replace(event, reduction=forged), ()) == ""
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_forged_ranking_is_not_called_one():
 )
 def test_what_can_be_decided_again(method, params, keep, rest, more):
     trace, tokens = decide(method, **params)
-    can = what_if(trace, trace.events[0], None)
+    can = what_if(trace, trace.events[0], ())
     assert can["keep"] == {"kept": keep, "of": 40, "rest": rest}
     assert set(can) - {"keep"} == more
     if "eta" in more:
@@ -267,11 +267,11 @@ def test_similarities_are_stored_as_far_as_there_is_room(libra):
 @pytest.mark.parametrize("method", ["turbo", "random", "vanilla", "divprune"])
 def test_other_decisions_cannot_be_taken_again(method):
     trace, _ = decide(method)
-    assert what_if(trace, trace.events[0], None) == {}
+    assert what_if(trace, trace.events[0], ()) == {}
 
 
 def test_the_earlier_compensation_token_is_not_counted(libra):
-    can = what_if(libra, libra.events[1], libra.events[0].reduction.compensation)
+    can = what_if(libra, libra.events[1], libra.events[0].reduction.extras)
     kept = libra.events[0].reduction.n_out - 1
     assert can["keep"]["of"] == kept and can["keep"]["kept"] == kept // 2
 

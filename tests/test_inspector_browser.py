@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from make_trace import make_trace, nothing_left, photo
+from make_trace import make_trace, nothing_left, photo, twice
 
 from libra import methods
 from libra.detail import Detail, Similarity
@@ -145,6 +145,32 @@ def test_kept_tokens_that_share_neighbours_show_all_of_them(open_file):
     picture(page).click(position=spot(page, centre))
     others = int((reduction.target == 0).sum()) - 1
     expect(page.locator(".i-card")).to_contain_text(f"kept, and took in {others} others")
+
+
+def test_the_extra_tokens_of_two_pictures_are_two(open_file):
+    alone = make_trace("evit", grid=(GRID, GRID), pictures=[PICTURE])
+    trace = twice(alone)
+    page = open_file(trace)
+    kept, held = alone.events[0].reduction.n_kept, alone.lineage(1).fate() == Fate.COMPENSATED
+    summed = held.nonzero().flatten().tolist()
+    shown = situation(page)
+    assert shown["fate"] == trace.lineage(1).fate().tolist()
+    assert [shown["root"][p + first] for first in (0, N) for p in summed] == [
+        *[-2] * len(summed),
+        *[-3] * len(summed),
+    ]
+    for first in (0, N):
+        assert members(page, summed[0] + first) == [p + first for p in summed]
+    expect(page.locator(".inspector")).to_contain_text(f"{2 * kept} + 2")
+    expect(page.locator(".inspector")).to_contain_text(f"{2 * kept} tokens and 2 extra tokens")
+    everyone = "return [...I.current().situation.summedUp()].sort((a, b) => a - b)"
+    assert run(page, everyone) == [p + first for first in (0, N) for p in summed]
+    page.locator(".i-words button").first.click()
+    layer = run(page, "return I.current().attention.layer")
+    share = sum(float(trace.attention[0][layer][e]) for e in trace.events[0].reduction.extras)
+    expect(page.locator(".i-caption")).to_contain_text("2 extra tokens")
+    told = re.search(r"2 extra tokens ([\d.]+) %", page.locator(".i-caption").inner_text())
+    assert float(told[1]) == pytest.approx(100 * share, rel=0.01)
 
 
 def test_pixels_under_the_fate_overlay(open_file):

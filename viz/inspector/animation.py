@@ -58,8 +58,7 @@ def animate(trace: Trace, image: int = 0) -> tuple[list[Image.Image], list[int]]
 def _places(lineage: Reduction) -> np.ndarray:
     """The patch whose place each patch's token takes, int [N]; or where else it is."""
     place = np.append(lineage.slot.numpy(), GONE)
-    if lineage.compensation is not None:
-        place[lineage.compensation] = COMPENSATION
+    place[list(lineage.extras)] = COMPENSATION
     return place[lineage.group().numpy()]  # of a dropped token, -1: the last
 
 

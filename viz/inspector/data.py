@@ -181,7 +181,7 @@ def _stage(name: str, lineage: Reduction) -> dict:
     return {
         "name": name,
         "n": lineage.n_out,
-        "compensation": lineage.compensation,
+        "extras": lineage.extras,
         "fate": packed(lineage.fate()),
         "group": packed(lineage.group()),
         "slot": packed(lineage.slot),
@@ -210,7 +210,7 @@ def _decision(trace: Trace, index: int, event: Event) -> dict:
     evidence = {k: packed(v) for k, v in reduction.evidence.items() if v.ndim == 1}
     if importance is not None:
         evidence["importance"] = packed(importance.float())
-    previous = trace.events[index - 1].reduction.compensation if index else None
+    previous = trace.events[index - 1].reduction.extras if index else ()
     return {
         "site": event.site,
         "layer": event.layer,

@@ -1,5 +1,7 @@
 """What ranked the tokens of an event, and what could be decided otherwise on the same tokens."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,23 +35,24 @@ def measure(trace: Trace, event: Event) -> tuple[str, Tensor | None]:
     return label, facts.get("importance", row)
 
 
-def rule(event: Event, spare: int | None) -> str:
+def rule(event: Event, spare: Sequence[int]) -> str:
     """What the choice followed, as far as the decision itself shows it.
 
     Args:
         event: the event.
-        spare: the earlier compensation token among its inputs, which no rule counts.
+        spare: the earlier compensation tokens among its inputs, which no rule counts.
 
     Returns:
         "interval": the best of each interval stays; "redundancy": redundant tokens of little
-        importance go; "top": the most important stay; "" where none of these holds.
+        importance go; "top": the most important stay; "" where none of these holds for all tokens
+        together: extra tokens of several pictures tell that each was decided about alone.
     """
     facts, fate = event.reduction.evidence, event.reduction.fate()
     for fact, name in (("interval", "interval"), ("redundancy", "redundancy")):
         if fact in facts:
             return name
     score = facts.get("received", facts.get("importance"))
-    if score is None:
+    if score is None or event.reduction.further:
         return ""
     counted = _counted(score, spare)
     kept, others = (score[counted & (fate == Fate.KEPT)], score[counted & (fate != Fate.KEPT)])
@@ -57,7 +60,7 @@ def rule(event: Event, spare: int | None) -> str:
     return "top" if ranked else ""
 
 
-def what_if(trace: Trace, event: Event, spare: int | None) -> dict:
+def what_if(trace: Trace, event: Event, spare: Sequence[int]) -> dict:
     """The parameters that can be re-decided on the stored tokens of an event.
 
     Returns:
@@ -91,9 +94,8 @@ def what_if(trace: Trace, event: Event, spare: int | None) -> dict:
     return can
 
 
-def _counted(score: Tensor, spare: int | None) -> Tensor:
+def _counted(score: Tensor, spare: Sequence[int]) -> Tensor:
     """Bool [n_in]: the tokens that the method itself decided about."""
     counted = ~torch.isnan(score)
-    if spare is not None:
-        counted[spare] = False
+    counted[list(spare)] = False
     return counted

@@ -32,7 +32,9 @@ function chance(share) {
   return `${(100 * share).toFixed(whole ? 0 : 1)} %`;
 }
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : word.endsWith("ch") ? "es" : "s"}`;
-const token = (root, { extra }) => (root === COMPENSATION ? `the ${extra}` : `patch ${root}`);
+const token = (root, { extra }) => (isExtra(root) ? `the ${extra}` : `patch ${root}`);
+// " and the extra token", " and 2 extra tokens", or nothing.
+const andExtra = (n, name) => (n > 1 ? ` and ${n} ${name}s` : n ? ` and the ${name}` : "");
 
 // "row 3, column 9", with the picture or frame where there are several.
 function place(trace, patch) {
@@ -70,8 +72,8 @@ function why(decision, patch, params) {
   if (t < 0) return "It was dropped before.";
   const { rootOf, extra } = decision.before;
   const root = rootOf[t];
-  if (root === COMPENSATION)
-    return decision.into[t] === COMPENSATION
+  if (isExtra(root))
+    return isExtra(decision.into[t])
       ? `It was in the ${extra} before, and stays in it.`
       : `The ${extra} that held it was ${outcome(decision, t)}.`;
   const subject = root === patch ? "" : `It had merged into patch ${root}, and that token: `;
@@ -204,7 +206,7 @@ function evidenceOf(decision, t) {
   const facts = [];
   if (known(importance)) {
     const { rank, of } = rankOf(decision, t);
-    const ranked = t === spare ? "" : ` · rank ${rank} of ${of}`;
+    const ranked = spare.includes(t) ? "" : ` · rank ${rank} of ${of}`;
     facts.push({ label: "Importance", value: short(importance[t]) + ranked });
   }
   if (known(interval) && interval[t] >= 0) {

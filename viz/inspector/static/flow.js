@@ -1,5 +1,5 @@
 // The flow: between two stages every token moves to the token it becomes part of. Dropped tokens
-// fade where they stand; the compensation token gathers in the lower right corner.
+// fade where they stand; compensation tokens gather in the lower right corner.
 
 const MOVE = 1300; // milliseconds of one move, and of the rest before it
 const REST = 700;
@@ -57,9 +57,9 @@ class Flow {
     const corner = this.corner();
     ctx.globalAlpha = 0.16;
     ctx.drawImage(base, 0, 0, picture.width, picture.height);
-    const at = (root) => (root === COMPENSATION ? corner : picture.centre(root));
+    const at = (root) => (isExtra(root) ? corner : picture.centre(root));
     for (const root of from.rootOf) {
-      if (root === COMPENSATION || !picture.shows(root)) continue;
+      if (isExtra(root) || !picture.shows(root)) continue;
       const next = to.root[root];
       const away = next === GONE || (next >= 0 && !picture.shows(next)); // into another picture
       const [x0, y0] = at(root);
@@ -70,7 +70,7 @@ class Flow {
       this.tile(ctx, root, x0 + time * (x1 - x0), y0 + time * (y1 - y0), shrink);
     }
     ctx.globalAlpha = 1;
-    if (to.compensated) this.bin(ctx, corner, from.compensated ? 1 : time);
+    if (to.extras.length) this.bin(ctx, corner, from.extras.length ? 1 : time);
   }
 
   corner() {

@@ -45,8 +45,10 @@ const OVERLAYS = {
     caption({ trace, attention: { row, stage, layer, word } }) {
       const said = wordText(trace.words[word]?.text ?? "");
       const total = row.reduce((a, b) => a + b, 0);
-      const extra = stage.tokenOf[COMPENSATION + 2];
-      const lens = extra < 0 ? "" : `, the ${stage.extra} ${percent(row[extra])}`;
+      const { extras, extra } = stage;
+      const share = extras.reduce((sum, token) => sum + row[token], 0);
+      const whose = extras.length > 1 ? `${extras.length} ${extra}s` : `the ${extra}`;
+      const lens = extras.length ? `, ${whose} ${percent(share)}` : "";
       const takes = `All visual tokens together take ${percent(total)} of its attention${lens}.`;
       return `Layer ${layer}, while the model produced “${said}”. ${takes}`;
     },
@@ -114,15 +116,15 @@ const heatScale = (looks, { counts, extra }, row) => [
 
 function stageCaption({ trace, stage, situation, changed }) {
   const { counts } = situation;
-  const { name, nTokens, compensated, extra } = trace.stages[stage];
+  const { name, nTokens, extras, extra } = trace.stages[stage];
   if (changed) {
-    const gathered = counts[Fate.COMPENSATED] ? ` and the ${extra}` : "";
+    const gathered = andExtra(+(counts[Fate.COMPENSATED] > 0), extra);
     const left = plural(counts[Fate.KEPT], "token");
     return `What if: ${left}${gathered} would stand for ${patches(trace.n, counts)}.`;
   }
   if (stage === 0) return `Before compression: one token for each of ${trace.n} patches.`;
-  const gathered = compensated ? ` and the ${extra}` : "";
-  const tokens = plural(nTokens - compensated, "token");
+  const gathered = andExtra(extras.length, extra);
+  const tokens = plural(nTokens - extras.length, "token");
   const place = name.startsWith("encoder") ? `after ${name}` : name;
   return `${capital(place)}, ${tokens}${gathered} stand for ${patches(trace.n, counts)}.`;
 }
@@ -185,12 +187,12 @@ function meanColours(colour, situation) {
 }
 
 // The value of each token on all patches that it stands for, which have a border if they are
-// several; those of the compensation token are hatched, and patches without a token fade.
+// several; those of compensation tokens are hatched, and patches without a token fade.
 function paintHeat(ctx, picture, stage, row) {
   const { looks } = picture;
   const [values, top] = [ofPatches(stage, row), heatTop(row)];
-  const gathered = (p) => stage.root[p] === COMPENSATION;
-  const part = (p) => (gathered(p) || stage.isGroup(stage.root[p]) ? stage.root[p] : -10);
+  const gathered = (p) => isExtra(stage.root[p]);
+  const part = (p) => (gathered(p) || stage.isGroup(stage.root[p]) ? stage.root[p] : GONE);
   for (let p = 0; p < values.length; p++) {
     const there = !Number.isNaN(values[p]);
     ctx.globalAlpha = there ? HEAT : 0.72;
@@ -200,7 +202,7 @@ function paintHeat(ctx, picture, stage, row) {
   ctx.globalAlpha = 1;
   const [direction] = looks.fates[Fate.COMPENSATED].hatch;
   picture.fill(ctx, hatchPattern(ctx, direction, "#fff", picture.scale), 0.7, gathered);
-  picture.borders(ctx, (p) => (Number.isNaN(values[p]) ? -20 : part(p)), true);
+  picture.borders(ctx, (p) => (Number.isNaN(values[p]) ? null : part(p)), true);
 }
 
 function heatTop(row) {

@@ -98,16 +98,16 @@ function followPicture(picture, actions) {
   });
 }
 
-// The strip: a bar is its patch; the compensation token lights all that it holds.
+// The strip: a bar is its patch; the compensation tokens light all that they hold.
 function followStrip(strip, actions) {
   const { canvas } = strip;
   const { state, pick } = actions;
-  let held = null; // { row, patches }: what the compensation token holds
+  let held = null; // { row, patches }: what the compensation tokens hold
   canvas.addEventListener("pointermove", (event) => {
     const { root, stage } = strip.at(...position(canvas, event));
     if (root !== COMPENSATION) return point(actions, root);
     const row = strip.rows[stage];
-    if (held?.row !== row) held = { row, patches: row.members(root).patches };
+    if (held?.row !== row) held = { row, patches: row.summedUp() };
     point(actions, -1, held.patches);
   });
   canvas.addEventListener("pointerleave", () => point(actions, -1));

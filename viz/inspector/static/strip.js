@@ -4,7 +4,7 @@
 const ROW = 44; // CSS pixels: from row to row, and the highest bar
 const BAR = 20;
 const LEVELS = { 0: 0.14, 1: 1, 2: 0.55, 3: 0.32, 4: 0.32 }; // of the highest bar, by fate
-const END = 26; // room at the end of a row for the compensation token
+const END = 26; // room at the end of a row for compensation tokens
 
 class Strip {
   constructor(canvas) {
@@ -21,7 +21,7 @@ class Strip {
       canvas.height = Math.round(this.height * this.scale);
     }
     this.canvas.style.height = `${this.height}px`;
-    this.end = trace.stages.some((stage) => stage.compensated) ? END : 0;
+    this.end = trace.stages.some((stage) => stage.extras.length) ? END : 0;
     this.step = (width - this.end) / trace.n;
   }
 
@@ -43,7 +43,7 @@ class Strip {
       ctx.fillStyle = theme.line;
       ctx.fillRect(0, bottom, this.width - this.end, 1);
       for (let p = 0; p < trace.n; p++) this.bar(ctx, p, s, situation.fate[p], theme);
-      if (situation.compensated ?? situation.counts[Fate.COMPENSATED]) {
+      if (situation.extras?.length ?? situation.counts[Fate.COMPENSATED]) {
         const look = looks.fates[Fate.COMPENSATED];
         const box = [this.width - END + 6, bottom - BAR, 18, BAR];
         ctx.fillStyle = look.tint;
@@ -71,9 +71,9 @@ class Strip {
     ctx.fillRect(p * this.step, s * ROW + BAR + 3 - height, wide, height);
   }
 
-  // Where a token stands in the strip: the middle of its root, or of the compensation token.
+  // Where a token stands in the strip: the middle of its root, or where compensation tokens are.
   x(root) {
-    return root === COMPENSATION ? this.width - END + 15 : (root + 0.5) * this.step;
+    return isExtra(root) ? this.width - END + 15 : (root + 0.5) * this.step;
   }
 
   // Copy the rows, and draw the lit patches with their way through the stages.
@@ -105,7 +105,7 @@ class Strip {
     const path = new Path2D();
     const drawn = new Set();
     const { rows } = this;
-    const roots = this.trace.n + 3; // of a stage, the two that are no patches among them
+    const roots = 2 * this.trace.n + 2; // of a stage: at most as many are no patches, and none
     for (let s = 0; s < upto; s++) {
       const top = s * ROW + BAR + 4;
       const bottom = (s + 1) * ROW + 3;
@@ -113,7 +113,7 @@ class Strip {
         const from = rows[s].root[p];
         const last = s + 1 === upto && goal !== GONE;
         const to = last ? goal : rows[s + 1].root[p];
-        const key = (s * roots + from + 2) * roots + to + 2; // many patches share one way
+        const key = (s * roots + from) * roots + to; // many patches share one way
         if (from === GONE || drawn.has(key)) continue;
         drawn.add(key);
         const x0 = this.x(from);
@@ -135,7 +135,7 @@ class Strip {
     ctx.globalAlpha = 1;
   }
 
-  // The root and the stage at a point: a patch, the compensation token, or none.
+  // The root and the stage at a point: a patch, COMPENSATION for all such tokens, or none.
   at(x, y) {
     const place = Math.floor(x / this.step);
     const stage = Math.min(this.trace.last, Math.max(0, Math.floor((y + (ROW - BAR) / 2) / ROW)));

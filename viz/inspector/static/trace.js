@@ -1,9 +1,11 @@
 // A trace as the views need it. Patches are numbered as in Python; everything speaks of them.
 
 const Fate = { DROPPED: 0, KEPT: 1, MERGED: 2, COMPENSATED: 3, UNDECIDED: 4 };
-// A token is called by the patch whose place it takes: its root. Two roots are no patches:
+// A token is called by the patch whose place it takes: its root. Some roots are no patches: none,
+// and tokens that sum up others, of which there may be one for each picture: -2, -3, ...
 const GONE = -1;
 const COMPENSATION = -2;
+const isExtra = (root) => root <= COMPENSATION;
 
 // Where every patch is at one stage.
 class Situation {
@@ -13,16 +15,18 @@ class Situation {
     Object.assign(this, { fate, root, n });
     this.counts = new Array(5).fill(0);
     for (const f of fate) this.counts[f]++;
-    // The edges sorted by token: those of root r stand at start[r + 2] .. start[r + 3].
-    this.start = new Uint32Array(n + 3);
-    for (const r of into) this.start[r + 3]++;
-    for (let i = 1; i < n + 3; i++) this.start[i] += this.start[i - 1];
+    // The edges sorted by token: those of root r stand at start[r - lowest] .. start[r - lowest + 1].
+    const lowest = into.reduce((least, r) => Math.min(least, r), COMPENSATION);
+    this.lowest = lowest;
+    this.start = new Uint32Array(n - lowest + 1);
+    for (const r of into) this.start[r - lowest + 1]++;
+    for (let i = 1; i < this.start.length; i++) this.start[i] += this.start[i - 1];
     const next = this.start.slice();
     this.member = new Int32Array(source.length);
     this.share = new Float32Array(source.length);
     this.tokens = new Uint16Array(n); // in how many tokens each patch is
     for (let e = 0; e < source.length; e++) {
-      const place = next[into[e] + 2]++;
+      const place = next[into[e] - lowest]++;
       this.member[place] = source[e];
       this.share[place] = weight[e];
       this.tokens[source[e]]++;
@@ -32,16 +36,21 @@ class Situation {
   // The patches in the token `root`, and their weights.
   members(root) {
     if (root === GONE) return { patches: new Int32Array(0), weights: new Float32Array(0) };
-    const begin = this.start[root + 2];
-    const end = this.start[root + 3];
+    const begin = this.start[root - this.lowest];
+    const end = this.start[root - this.lowest + 1];
     return { patches: this.member.subarray(begin, end), weights: this.share.subarray(begin, end) };
   }
 
-  size(root) {
-    return root === GONE ? 0 : this.start[root + 3] - this.start[root + 2];
+  // The patches in all tokens that sum up others: those of the lowest roots.
+  summedUp() {
+    return this.member.subarray(0, this.start[GONE - this.lowest]);
   }
 
-  // Whether a token is made of several patches; the compensation token is a thing of its own.
+  size(root) {
+    return root === GONE ? 0 : this.start[root - this.lowest + 1] - this.start[root - this.lowest];
+  }
+
+  // Whether a token is made of several patches; compensation tokens are a thing of their own.
   isGroup(root) {
     return root >= 0 && this.size(root) > 1;
   }
@@ -69,7 +78,8 @@ function openStage(raw, extra) {
   const slot = unpack(raw.slot);
   const group = unpack(raw.group);
   // rootOf[o]: the root of token o.
-  const rootOf = Int32Array.from(slot, (p, o) => (o === raw.compensation ? COMPENSATION : p));
+  const rootOf = Int32Array.from(slot);
+  raw.extras.forEach((o, i) => (rootOf[o] = COMPENSATION - i));
   const place = (o) => (o < 0 ? GONE : rootOf[o]);
   const situation = new Situation({
     fate: unpack(raw.fate),
@@ -78,16 +88,16 @@ function openStage(raw, extra) {
     into: Int32Array.from(unpack(raw.target), place),
     weight: unpack(raw.weight),
   });
-  // tokenOf[r + 2]: the token whose root is r, or -1.
-  const tokenOf = new Int32Array(situation.n + 2).fill(-1);
-  rootOf.forEach((r, o) => (tokenOf[r + 2] = o));
+  const { n, lowest } = situation;
+  const tokens = new Int32Array(n - lowest).fill(-1);
+  rootOf.forEach((r, o) => (tokens[r - lowest] = o));
   return Object.assign(situation, {
     name: raw.name,
     nTokens: raw.n,
-    compensated: raw.compensation !== null,
-    extra, // what the token that sums up others is called
+    extras: raw.extras, // the tokens that sum up others
+    extra, // what such a token is called
     rootOf,
-    tokenOf,
+    tokenOf: (root) => tokens[root - lowest], // the token of this root, or -1
   });
 }
 
@@ -96,8 +106,9 @@ function openDecision(raw, before, after) {
   const group = unpack(raw.group);
   const slot = unpack(raw.slot);
   const members = unpack(raw.members);
-  const compensation = after ? after.compensation : null;
-  const place = (o) => (o < 0 ? GONE : o === compensation ? COMPENSATION : before.rootOf[slot[o]]);
+  const extras = after ? after.extras : [];
+  const into = (o) => (extras.includes(o) ? COMPENSATION - extras.indexOf(o) : before.rootOf[slot[o]]);
+  const place = (o) => (o < 0 ? GONE : into(o));
   const evidence = {};
   for (const [name, text] of Object.entries(raw.evidence)) evidence[name] = unpack(text);
   return {
@@ -121,13 +132,13 @@ const decisionIndex = (stage) => Math.max(stage - 1, 0);
 // The token of a decision that held a patch, or -1 if nothing did.
 const tokenBefore = (decision, patch) => {
   const root = decision.before.root[patch];
-  return root === GONE ? -1 : decision.before.tokenOf[root + 2];
+  return root === GONE ? -1 : decision.before.tokenOf(root);
 };
 
 // A value per token of a stage as a value per patch: at all patches that the token stands for.
 function ofPatches(stage, values) {
   const { root, tokenOf } = stage;
-  const spread = Float32Array.from(root, (r) => (r === GONE ? NaN : values[tokenOf[r + 2]]));
+  const spread = Float32Array.from(root, (r) => (r === GONE ? NaN : values[tokenOf(r)]));
   stage.rootOf.forEach((root, token) => {
     if (root >= 0) spread[root] = values[token];
   });

@@ -188,12 +188,12 @@ class Views {
     this.overlays.show(possible, possible.find(({ value }) => OVERLAYS[value] === overlay)?.value);
     this.tools.show(TOOLS, state.tool);
     this.modes.show(overlay === OVERLAYS.groups ? MODES : [], state.mode);
-    const stages = trace.stages.map(({ name, nTokens, compensated }, value) => {
+    const stages = trace.stages.map(({ name, nTokens, extras }, value) => {
       const other = changed && value === stage; // than the stored one
-      const gathered = other ? situation.counts[Fate.COMPENSATED] > 0 : compensated;
-      const kept = other ? situation.counts[Fate.KEPT] : nTokens - compensated;
+      const gathered = other ? +(situation.counts[Fate.COMPENSATED] > 0) : extras.length;
+      const kept = other ? situation.counts[Fate.KEPT] : nTokens - extras.length;
       if (changed && value > stage) return { value, label: capital(name), note: "?" }; // takes a run
-      const note = gathered ? `${kept} + 1` : `${kept}`;
+      const note = gathered ? `${kept} + ${gathered}` : `${kept}`;
       return { value, label: capital(name), note };
     });
     this.stages.show(stages, state.stage);

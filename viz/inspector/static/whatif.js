@@ -128,7 +128,7 @@ function situationAfter(decision) {
   const root = new Int32Array(n).fill(GONE);
   for (let p = 0; p < n; p++) {
     if (before.root[p] === GONE) continue;
-    const token = tokenOf[before.root[p] + 2];
+    const token = tokenOf(before.root[p]);
     root[p] = roots[token];
     const stands = fates[token] === Fate.KEPT;
     fate[p] = stands && rootOf[token] !== p ? Fate.MERGED : fates[token];
@@ -150,13 +150,13 @@ function situationAfter(decision) {
 
 const ranking = (decision) => decision.evidence.received ?? decision.evidence.importance;
 
-// The tokens that the method itself decided about: not the earlier compensation token, and none
+// The tokens that the method itself decided about: no earlier compensation token, and none
 // that was forced in or out.
 function countedTokens(decision) {
   const score = ranking(decision);
   const counted = [];
   for (let t = 0; t < score.length; t++)
-    if (t !== decision.spare && !Number.isNaN(score[t])) counted.push(t);
+    if (!decision.spare.includes(t) && !Number.isNaN(score[t])) counted.push(t);
   return counted;
 }
 

@@ -50,7 +50,7 @@ def tour(trace: Trace) -> list[dict]:
 def _idea(trace: Trace, story: Story) -> dict:
     """The idea, with the patch that ranks first where the method ranks."""
     importance = measure(trace, trace.events[0])[1]
-    ranks = rule(trace.events[0], None) in ("top", "redundancy")
+    ranks = rule(trace.events[0], ()) in ("top", "redundancy")
     if not ranks:
         return step(story.idea, overlay="fate")
     best = int(torch.where(importance.isnan(), -torch.inf, importance).argmax())
@@ -62,28 +62,29 @@ def _change(stage: str, reduction: Reduction) -> dict:
     """What an event made of the tokens, in numbers."""
     fates = reduction.fate()
     counts = {fate: int((fates == fate).sum()) for fate in Fate}
+    n = len(reduction.extras)
+    extra = f"{n} extra tokens, one for each picture" if n > 1 else "one extra token"
     parts = [
         f"{counts[fate]} {done}"
         for fate, done in (
             (Fate.MERGED, "merge into others"),
-            (Fate.COMPENSATED, "go into one extra token"),
+            (Fate.COMPENSATED, f"go into {extra}"),
             (Fate.DROPPED, "are dropped"),
         )
         if counts[fate]
     ]
     where = f"Inside {stage}" if stage.startswith("encoder") else stage.capitalize()
     text = f"{where}, {counts[Fate.KEPT]} of {reduction.n_in} tokens stay in their"
-    summed = reduction.compensation is not None and not counts[Fate.COMPENSATED]
-    extra = " One token more sums up all that were not chosen, besides." if summed else ""
-    return step(f"{text} places; {' and '.join(parts)}.{extra}", overlay="fate", stage=1)
+    more = f" {n} tokens more sum" if n > 1 else " One token more sums"
+    summed = f"{more} up all that were not chosen, besides." * (n and not counts[Fate.COMPENSATED])
+    return step(f"{text} places; {' and '.join(parts)}.{summed}", overlay="fate", stage=1)
 
 
 def _examples(reduction: Reduction) -> list[dict]:
     """One patch of each kind that the first event makes."""
     fate, steps = reduction.fate().numpy(), []
     members = reduction.target.bincount(minlength=reduction.n_out).numpy()
-    if reduction.compensation is not None:
-        members[reduction.compensation] = 0
+    members[reduction.is_extra.numpy()] = 0
     if members.max() > 1:
         steps.append(
             step(
