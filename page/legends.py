@@ -12,7 +12,7 @@ from page.views import deciding_layer
 from viz.fates import LOOKS
 from viz.groups import group_roots, group_words
 from viz.heat import (
-    compensation_share,
+    extra_words,
     heat_marks,
     is_clipped,
     scale_words,
@@ -62,9 +62,9 @@ def marks(overlay: str, there: Collection[Fate]) -> str:
     return _keys((("group", "one token per colour"), *lost))
 
 
-def heat(there: Collection[int], share: float | None = None) -> str:
+def heat(there: Collection[int], extra: str = "extra token") -> str:
     """What the marks of a heat map mean, where these fates occur, as entries for `scale`."""
-    return _entries((IN_HEAT[f], text) for f, text in heat_marks(there, share).items())
+    return _entries((IN_HEAT[f], text) for f, text in heat_marks(there, extra).items())
 
 
 def scale(top: float, more: str = "", clipped: bool = False) -> str:
@@ -77,7 +77,7 @@ def _heat(trace: Trace, layer: int, word: int, image: int) -> str:
     """The scale of one heat map, its marks, and the share of attention that all pictures get."""
     row, lineage = viz.attention_row(trace, layer, word), trace.lineage(stage_at(trace, layer))
     top = viz.heat_scale([row])
-    marks = heat(lineage.fate().numpy()[_patches(trace, image)], compensation_share(lineage, row))
+    marks = heat(lineage.fate().numpy()[_patches(trace, image)], extra_words(lineage, row))
     return scale(top, f"{marks}<li>{share_words(row)}</li>", is_clipped(row, top))
 
 

@@ -115,9 +115,7 @@ FAINT = "Only {} of the attention in this layer is on the picture."
 STAGE_BACK = " An earlier stage shows more."
 UNLIKE_VANILLA = "Without compression the model says “{}”."
 NOTHING_REMOVED = "Nothing was removed: all tokens stay, so nothing is saved."
-AS_MANY = (
-    "{} of {} tokens stay, and one more sums up the rest: as many as before, so nothing is saved."
-)
+AS_MANY = "{} of {} tokens stay, and {} up the rest: as many as before, so nothing is saved."
 AFTER_THE_LAST = (
     "Tokens go after the last layer only, where nothing is left to save: choose another."
 )
@@ -126,7 +124,7 @@ HARDLY = (
     "by their attention, the smaller the steps in which it adds others; here they are 1, so it "
     "adds nearly all, and nearly nothing is saved. A ratio among its parameters sets the number."
 )
-AND_ONE_SUM = ", each blended with those most like it, and one more that sums up the rest"
+AND_SUMS = ", each blended with those most like it, and {} up the rest"
 FROM_EXAMPLE = "A stored answer: nothing was computed for it. Press Ask to run it here."
 FROM_FILE = "Opened from a file: nothing was computed for it."
 

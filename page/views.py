@@ -137,7 +137,9 @@ def _standing(trace: Trace, stage: int, gone: int) -> str:
         return f"Before compression: one token for each of {n} patches."
     event = trace.events[stage - 1].reduction
     tokens = "1 token" if event.n_kept == 1 else f"{event.n_kept} tokens"
-    extra = " and one that sums up others" if event.compensation is not None else ""
+    n_extra = len(event.extras)
+    sums = f" and {n_extra} that sum up others" if n_extra > 1 else " and one that sums up others"
+    extra = sums if n_extra else ""
     there = f"{n - gone} of {n} patches, the others are gone" if gone else f"{n} patches"
     return f"{tokens}{extra} stand for {there}."
 

@@ -325,8 +325,9 @@ def _hardly(trace: Trace) -> str:
     if not trace.events:
         return ""
     last, n = trace.events[-1], len(trace.layout)
+    extra = len(last.reduction.extras)
     if _by_own_rule(trace):
-        summed = texts.AND_ONE_SUM if last.reduction.compensation is not None else ""
+        summed = texts.AND_SUMS.format(_more(extra, " that")) if extra else ""
         words = methods.title(trace.method), last.reduction.n_kept, n, summed
         return texts.HARDLY.format(*words) if trace.ratio < SAVING else ""
     if all(event.reduction.n_kept == event.reduction.n_in for event in trace.events):
@@ -335,20 +336,24 @@ def _hardly(trace: Trace) -> str:
         return ""
     if last.site == "decoder" and last.layer == len(trace.counts) - 1:
         return texts.AFTER_THE_LAST
-    return texts.AS_MANY.format(last.reduction.n_kept, n)
+    return texts.AS_MANY.format(last.reduction.n_kept, n, _more(extra))
+
+
+def _more(n: int, that: str = "") -> str:
+    """The subject and the verb of a sentence on so many extra tokens: "one more that sums"."""
+    return f"{n} more{that} sum" if n > 1 else f"one more{that} sums"
 
 
 def _by_own_rule(trace: Trace) -> bool:
     """Whether the method found out itself how many tokens stay.
 
     A trace has no more than the ratio. One that was given is a round number, which hardly any count
-    of tokens comes to; a single picture of which all stays gives none away.
+    of tokens comes to; where all stay there is nothing to tell.
     """
     name, first = trace.method, trace.events[0].reduction
     if name not in methods.names() or not methods.takes(name, "ratio") or plan.slides(name):
         return False
-    found = "keep" not in trace.params and trace.ratio == 1 - first.n_kept / first.n_in
-    return found and (trace.ratio > 0 or len(trace.images) > 1)
+    return "keep" not in trace.params and 0 < trace.ratio == 1 - first.n_kept / first.n_in
 
 
 def _status_of_stored(shown: Shown, note: str) -> str:

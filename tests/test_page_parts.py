@@ -142,12 +142,11 @@ def prumerge_plus(n_outliers: int, pictures: int = 1, **params) -> Trace:
     tokens = Tokens(alpha[:, None], importance=alpha.softmax(0), keys=alpha[:, None])
     reduction = methods.create("prumerge+", **params).reduce(tokens)
     whole = Reduction.side_by_side([reduction] * pictures)
-    left = whole.n_out - (whole.compensation is not None)
     return replace(
         trace,
         events=[Event("connector", -1, whole)],
         counts=[whole.n_out] * 8,
-        ratio=params.get("ratio", 1 - left / whole.n_in),
+        ratio=params.get("ratio", 1 - whole.n_kept / whole.n_in),
         params={name: value for name, value in params.items() if name == "keep"},
     )
 
@@ -159,7 +158,9 @@ def test_a_method_that_keeps_nearly_everything_by_its_own_rule_is_explained():
     words = _hardly(most)
     assert "PruMerge+ goes by a rule of its own, which keeps 575 of 576 tokens" in words
     assert "one more that sums up the rest" in words and "here they are 1" in words
-    assert "rule of its own" in _hardly(prumerge_plus(100, pictures=2))
+    words = _hardly(prumerge_plus(100, pictures=2))
+    assert "a rule of its own, which keeps 1150 of 1152 tokens" in words
+    assert "2 more that sum up the rest" in words
     assert not _hardly(prumerge_plus(40))
     assert not _hardly(prumerge_plus(100, ratio=0.01))
     assert not _hardly(replace(most, method="unheard of", counts=[575] * 8))
@@ -175,7 +176,8 @@ def test_what_removes_nothing_says_so(lvlm, trace):
     asked = {"images": [make_image()], "question": QUESTION, "method": "fastv"}
     same, late = (lvlm.answer(**asked, **how).trace for how in ({"ratio": 0.0}, {"layers": (7,)}))
     assert _hardly(same) == texts.NOTHING_REMOVED and _hardly(late) == texts.AFTER_THE_LAST
-    assert _hardly(prumerge_plus(100, ratio=0.0)) == texts.NOTHING_REMOVED
+    for pictures in (1, 2):
+        assert _hardly(prumerge_plus(100, pictures, ratio=0.0)) == texts.NOTHING_REMOVED
 
 
 def test_times_keep_their_digits():

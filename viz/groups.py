@@ -67,12 +67,11 @@ def group_map(
 def group_roots(lineage: Reduction) -> np.ndarray:
     """The root of each token's group, int [N]: the token whose place the group takes.
 
-    -1 for tokens alone in their group, in the compensation token, or dropped.
+    -1 for tokens alone in their group, in a compensation token, or dropped.
     """
     group = lineage.group().numpy()
     size = np.bincount(group[group >= 0], minlength=lineage.n_out)
-    if lineage.compensation is not None:
-        size[lineage.compensation] = 0
+    size[lineage.is_extra.numpy()] = 0
     root = np.append(np.where(size > 1, lineage.slot.numpy(), -1), -1)
     return root[group]  # of a dropped token, -1: the last
 

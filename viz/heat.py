@@ -44,7 +44,7 @@ def heat_map(
     """Attention of one decoder layer over the greyscale picture.
 
     A token's attention is painted on every patch that it stands for, whole and not divided among
-    them; patches of one token share a border. Those in the compensation token are hatched; only
+    them; patches of one token share a border. Those in a compensation token are hatched; only
     dropped patches, for which no token stands any more, are faded.
 
     Args:
@@ -69,7 +69,7 @@ def heat_map(
     picture = to_image(paint_heat(canvas, value, vmax, group, fate == Fate.COMPENSATED))
     if not legend:
         return picture
-    marks = heat_marks(fate[canvas.tokens], compensation_share(lineage, row))
+    marks = heat_marks(fate[canvas.tokens], extra_words(lineage, row))
     return with_scale(picture, vmax, is_clipped(row, vmax), share_words(row), marks)
 
 
@@ -79,7 +79,7 @@ def standing(lineage: Reduction) -> np.ndarray:
     It is the one where the patch weighs most, but a token in the patch's own place comes first.
     """
     token, slot = lineage.group().numpy().copy(), lineage.slot.numpy()
-    own = np.arange(len(slot)) != (-1 if lineage.compensation is None else lineage.compensation)
+    own = ~lineage.is_extra.numpy()
     token[slot[own]] = np.flatnonzero(own)
     return token
 
@@ -94,7 +94,7 @@ def paint_heat(
     """Values per patch [N] in colours from 0 to `vmax` over the grey picture; NaN fades a patch.
 
     Patches of one `group` (int [N], -1: in none) share a border, and of these, those `summed`
-    (bool [N]) into the compensation token are hatched. Both or neither are given.
+    (bool [N]) into a compensation token are hatched. Both or neither are given.
     """
     level = np.nan_to_num(value / vmax).clip(0, 1) * 255
     heat = blend(canvas.grey, canvas.spread(heat_colours()[level.astype(np.uint8)]), 0.78)
@@ -177,18 +177,23 @@ def is_clipped(row: np.ndarray, vmax: float) -> bool:
     return bool(row.max(initial=0) > vmax)
 
 
-def compensation_share(lineage: Reduction, row: np.ndarray) -> float | None:
-    """What a row [n_l] gives to the compensation token, if there is one."""
-    return None if lineage.compensation is None else float(row[lineage.compensation])
+def extra_words(lineage: Reduction, row: np.ndarray) -> str:
+    """What a row [n_l] gives to the compensation tokens: "extra token 3 %"."""
+    n, share = len(lineage.extras), row[lineage.is_extra.numpy()].sum()
+    return f"{extra_tokens(n)} {percent(share)}"
 
 
-def heat_marks(there: Collection[int], share: float | None = None) -> dict[Fate, str]:
+def extra_tokens(n: int) -> str:
+    """What to call the compensation tokens, where there are so many."""
+    return f"{n} extra tokens" if n > 1 else "extra token"
+
+
+def heat_marks(there: Collection[int], extra: str = "extra token") -> dict[Fate, str]:
     """The marks of a heat map beside its colours, in words, where patches of these fates are.
 
-    `share` is that of the compensation token, to be told.
+    `extra` is what to say of compensation tokens.
     """
-    much = "" if share is None else f" {percent(share)}"
-    words = {Fate.COMPENSATED: f"extra token{much}", Fate.DROPPED: NO_TOKEN}
+    words = {Fate.COMPENSATED: extra, Fate.DROPPED: NO_TOKEN}
     return {fate: text for fate, text in words.items() if fate in there}
 
 

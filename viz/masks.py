@@ -36,9 +36,7 @@ def merging_masks(trace: Trace, image: int = 0) -> Image.Image:
 
 def collectors(lineage: Reduction) -> np.ndarray:
     """Bool [N]: the tokens in whose place a token stands that holds several others."""
-    fed = lineage.target.bincount(minlength=lineage.n_out) > 1
-    if lineage.compensation is not None:
-        fed[lineage.compensation] = False
+    fed = (lineage.target.bincount(minlength=lineage.n_out) > 1) & ~lineage.is_extra
     mask = np.zeros(lineage.n_in, bool)
     mask[lineage.slot[fed].numpy()] = True
     return mask

@@ -12,7 +12,7 @@ from viz.cls import cls_row
 from viz.compensation import attended, held
 from viz.heads import ranking_layer
 from viz.heat import attention_row, stage_at
-from viz.rows import COMPENSATION, Rows, aligned, names, places
+from viz.rows import Rows, aligned, extra_names, names, places
 
 
 def attention_layers(trace: Trace) -> Rows:
@@ -50,7 +50,7 @@ def encoder(trace: Trace) -> Rows:
 
 
 def compensation(trace: Trace) -> Rows:
-    """What each patch weighs in the last compensation token; then, what each layer attends to."""
+    """What each patch weighs in the last compensation tokens; then, what each layer attends to."""
     rows = places(trace)
     for row, weight in zip(rows, held(trace).tolist(), strict=True):
         row["weight"] = weight if weight == weight else ""
@@ -106,8 +106,8 @@ def _attention(trace: Trace, columns: dict[str, tuple[int, ...]]) -> Rows:
     Empty where no token takes the place of the patch.
     """
     rows = places(trace)
-    if trace.sums_up:
-        rows.append({"patch": COMPENSATION})
+    counts = {len(event.reduction.extras) for event in trace.events}
+    rows += [{"patch": name} for n in sorted(counts) for name in extra_names(n)]
     for name, which in columns.items():
         tokens = names(trace.lineage(stage_at(trace, which[0])))
         attention = dict(zip(tokens, attention_row(trace, *which).tolist(), strict=True))

@@ -98,9 +98,15 @@ def captions(trace: Trace) -> list[str]:
 
 def left(reduction: Reduction) -> str:
     """The tokens that an event leaves, like `288` or `288 + 1`."""
-    return with_extra(reduction.n_kept, reduction)
+    return with_extra(reduction.n_kept, len(reduction.extras))
 
 
-def with_extra(count: int, reduction: Reduction) -> str:
-    """A number of tokens that an event keeps, and `+ 1` where one more sums up others."""
-    return f"{count}{' + 1' * (reduction.compensation is not None)}"
+def with_extra(count: int, extra: int) -> str:
+    """A number of tokens that are kept, and `+ 1` where one more sums up others."""
+    return f"{count} + {extra}" if extra else f"{count}"
+
+
+def own_extras(trace: Trace, lineage: Reduction, image: int) -> int:
+    """How many extra tokens sum up patches of this picture alone."""
+    here = trace.layout.image[lineage.source] == image
+    return sum(bool(here[lineage.target == extra].all()) for extra in lineage.extras)

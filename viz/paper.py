@@ -20,7 +20,7 @@ from viz.colour import CARD, INK, RIGHT, WRONG
 from viz.fates import fate_map
 from viz.groups import group_map
 from viz.marks import percent, to_image
-from viz.panel import with_extra
+from viz.panel import own_extras, with_extra
 from viz.retention import picture_names
 from viz.selection import selected
 from viz.style import DPI, SMALL
@@ -136,14 +136,11 @@ def _marked(words: str, answer: str, truth: str | None) -> tuple[str, str]:
 
 
 def _kept(trace: Trace, stage: int, image: int = 0) -> str:
-    """How many of a picture's patches are kept at a stage.
-
-    A token that sums up others is that of all pictures together, and counted where there is one.
-    """
+    """How many of a picture's patches are kept at a stage, and the extra token of its own."""
     lineage = trace.lineage(stage)
     tokens = Canvas.of(trace, image, patch=4).tokens
     count = int((lineage.fate()[tokens] == Fate.KEPT).sum())
-    return f"{with_extra(count, lineage) if len(trace.images) == 1 else count} tokens"
+    return f"{with_extra(count, own_extras(trace, lineage, image))} tokens"
 
 
 def _panel(

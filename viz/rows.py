@@ -7,8 +7,6 @@ from libra.trace import Trace
 
 Rows = list[dict[str, object]]
 
-COMPENSATION = "extra token"  # the one token that stands for no patch
-
 
 def places(trace: Trace) -> Rows:
     """Number, picture, frame, row and column of every patch."""
@@ -22,9 +20,14 @@ def places(trace: Trace) -> Rows:
 def names(lineage: Reduction) -> list[object]:
     """Tokens by the patches whose places they take."""
     found = lineage.slot.tolist()
-    if lineage.compensation is not None:
-        found[lineage.compensation] = COMPENSATION
+    for extra, name in zip(lineage.extras, extra_names(len(lineage.extras)), strict=True):
+        found[extra] = name
     return found
+
+
+def extra_names(n: int) -> list[str]:
+    """What to call tokens that stand for no patch, where there are so many."""
+    return ["extra token"] if n == 1 else [f"extra token {i + 1}" for i in range(n)]
 
 
 def aligned(rows: Rows) -> Rows:

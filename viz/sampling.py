@@ -8,7 +8,7 @@ from libra.reduction import Fate
 from libra.trace import Trace
 from viz.canvas import Canvas
 from viz.marks import to_image
-from viz.panel import PATCH, with_extra, wrapped
+from viz.panel import PATCH, own_extras, with_extra, wrapped
 from viz.selection import paint_selection
 
 SHAPES = ((6, 6), (5, 8), (8, 5), (5, 7), (7, 5), (4, 4))  # rows and columns of the paper's grids
@@ -34,8 +34,7 @@ def samples(trace: Trace, stage: int, image: int) -> dict[str, np.ndarray]:
     lineage = trace.lineage(stage)
     kept = (lineage.fate() == Fate.KEPT).numpy()
     count = int(kept[own].sum())
-    # A token that sums up others is that of all pictures together.
-    tokens = with_extra(count, lineage) if len(trace.images) == 1 else count
+    tokens = with_extra(count, own_extras(trace, lineage, image))
     chosen = {
         f"{methods.title(trace.method)}: {tokens}": np.flatnonzero(kept),
         f"first {count}": own[:count],

@@ -20,7 +20,7 @@ def token_strip(trace: Trace, stage: int) -> Image.Image:
     """The patches of all pictures in raster order at one stage, a bar each.
 
     The height tells the fate: full = kept (in the mean colour of its patch), half = merged, low =
-    summed up in an extra token, a stub = dropped. The square at the end is that token.
+    summed up in an extra token, a stub = dropped. The square at the end is for such tokens.
     Between and behind the pictures there is nothing: a page shows through.
     """
     lineage = trace.lineage(stage)
@@ -40,7 +40,7 @@ def token_strip(trace: Trace, stage: int) -> Image.Image:
     room = GAP + SWATCH if trace.sums_up else 0
     card = Image.new("RGBA", (strip.width + room, HEIGHT), CLEAR)
     card.paste(strip)
-    if lineage.compensation is not None:
+    if lineage.extras:
         card.paste(sample(Fate.COMPENSATED), (strip.width + GAP, HEIGHT - SWATCH))
     return card
 
