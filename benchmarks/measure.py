@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import torch
 
+from libra.cli import Parser
 from libra.devices import name_of, runs_ahead
 from libra.errors import InputError
 from libra.report import aligned
@@ -128,7 +129,7 @@ def peak_memory(run: Callable[[], Result], device: torch.device) -> tuple[Result
 
 def parser(about: str) -> argparse.ArgumentParser:
     """The options that all benchmarks have."""
-    options = argparse.ArgumentParser(description=about.splitlines()[0])
+    options = Parser(description=about.splitlines()[0])
     options.add_argument("--repeats", type=count, default=5, help="rounds that count")
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options.add_argument(
@@ -193,17 +194,18 @@ def dtype(options: argparse.Namespace) -> torch.dtype:
 
 def count(text: str) -> int:
     """A whole number of at least 1, for argparse."""
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
+    return _at_least(1, text)
 
 
 def counts(text: str) -> list[int]:
     """Numbers of tokens, each 2 or more, for argparse."""
-    numbers = [int(part) for part in text.split(",")]
-    if min(numbers) < 2:
-        raise ValueError
-    return numbers
+    return [_at_least(2, part) for part in text.split(",")]
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.strip().isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return int(text)
 
 
 def words(text: str) -> list[str]:

@@ -61,6 +61,7 @@ from benchmarks.measure import (
 )
 from benchmarks.models import QUESTION, Model, Scale, network, scaled
 from libra import methods
+from libra.cli import numbers
 from libra.errors import InputError
 from libra.trace import Trace
 from libra.workload import Workload
@@ -278,7 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument(
         "--tokens", type=counts, default="576,2304,3331,8192", help="visual tokens"
     )
-    options.add_argument("--ratios", type=_ratios, default="0.5,0.67,0.8", help="shares to remove")
+    options.add_argument("--ratios", type=numbers, default="0.5,2/3,0.8", help="shares to remove")
     options.add_argument("--methods", type=words, default="all", help="names, or all")
     options.add_argument("--words", type=count, default=8, help="words after the first one")
     options.add_argument("--attention", default="sdpa", help="sdpa, eager or flash_attention_2")
@@ -304,11 +305,6 @@ def _measure_all(options: argparse.Namespace) -> None:
     about = setup(options, attention=options.attention, scale=str(scale), words=options.words)
     plain = [asdict(row) | row.shares for row in rows]
     report(about, plain, [cells(row) for row in rows], options.json)
-
-
-def _ratios(text: str) -> list[float]:
-    """Shares, for argparse."""
-    return [float(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -163,15 +163,16 @@ def _flops(options: argparse.Namespace) -> None:
 # -- options ------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m libra",
         description="Ask a vision-language model about pictures with its visual tokens compressed, "
         "and see where every token went.",
@@ -224,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--method", default="libra", help="compression method (default: libra)")
     sweep.add_argument(
         "--ratios",
-        type=_numbers,
+        type=numbers,
         default=(0.25, 0.5, 0.75, 0.9),
         metavar="A,B,...",
         help="shares of the visual tokens to remove, such as 0.5,2/3 (default: 0.25,0.5,0.75,0.9)",
@@ -373,7 +374,8 @@ def _integers(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers between commas, which may be fractions, for argparse."""
     try:
         return tuple(map(_number, _words(text)))
     except (ValueError, ZeroDivisionError):
