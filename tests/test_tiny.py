@@ -350,13 +350,3 @@ def test_the_joint_stages_see_pictures_albums_films_and_crowds(tmp_path, drawn, 
         changed = [name for name in old if not torch.equal(old[name], new[name])]
         assert any(learning in name for name in changed)
         assert not any(still in name for name in changed)
-
-
-def test_wilson_interval_agrees_with_its_definition():
-    """The interval's ends are where the score test of a share just rejects the measured one."""
-    from libra.statistics import wilson
-
-    for right, asked in ((0, 20), (7, 20), (95, 100), (100, 100)):
-        for end in wilson(right, asked):
-            error = (end * (1 - end) / asked) ** 0.5
-            assert abs(right / asked - end) == pytest.approx(1.959964 * error, abs=1e-9)

@@ -208,13 +208,6 @@ def test_accuracy_keeps_settings_and_tables_apart():
     assert len(ax.containers) == 1
 
 
-def test_wilson_interval_solves_its_equation():
-    for right, asked in ((0, 10), (7, 10), (100, 100)):
-        for bound in wilson(right, asked):
-            deviation = abs(right / asked - bound)
-            assert deviation == pytest.approx(1.959964 * (bound * (1 - bound) / asked) ** 0.5)
-
-
 def texts(figure):
     return [text.get_text().replace("\n", " ") for text in figure.texts]
 
