@@ -78,6 +78,11 @@ def run(page, body, argument=None):
     )
 
 
+def next_frame(page):
+    """Wait until what was asked for is drawn, laid out and scrolled to."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+
+
 def picture(page):
     return page.locator("canvas.i-picture")
 
@@ -276,7 +281,7 @@ def test_a_tour_brings_what_it_speaks_of_into_the_window(open_file, libra, monke
     page = open_file(libra, height=420, reduced_motion="reduce")
     page.locator(".i-tour-button").click()
     for patch in patches:
-        page.wait_for_timeout(150)
+        next_frame(page)
         middle = picture(page).bounding_box()["y"] + spot(page, patch)["y"]
         guide = page.locator(".i-guide").bounding_box()
         assert guide["y"] + guide["height"] < middle < 420
@@ -296,7 +301,7 @@ def test_a_tour_marks_what_it_speaks_of_and_shows_it_with_the_patch(
     page.locator(".i-tour-button").click()
     places = {"strip": ".i-timeline", "play": ".i-playback"}
     for look in looks:
-        page.wait_for_timeout(150)
+        next_frame(page)
         guide = page.locator(".i-guide").bounding_box()
         middle = picture(page).bounding_box()["y"] + spot(page, N - 1)["y"]
         assert guide["y"] + guide["height"] < middle < height
