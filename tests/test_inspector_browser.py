@@ -1,5 +1,6 @@
 """The inspector in headless Chromium: the stand-alone file opened from disk, and inside Gradio."""
 
+import itertools
 import json
 import re
 from dataclasses import asdict, replace
@@ -869,24 +870,23 @@ def test_a_tour_leads_through_its_steps(open_file, method, libra, fastv):
 
 def test_play_runs_through_the_stages_and_stops(open_file, libra):
     page = open_file(libra)
-    stages = page.evaluate(
-        "() => new Promise(done => {"
-        " const {state} = document.querySelector('.inspector').inspector, seen = [];"
-        " document.querySelector('.i-play').click();"
-        " const timer = setInterval(() => {"
-        " if (seen.at(-1) !== state.stage) seen.push(state.stage);"
-        " if (!state.playing) { clearInterval(timer); done(seen); } }, 20); })"
-    )
-    assert stages == [0, 1, 2, 3]
+    page.clock.install()
+    page.get_by_role("button", name="Play").click()
+    seen = []
+    for _ in range(35):  # seven seconds: three moves and their rests
+        page.clock.run_for(200)
+        seen.append(run(page, "return I.state.stage"))
+    assert [stage for stage, _ in itertools.groupby(seen)] == [0, 1, 2, 3]
     expect(page.get_by_role("button", name="Play")).to_be_visible()
 
 
 def test_play_can_be_stopped(open_file, libra):
     page = open_file(libra)
+    page.clock.install()
     page.get_by_role("button", name="Play").click()
     page.get_by_role("button", name="Stop").click()
     stage = run(page, "return I.state.stage")
-    page.wait_for_timeout(2500)  # longer than a move and its rest
+    page.clock.run_for(2500)  # longer than a move and its rest
     assert run(page, "return [I.state.stage, I.state.playing]") == [stage, False]
 
 
