@@ -18,9 +18,10 @@ from tiny.losses import CodeLoss
 from tiny.muon import Muon
 from tiny.run import Settings
 from tiny.scenes import Scene, Thing
+from tiny.stages import STAGES
 
 rng = np.random.default_rng
-MIX = train.STAGES["symbols"].mixture
+MIX = STAGES["symbols"].settings.mixture
 
 
 def _film() -> list[Scene]:
@@ -319,9 +320,9 @@ def test_gradients_reach_what_was_merged(drawn):
 @pytest.mark.parametrize("stage", ["symbols", "pixels"])
 def test_training_logs_and_resumes(tmp_path, drawn, stage):
     settings = Settings(steps=1, batch=2, rate=1e-3, asked=3, budget=60, visible=(32,))
-    train.RUNNERS[stage](tmp_path, settings)
+    train.train(stage, tmp_path, settings)
     first = torch.load(tmp_path / f"{stage}.pt", weights_only=True)
-    train.RUNNERS[stage](tmp_path, replace(settings, steps=2))
+    train.train(stage, tmp_path, replace(settings, steps=2))
     second = torch.load(tmp_path / f"{stage}.pt", weights_only=True)
     assert (first["step"], second["step"]) == (1, 2)
     changed = [k for k in first["model"] if not torch.equal(first["model"][k], second["model"][k])]
@@ -336,10 +337,10 @@ def test_the_joint_stages_see_pictures_albums_films_and_crowds(tmp_path, drawn, 
     short = {"batch": 2, "asked": 4, "budget": 60, "visible": (32,)}
     code = CodeLoss(tiny.PatchCode(), tiny.config().vision_config.hidden_size).state_dict()
     torch.save({"criterion": code}, tmp_path / "pictures.pt")
-    for stage in list(train.STAGES)[list(train.STAGES).index("joint") :]:  # each goes on from these
+    for stage in list(STAGES)[list(STAGES).index("joint") :]:  # each goes on from these
         short["compressed"] = 0.3 * (stage == "joint")
         short["steps"] = 1 + (stage == "crowds")  # a film comes first, an album second
-        train.RUNNERS[stage](tmp_path, replace(train.STAGES[stage], **short))
+        train.train(stage, tmp_path, replace(STAGES[stage].settings, **short))
         assert torch.load(tmp_path / f"{stage}.pt", weights_only=True)["step"] == short["steps"]
     for before, after, still, learning in (
         ("finish", "sharpen", "language_model", "vision_tower"),

@@ -1,27 +1,9 @@
 """Train the embedded model from scratch: `python -m tiny.train` (or `make train`).
 
-Seventeen stages, each quick where learning from pixels alone is slow:
-  symbols  half the decoder learns to answer from scenes written as patch codes, without pictures
-  deeper   the same with the whole decoder: a layer that adds nothing yet after each of the first
-  pixels   the tower learns to write those codes, from windows of pictures
-  pictures the same on whole pictures
-  joint    everything together
-  refine   the same, longer, with several pictures and films
-  crowds   the same with more of what is still hard: crowded scenes, where there is much to count
-  settle   scenes as they are asked about, at a rate that falls to nothing
-  polish   the same again, from the mean of the last two
-  retell   the decoder alone again, on patch codes, from the mean of the last three
-  finish   everything together once more
-  sharpen  tower and projector alone again, on whole pictures
-  reread   the decoder alone, on what they now write
-  hone     tower and projector once more, for longer
-  recite   and the decoder on that
-  rehearse the decoder alone a last time, on patch codes, from the mean of the last three
-  master   everything together from that mean, with 192 pictures at each step: work for a GPU
-The published weights are those of the last.
-The pixel stages need neither of the first two and may run beside them (`--stage`). Each stage
-keeps a checkpoint and a JSONL log in its run folder and resumes from there. The stages that answer
-questions about pictures use a GPU if there is one, and on a CPU several processes may share them:
+Seventeen stages (`tiny/stages.py`); the published weights are those of the last. The pixel stages
+need neither of the first two and may run beside them (`--stage`). Each stage keeps a checkpoint and
+a JSONL log in its run folder and resumes from there. The stages that answer questions about
+pictures use a GPU if there is one, and on a CPU several processes may share them:
 `torchrun --nproc-per-node 2 -m tiny.train --stage joint --threads 1`. With `--compress 0.3` the
 decoder merges visual tokens while it learns, as in Libra-Merging's supplement (`tiny/compress.py`).
 """
@@ -42,118 +24,7 @@ from tiny import model as tiny
 from tiny.losses import CodeLoss, FactProbe
 from tiny.packing import N_PATCHES, pack
 from tiny.run import Run, Settings, rank
-
-TOGETHER = Settings(steps=0, batch=4, rate=0, asked=24, budget=352)  # of each of two processes
-
-STAGES = {
-    "symbols": Settings(steps=3000, batch=12, rate=1e-3, decay=0, whole=0),
-    "deeper": Settings(steps=1200, batch=12, rate=1e-3, whole=0),
-    "pixels": Settings(steps=3500, batch=32, rate=1.5e-3, decay=0.3),
-    "pictures": Settings(steps=900, batch=8, rate=8e-4, decay=0.6),
-    "joint": replace(
-        TOGETHER,
-        steps=1250,
-        decay=0.6,
-        visible=(192,),
-        rate=6e-4,
-        mixture=(6, 24, 9, 9, 12, 18, 6, 9, 7),  # more of what is still wrong by then
-    ),
-    "refine": replace(
-        TOGETHER,
-        steps=2600,
-        decay=0.65,
-        visible=(192,),
-        rate=5e-4,
-        mixture=(6, 22, 7, 7, 10, 18, 8, 12, 10),
-        sequences=True,
-    ),
-    "crowds": replace(
-        TOGETHER,
-        steps=800,
-        decay=0.65,
-        visible=(128, 192, 320, 576),
-        whole=0.05,
-        rate=4e-4,
-        mixture=(6, 26, 6, 6, 8, 20, 6, 10, 12),
-        sequences=True,
-        crowds=(0, 60, 0, 0, 5, 20, 0, 0, 15),
-    ),
-    "settle": replace(
-        TOGETHER,
-        steps=320,
-        decay=0.85,
-        visible=(192, 384),
-        whole=0.15,
-        rate=4e-4,
-        mixture=(5, 38, 5, 5, 7, 16, 6, 9, 9),
-        sequences=True,
-    ),
-    "polish": replace(
-        TOGETHER,
-        steps=220,
-        decay=0.8,
-        visible=(384,),
-        whole=0.2,
-        rate=4e-4,
-        mixture=(4, 46, 4, 4, 6, 16, 5, 8, 7),
-        sequences=True,
-    ),
-    "retell": Settings(
-        steps=1600,
-        batch=16,
-        decay=0.7,
-        visible=(96, 144, 224),
-        whole=0,
-        rate=5e-4,
-        mixture=(3, 20, 3, 3, 6, 45, 3, 12, 5),
-    ),
-    "finish": replace(
-        TOGETHER,
-        steps=400,
-        decay=0.9,
-        visible=(160, 384),
-        whole=0.15,
-        rate=4e-4,
-        asked=30,
-        mixture=(5, 26, 5, 5, 7, 24, 5, 11, 12),
-        distinct=True,
-        sequences=True,
-        crowds=(2, 20, 2, 2, 6, 36, 2, 10, 20),
-    ),
-    "sharpen": Settings(steps=1600, batch=8, rate=4e-4, decay=0.9),
-    "reread": Settings(
-        steps=450,
-        batch=8,
-        decay=0.9,
-        visible=(144, 320),
-        whole=0.08,
-        rate=4e-4,
-        asked=14,
-        budget=160,
-        mixture=(4, 22, 4, 4, 6, 30, 4, 14, 12),
-        distinct=True,
-        fixed=True,
-        sequences=True,
-    ),
-    "hone": Settings(steps=4200, batch=8, rate=6e-4, decay=0.9),
-}
-STAGES["recite"] = STAGES["reread"]
-STAGES["rehearse"] = replace(
-    STAGES["retell"], steps=650, decay=0.9, visible=(112, 176, 320), whole=0.08
-)
-STAGES["master"] = Settings(
-    steps=754,
-    batch=192,
-    rate=8e-4,
-    decay=0.9,
-    visible=(192, 320, N_PATCHES),
-    whole=0,
-    asked=24,
-    mixture=(5, 20, 5, 5, 7, 14, 5, 11, 28),
-    distinct=True,
-    sequences=True,
-    crowds=(2, 22, 2, 2, 6, 24, 2, 10, 30),
-)
+from tiny.stages import CODES, PICTURES, PUBLISHED, STAGES, TOWER
 
 
 @contextlib.contextmanager
@@ -167,9 +38,6 @@ def captured(module: nn.Module):
         yield seen
     finally:
         handle.remove()
-
-
-PUBLISHED = ("master",)  # the stages whose mean is exported
 
 
 def train_symbols(folder: Path, settings: Settings) -> None:
@@ -307,75 +175,12 @@ def train_joint(folder: Path, settings: Settings) -> None:
     _answer_pictures(model, criterion, "joint", folder, settings, 2 * 10**6)
 
 
-def train_refine(folder: Path, settings: Settings) -> None:
-    """The same again with a rate that rises once more."""
-    _go_on(folder, ("joint",), "refine", settings, 4 * 10**6)
-
-
-def train_crowds(folder: Path, settings: Settings) -> None:
-    """The same with crowded scenes, drawn and symbolic; how many patches are seen varies."""
-    _go_on(folder, ("refine",), "crowds", settings, 5 * 10**6)
-
-
-def train_settle(folder: Path, settings: Settings) -> None:
-    """Scenes of the usual kind again, with a rate that falls nearly all the time."""
-    _go_on(folder, ("crowds",), "settle", settings, 6 * 10**6)
-
-
-def train_polish(folder: Path, settings: Settings) -> None:
-    """Once more, from the mean of the last two: it counts better than either."""
-    _go_on(folder, ("crowds", "settle"), "polish", settings, 7 * 10**6)
-
-
-def train_retell(folder: Path, settings: Settings) -> None:
-    """The decoder alone again, from scenes written as patch codes: to describe them in full."""
-    _describe_codes(folder, ("crowds", "settle", "polish"), "retell", settings, 8 * 10**6)
-
-
-def train_finish(folder: Path, settings: Settings) -> None:
-    """Everything together once more."""
-    _go_on(folder, ("retell",), "finish", settings, 9 * 10**6)
-
-
-def train_sharpen(folder: Path, settings: Settings) -> None:
-    """Tower and projector alone again: what they write of whole pictures limits the captions."""
-    _write_sharply(folder, "finish", "sharpen", settings, 10**7)
-
-
-def train_reread(folder: Path, settings: Settings) -> None:
-    """The decoder alone, on what the tower now writes."""
-    _go_on(folder, ("sharpen",), "reread", settings, 11 * 10**6)
-
-
-def train_hone(folder: Path, settings: Settings) -> None:
-    """Tower and projector once more: their errors still fell when the other stage ended."""
-    _write_sharply(folder, "reread", "hone", settings, 12 * 10**6)
-
-
-def train_recite(folder: Path, settings: Settings) -> None:
-    """The decoder alone, on what the honed tower writes."""
-    _go_on(folder, ("hone",), "recite", settings, 13 * 10**6)
-
-
-def train_rehearse(folder: Path, settings: Settings) -> None:
-    """The decoder alone, from patch codes again: the tower now writes nearly as well."""
-    _describe_codes(folder, ("reread", "hone", "recite"), "rehearse", settings, 14 * 10**6)
-
-
-def train_master(folder: Path, settings: Settings) -> None:
-    """Everything together a last time, with many pictures at each step: work for a GPU."""
-    before = ("hone", "recite", "rehearse")
-    _go_on(folder, before, "master", settings, 15 * 10**6)
-
-
-def _describe_codes(
-    folder: Path, before: Sequence[str], stage: str, settings: Settings, seed: int
-) -> None:
+def _describe_codes(folder: Path, stage: str, settings: Settings) -> None:
     """The decoder alone, from scenes written as patch codes, which it has to describe in full."""
-    model, criterion = _left_by(folder, before)
+    model, criterion = _left_before(stage, folder)
     _only_the_decoder(model)
     run = Run(folder, stage, settings, {"model": model, "criterion": criterion})
-    rng = np.random.default_rng([seed, run.rank, run.step])
+    rng = np.random.default_rng([_seed(stage), run.rank, run.step])
     for step in run.steps():
         shown = sight.told(criterion.code, settings.patches(step), rng, settings)
         with torch.autocast("cpu", torch.bfloat16):
@@ -383,10 +188,10 @@ def _describe_codes(
         run.update(loss, logs | {"loss": float(loss.detach())})
 
 
-def _write_sharply(folder: Path, before: str, stage: str, settings: Settings, seed: int) -> None:
+def _write_sharply(folder: Path, stage: str, settings: Settings) -> None:
     """Codes of whole pictures with few to many objects, two in five drawn without augmentation."""
-    model, criterion = _left_by(folder, (before,))
-    rng = np.random.default_rng([seed, rank(), _done(folder, stage)])
+    model, criterion = _left_before(stage, folder)
+    rng = np.random.default_rng([_seed(stage), rank(), _done(folder, stage)])
 
     def draw(_step: int):
         batch = [scenes.compose(rng, int(rng.integers(6, 12))) for _ in range(settings.batch)]
@@ -402,14 +207,19 @@ def _only_the_decoder(model) -> None:
         part.requires_grad_(False)
 
 
-def _go_on(folder: Path, before: Sequence[str], stage: str, settings: Settings, seed: int) -> None:
-    """Train everything further from where the stages before have left it."""
-    _answer_pictures(*_left_by(folder, before), stage, folder, settings, seed)
+def _go_on(folder: Path, stage: str, settings: Settings) -> None:
+    """Train further, on questions about pictures."""
+    _answer_pictures(*_left_before(stage, folder), stage, folder, settings, _seed(stage))
 
 
-def _left_by(folder: Path, stages: Sequence[str]):
-    """Model and criterion as the mean of what several stages have learned."""
-    model = tiny.build()
+def _seed(stage: str) -> int:
+    """Far from that of any other stage."""
+    return STAGES[stage].seed * 10**6
+
+
+def _left_before(stage: str, folder: Path):
+    """Model and criterion as the mean of what the stages before have learned."""
+    model, stages = tiny.build(), STAGES[stage].before
     criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
     model.load_state_dict(_mean(folder, stages, "model"))
     criterion.load_state_dict(_mean(folder, stages, "criterion"))
@@ -491,31 +301,32 @@ def _assembled(folder: Path):
     return model
 
 
-RUNNERS = {
+FIRST = {
     "symbols": train_symbols,
     "deeper": train_deeper,
     "pixels": train_pixels,
     "pictures": train_pictures,
     "joint": train_joint,
-    "refine": train_refine,
-    "crowds": train_crowds,
-    "settle": train_settle,
-    "polish": train_polish,
-    "retell": train_retell,
-    "finish": train_finish,
-    "sharpen": train_sharpen,
-    "reread": train_reread,
-    "hone": train_hone,
-    "recite": train_recite,
-    "rehearse": train_rehearse,
-    "master": train_master,
 }
+FURTHER = {PICTURES: _go_on, CODES: _describe_codes, TOWER: _write_sharply}
+
+
+def train(stage: str, folder: Path, settings: Settings) -> None:
+    """One stage, from where those before have left it, or from where it was left itself."""
+    if stage in FIRST:
+        FIRST[stage](folder, settings)
+    else:
+        FURTHER[STAGES[stage].way](folder, stage, settings)
 
 
 def main() -> None:
     """Command line of the training."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--stage", choices=RUNNERS, help="one stage only (default: all, in order)")
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog="\n".join(f"{name:10}{stage.about}" for name, stage in STAGES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--stage", choices=STAGES, help="one stage only (default: all, in order)")
     parser.add_argument("--steps", type=int, help="steps of that stage (default: as published)")
     parser.add_argument("--folder", type=Path, default=Path("runs/train"), help="checkpoints, logs")
     parser.add_argument("--export", type=Path, help="write the trained model into this folder")
@@ -540,11 +351,13 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     if dist.is_torchelastic_launched():
         dist.init_process_group("gloo")
-    for stage in [options.stage] if options.stage else RUNNERS:
-        settings = replace(STAGES[stage], compiled=options.compile, compressed=options.compress)
+    for stage in [options.stage] if options.stage else STAGES:
+        settings = replace(
+            STAGES[stage].settings, compiled=options.compile, compressed=options.compress
+        )
         if options.steps:
             settings = replace(settings, steps=options.steps)
-        RUNNERS[stage](options.folder, settings)
+        train(stage, options.folder, settings)
     if options.export:
         model = tiny.build()
         model.load_state_dict(_mean(options.folder, PUBLISHED, "model"))
