@@ -1,5 +1,6 @@
 import math
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,15 @@ def test_every_method_describes_itself(name):
     for preset in method.presets.values():
         assert set(preset) <= own | {"layers", "encoder_layers"}
         create(name, **{k: v for k, v in preset.items() if "layers" not in k})
+
+
+def test_the_readme_knows_of_the_same_conferences():
+    """The README lists the papers of four methods with names in them, and where they appeared."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    papers = " ".join(readme.split("## The papers")[1].split()).split("- ")
+    for name in ("fastv", "libra", "turbo", "prumerge"):
+        who, _, where = get(name).paper.split(";")[0].split(", section")[0].rsplit(", ", 2)
+        assert any(p.startswith(who) and p.strip().endswith(f", {where}") for p in papers)
 
 
 @pytest.mark.parametrize("name", METHODS)

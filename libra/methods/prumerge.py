@@ -26,7 +26,7 @@ class PruMerge(RatioMethod):
     summary = (
         "Keeps the patches whose CLS attention is an outlier and adds similar patches to each."
     )
-    paper = "Shang et al., LLaVA-PruMerge, 2024, sections 3.2 and 3.3"
+    paper = "Shang et al., LLaVA-PruMerge, ICCV 2025, sections 3.2 and 3.3"
     kind = "merge"
     site = "connector"
     needs = ("importance", "keys")

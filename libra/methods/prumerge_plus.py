@@ -21,7 +21,7 @@ class PruMergePlus(PruMerge):
     name = "prumerge+"
     title = "PruMerge+"
     summary = "PruMerge with further patches spread evenly over the picture."
-    paper = "Shang et al., LLaVA-PruMerge, 2024, section 3.4"
+    paper = "Shang et al., LLaVA-PruMerge, ICCV 2025, section 3.4"
     presets: ClassVar[dict[str, dict]] = {"adaptive": {}}
 
     def adaptive_centres(self, alpha: Tensor) -> LongTensor:
