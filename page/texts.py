@@ -191,7 +191,10 @@ COMPARE = (
     "The picture and the question of the Ask tab under any set of methods. The method that is set "
     "there keeps its settings; the others run as in their papers."
 )
-METHODS_HELP = "One after the other on the same encoder features."
+METHODS_HELP = (
+    "One after the other on the same encoder features, except methods inside the encoder, which "
+    "run their own."
+)
 COMPARE_RATIO_HELP = (
     "Share of the tokens that each step removes: each method's own, or one for all. iLLaVA's steps "
     "inside the encoder keep theirs."
