@@ -49,6 +49,7 @@ LAUNCH = {
     "css_paths": theme.STYLE,
     "head": theme.HEAD,
     "favicon_path": theme.ICON,
+    "i18n": theme.WORDS,
     "footer_links": [],
     "run_history": False,
     "enable_monitoring": False,

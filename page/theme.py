@@ -39,6 +39,9 @@ STONE = Color(
     c950="#121211",
 )
 
+# Gradio says this to screen readers where a task ends, and has no word for it in any language.
+WORDS = gr.I18n(en={"common.complete": "Done"})
+
 HEAD = '<meta name="color-scheme" content="light dark">'
 
 # Runs with the header. Gradio follows the system's theme; what the visitor chose comes after that.

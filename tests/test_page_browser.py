@@ -14,6 +14,15 @@ from tests.conftest import N_VISUAL, QUESTION, expect, make_image
 
 pytestmark = pytest.mark.browser
 
+# From here on, what screen readers are told, each for a second, is in the set `said`.
+HEAR = """() => {
+  window.said = new Set();
+  const listen = () => document.querySelectorAll("[role=status]").forEach(
+    told => said.add(told.textContent.trim()));
+  const changes = {subtree: true, childList: true, characterData: true};
+  new MutationObserver(listen).observe(document.body, changes);
+}"""
+
 
 def question(page):
     return page.locator("#question textarea, #question input").first
@@ -72,11 +81,14 @@ def test_enter_asks_and_the_numbers_follow(open_page):
     expect(page.locator("#method .choices")).to_be_hidden()
     expect(page.locator(".about")).to_contain_text("attention")
     question(page).fill("how many cat in the image ?")
+    page.evaluate(HEAR)
     question(page).press("Enter")
     answered(page)
     expect(page.locator("#answer .asked")).to_have_text("how many cat in the image ?")
     expect(page.locator("#readouts")).to_contain_text(f"{N_VISUAL} › {N_VISUAL // 2}")
     expect(page.locator("#stage label")).to_have_count(2)
+    page.wait_for_function("said.has('Done')")
+    assert not page.evaluate("[...said].filter(words => words.startsWith('common.'))")
 
 
 def test_stage_overlay_and_word_move_the_pictures(open_page):
