@@ -5,11 +5,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
+from libra import methods
 from libra.errors import InputError
 from libra.reduction import Fate
 from libra.trace import Trace
 from viz.colour import BLUE, GREY, INK, VERMILION
-from viz.style import chart, label, legend, power_of_ten
+from viz.style import chart, label, legend, power_of_ten, scientific
 
 
 def cls_row(trace: Trace) -> Tensor:
@@ -18,14 +19,21 @@ def cls_row(trace: Trace) -> Tensor:
     Raises:
         InputError: there is none: no CLS token, no tracing, or patches merged inside the encoder.
     """
-    if trace.cls_attention is None:
+    row = trace.cls_attention
+    if row is None:
         raise InputError(
             "This trace has no CLS attention to all patches: that takes an encoder with a CLS "
             "token, tracing, and a method that does not act inside the encoder."
         )
+    return (
+        trace.events[0].reduction.evidence["importance"].float() if _ranked(trace) else row.float()
+    )
+
+
+def _ranked(trace: Trace) -> bool:
+    """Whether the first event, right behind the encoder, left what it ranked by."""
     first = trace.events[0] if trace.events else None
-    facts = first.reduction.evidence if first and first.site == "connector" else {}
-    return facts.get("importance", trace.cls_attention).float()
+    return bool(first and first.site == "connector" and "importance" in first.reduction.evidence)
 
 
 def cls_distribution(trace: Trace) -> Figure:
@@ -51,7 +59,9 @@ def cls_distribution(trace: Trace) -> Figure:
             linewidth=1,
             label=f"{name}: {some.sum()}",
         )
-    ax.axhline(fence, color=INK, linestyle="--", linewidth=1.2, label=f"Q3 + 1.5 IQR = {fence:.2g}")
+    ax.axhline(
+        fence, color=INK, linestyle="--", linewidth=1.2, label=f"Q3 + 1.5 IQR = {scientific(fence)}"
+    )
     if trace.events:
         kept = trace.events[0].reduction.fate().numpy() == Fate.KEPT
         ax.plot(
@@ -62,7 +72,7 @@ def cls_distribution(trace: Trace) -> Figure:
             markersize=7,
             transform=ax.get_xaxis_transform(),
             clip_on=False,
-            label=f"kept: {kept.sum()}",
+            label=f"kept {trace.events[0].name}: {kept.sum()}",
         )
     ax.set_yscale("log")
     ax.set_ylim(floor)
@@ -70,6 +80,18 @@ def cls_distribution(trace: Trace) -> Figure:
     ax.minorticks_off()
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
     ax.tick_params(axis="x", pad=12)
-    label(ax, "visual token", "CLS attention")
-    legend(ax, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+    label(ax, "visual token", f"CLS attention,\n{_where(trace)}")
+    legend(ax, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
+
+
+def _where(trace: Trace) -> str:
+    """Which attention `cls_row` is: methods that rank by it differ in layer and heads."""
+    if not _ranked(trace):
+        return "last layer, mean of heads"
+    try:
+        method = methods.create(trace.method, **trace.params)
+    except InputError:  # a method of somebody else
+        return "as the method ranks"
+    layer = {-1: "last layer", -2: "features' layer"}[method.encoder_layer]
+    return f"{layer}, {'heads as one' if method.joint_attention else 'mean of heads'}"

@@ -45,6 +45,12 @@ def power_of_ten(value: float) -> str:
     return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
+def scientific(value: float) -> str:
+    """`1.3 × 10⁻⁵`"""
+    digits, _, exponent = f"{value:.1e}".partition("e")
+    return f"{digits} × {power_of_ten(float(f'1e{exponent}'))}"
+
+
 def legend(ax: Axes, **options) -> None:
     """A legend without a frame, in the common size."""
     ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK, **options)
