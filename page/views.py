@@ -24,7 +24,7 @@ from libra.trace import Trace
 from page import texts
 from page.shown import overlays
 from viz.canvas import PATCH, Canvas, framed
-from viz.heat import FAINT, stage_at
+from viz.heat import FAINT, loudest, stage_at
 from viz.panel import left
 
 SMALL = {"legend": False, "patch": 5}  # of a small picture: pixels per patch
@@ -49,9 +49,9 @@ def deciding_layer(trace: Trace, stage: int) -> int:
     if stage < len(trace.events):
         event = trace.events[stage]
         return event.layer if event.site == "decoder" else 0
-    rows = trace.importance
-    left = [layer for layer in range(len(rows)) if stage_at(trace, layer) == stage]
-    return max(left, key=lambda layer: float(rows[layer].sum()), default=len(rows) - 1)
+    layers = range(len(trace.importance))
+    left = [layer for layer in layers if stage_at(trace, layer) == stage]
+    return loudest(trace, left or layers[-1:])
 
 
 def picture(

@@ -93,7 +93,7 @@ def test_a_stage_shows_the_attention_that_decides_the_next(trace):
     most = max(range(4, 8), key=shares.__getitem__)  # of the layers after the last event
     assert [views.deciding_layer(trace, stage) for stage in range(3)] == [1, 3, most]
     rows = [torch.full_like(row, i == 6) for i, row in enumerate(trace.importance)]
-    assert views.deciding_layer(replace(trace, importance=rows), 2) == 6
+    assert views.deciding_layer(replace(trace, importance=rows, attention=[rows]), 2) == 6
 
 
 def test_stages_are_labelled_with_their_tokens(trace):

@@ -230,13 +230,26 @@ def test_a_layer_that_hardly_looks_at_the_picture_is_dark_for_every_word(monkeyp
         return with_scale(card, top, clipped, text, marks)
 
     monkeypatch.setattr(viz.heat_panels, "with_scale", spy)
-    viz.attention_per_word(trace)
+    viz.attention_per_word(trace, layer=4)
     viz.attention_through_layers(trace)
     viz.attention_per_word(trace, layer=3)
     (dark, said), (top, _), (bright, other) = scales
     assert dark == top == bright == heat_scale([row.numpy() for row in faint])
     assert "layer 4" in said and "hardly looks at the picture" in said
     assert "layer 3" in other and "hardly" not in other
+
+
+def test_words_are_shown_at_the_layer_that_looks_at_the_picture_most(monkeypatch):
+    """The middle one may not look at it at all."""
+    trace = make_trace("fastv", grid=(4, 4), answer="yes no", layers=(1,))
+    loud = [row * (5 if layer == 6 else 1) for layer, row in enumerate(trace.importance)]
+    trace = replace(trace, importance=loud, attention=[trace.importance, loud])
+    said = []
+    monkeypatch.setattr(viz.heat_panels, "with_scale", lambda card, *s: said.append(s[-1]) or card)
+    viz.attention_per_word(trace)
+    assert said == ["layer 6, on the scale of all layers"]
+    column = [row["2 no"] for row in viz.NUMBERS["attention_per_word"](trace)]
+    assert [value for value in column if value != ""] == loud[6].tolist()
 
 
 def test_the_scale_is_never_cut_off():

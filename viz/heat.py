@@ -1,6 +1,6 @@
 """Attention heat map: what the token that produces a word looks at, layer by layer."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 import matplotlib
@@ -141,6 +141,11 @@ def attention_row(trace: Trace, layer: int, word: int = 0, head: int | None = No
     if not 0 <= head < len(heads):
         raise InputError(f"Head {head} does not exist: choose 0 to {len(heads) - 1}.")
     return heads[head].numpy()
+
+
+def loudest(trace: Trace, layers: Iterable[int], words: Sequence[int] = (0,)) -> int:
+    """Of these layers, the one that attends most to the pictures for these words together."""
+    return max(layers, key=lambda i: sum(float(attention_row(trace, i, w).sum()) for w in words))
 
 
 def heat_scale(rows: Iterable[np.ndarray]) -> float:

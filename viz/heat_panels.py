@@ -11,6 +11,7 @@ from viz.heat import (
     heat_map,
     heat_marks,
     heat_scale,
+    loudest,
     stage_at,
     with_scale,
 )
@@ -31,12 +32,12 @@ def attention_through_layers(trace: Trace, word: int = 0, image: int = 0) -> Ima
 
 
 def attention_per_word(trace: Trace, layer: int | None = None, image: int = 0) -> Image.Image:
-    """Heat maps of the first twelve generated words at one layer (default: the middle one).
+    """Heat maps of the first twelve generated words at one layer (default: that of `word_layer`).
 
     Their scale is that of all layers, so that a layer which hardly looks at the picture is dark.
     """
-    layer = len(trace.counts) // 2 if layer is None else layer
-    words = range(min(MOST, max(1, len(trace.words))))
+    layer = word_layer(trace) if layer is None else layer
+    words = _first_words(trace)
     captions = [_text(trace, word) for word in words]
     scale = _scale(trace, [(i, word) for i in range(len(trace.counts)) for word in words])
     text = f"layer {layer}, on the scale of all layers"
@@ -44,6 +45,16 @@ def attention_per_word(trace: Trace, layer: int | None = None, image: int = 0) -
     if most < FAINT:
         text = f"layer {layer} hardly looks at the picture: {percent(most)} of its attention"
     return _panel(trace, [(layer, word) for word in words], captions, image, scale, text)
+
+
+def word_layer(trace: Trace) -> int:
+    """The layer that looks at the picture most while the words of the panel are said."""
+    return loudest(trace, range(len(trace.counts)), _first_words(trace))
+
+
+def _first_words(trace: Trace) -> range:
+    """The words that the panel has room for."""
+    return range(min(MOST, max(1, len(trace.words))))
 
 
 def _scale(trace: Trace, cells: Sequence[tuple[int, int]]) -> float:

@@ -12,6 +12,7 @@ from viz.cls import cls_row
 from viz.compensation import attended, held
 from viz.heads import ranking_layer
 from viz.heat import attention_row, stage_at
+from viz.heat_panels import word_layer
 from viz.rows import Rows, aligned, extra_names, names, places
 
 
@@ -21,10 +22,10 @@ def attention_layers(trace: Trace) -> Rows:
 
 
 def attention_words(trace: Trace) -> Rows:
-    """Attention of every word to the token at each patch, at the middle layer."""
-    middle = len(trace.counts) // 2
+    """Attention of every word to the token at each patch, at the layer that looks most."""
+    layer = word_layer(trace)
     said = [word.text.strip() for word in trace.words] or [""]
-    return _attention(trace, {f"{i + 1} {word}": (middle, i) for i, word in enumerate(said)})
+    return _attention(trace, {f"{i + 1} {word}": (layer, i) for i, word in enumerate(said)})
 
 
 def cls(trace: Trace) -> Rows:

@@ -223,8 +223,8 @@ FIGURES = {
         FigureSpec(
             "attention_per_word",
             "Attention, word by word",
-            "What the model looks at for each word of the answer, at its middle layer, on the "
-            "scale of all layers.",
+            "What the model looks at for each word of the answer, at the layer that looks most, on "
+            "the scale of all layers.",
             attention_per_word,
             ("attention",),
             of_picture=True,
