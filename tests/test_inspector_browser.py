@@ -552,12 +552,15 @@ def test_buttons_in_use_keep_the_focus(open_file, libra):
 # ----- what if -----
 
 
-def decided(**params) -> tuple[Trace, Tokens]:
-    """An answer whose only event Libra-Merging decided on tokens that come with it."""
+def decided(common: float = 0.0, **params) -> tuple[Trace, Tokens]:
+    """An answer whose only event Libra-Merging decided on tokens that come with it.
+
+    The larger what they have in `common`, the more alike they are.
+    """
     generator = torch.Generator().manual_seed(1)
     plain = make_trace("vanilla", grid=(GRID, GRID), pictures=[PICTURE], n_layers=2)
     tokens = Tokens(
-        torch.randn(N, 8, generator=generator),
+        torch.randn(N, 8, generator=generator) + common,
         importance=torch.rand(N, generator=generator) ** 3 / N,
     )
     method = methods.create("libra", **params)
@@ -709,6 +712,34 @@ def test_tau_can_be_dragged_in_its_histogram(open_file):
     page.mouse.up()
     tau = run(page, "return I.state.whatIf.tau")
     assert tau == pytest.approx(0.5, abs=0.011)
+    matches(page, methods.create("libra", tau=tau).reduce(tokens))
+
+
+def test_similarities_that_are_nearly_all_one_have_bars_of_their_own(open_file):
+    """On an axis where .9, .99 and .999 are as far apart."""
+    trace, tokens = decided(common=40.0, tau=0.7)
+    reduction = trace.events[0].reduction
+    similarity = reduction.evidence["similarity"].double()
+    others = reduction.fate() != Fate.KEPT
+    bars = (-(1 - similarity).log10() / 6 * 40).floor().where(others, -1)
+    fullest = int(bars[others].mode().values)
+    assert similarity.median() > 0.99 and len(bars[others].unique()) > 5
+    page = open_file(trace)
+    chart = page.locator(".i-similarity canvas")
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+
+    def x(nines):
+        return 6 + nines / 6 * (int(box["width"]) - 12)
+
+    chart.hover(position={"x": x((fullest + 0.5) * 6 / 40), "y": box["height"] / 2})
+    assert run(page, "return I.state.bar") == (bars == fullest).nonzero().flatten().tolist()
+    page.mouse.move(box["x"] + x(-np.log10(0.3)), box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + x(3), box["y"] + 40, steps=4)
+    page.mouse.up()
+    tau = run(page, "return I.state.whatIf.tau")
+    assert tau == pytest.approx(0.999, abs=0.0002)
     matches(page, methods.create("libra", tau=tau).reduce(tokens))
 
 

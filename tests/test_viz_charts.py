@@ -1,5 +1,6 @@
 """Charts: what is drawn are the numbers of the trace."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import viz
 from libra.errors import InputError
 from libra.trace import Trace
 from viz.marks import percent
+from viz.similarity import in_digits
 from viz.style import power_of_ten
 
 EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
@@ -79,6 +81,17 @@ def test_the_histogram_counts_every_non_target_once(traces):
         assert mean == pytest.approx(similarity[others].mean().item())
 
 
+def test_similarities_that_are_nearly_all_one_have_bars_of_their_own():
+    (ax,) = viz.similarity_histogram(Trace.load(EXAMPLES / "orchard.trace.zip")).axes
+    counts = ax.patches[1].get_data().values
+    assert counts.sum() == 288 and (counts > 0).sum() > 10 and counts.max() < 0.3 * 288
+    assert [tick.get_text() for tick in ax.get_xticklabels()][:4] == ["0", "0.9", "0.99", "0.999"]
+    assert ax.get_legend().get_texts()[-1].get_text() == "mean 0.998"
+    assert [in_digits(x) for x in (0.84, 0.99995, 0.9999999, 1, 0)] == (
+        ["0.84", "0.99995", "1.00", "1.00", "0.00"]
+    )
+
+
 def test_the_tau_line_is_missing_where_tau_decides_nothing():
     trace = make_trace("libra", merge="average")
     (ax,) = viz.similarity_histogram(trace).axes
@@ -98,6 +111,22 @@ def test_the_fence_is_q3_and_one_and_a_half_iqr(traces):
     assert 0 < above < 150
     rug = ax.lines[1].get_xdata()
     assert rug.tolist() == trace.events[0].reduction.slot.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "kept"),
+    [
+        ("orchard", "last layer, mean of heads", "after layer 1: 288"),
+        ("orchard.prumerge+", "last layer, heads as one", "after the encoder: 288"),
+        ("orchard.fastervlm", "features' layer, mean of heads", "after the encoder: 288"),
+    ],
+)
+def test_a_distribution_says_which_attention_it_is_and_when_tokens_were_kept(name, where, kept):
+    (ax,) = viz.cls_distribution(Trace.load(EXAMPLES / f"{name}.trace.zip")).axes
+    assert ax.get_ylabel() == f"CLS attention,\n{where}"
+    fence, rug = [text.get_text() for text in ax.get_legend().get_texts()][2:]
+    assert rug == f"kept {kept}"
+    assert re.fullmatch(r"Q3 \+ 1\.5 IQR = \d\.\d × 10⁻.", fence)
 
 
 @pytest.mark.parametrize("method", ["prumerge", "fastervlm"])

@@ -1,7 +1,9 @@
 """Similarity histogram: how much each token resembles the best target, and where tau cuts."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from libra import methods
 from libra.errors import InputError
@@ -10,12 +12,15 @@ from libra.trace import Trace
 from viz.colour import GREY, INK, SKY, VERMILION
 from viz.style import chart, label, legend
 
+CROWDED = 0.95  # where half of the tokens are above, bars of one width would be a single one
+NEAREST = 6  # nines: what is nearer to 1 in single precision is 1
+
 
 def similarity_histogram(trace: Trace, event: int | None = None) -> Figure:
     """s_max of the non-target tokens of one event (Libra-Merging, section 3.3 and Table 4).
 
     By default that is the first that merged by similarity. Merged tokens are blue, compensated or
-    dropped ones grey and hatched.
+    dropped ones grey and hatched. Where nearly all are alike, the axis is stretched towards 1.
     """
     if event is None:
         told = ("similarity" in e.reduction.evidence for e in trace.events)
@@ -34,10 +39,14 @@ def similarity_histogram(trace: Trace, event: int | None = None) -> Figure:
     merged = counted & (fate == Fate.MERGED)
     rest = counted & ~merged
 
-    figure, (ax,) = chart(5.4, 3.2)
+    figure, (ax,) = chart(5.4, 3.5)
     low = min(0.0, similarity[counted].min(initial=0))
     bins = np.linspace(low, 1, 41)
-    below, above = (np.histogram(similarity[some], bins)[0] for some in (rest, merged))
+    if counted.any() and np.median(similarity[counted]) > CROWDED:
+        _stretch(ax)
+        bins = _likeness(np.linspace(_nines(low), NEAREST, 41))
+        bins[[0, -1]] = low, 1
+    below, above = (np.histogram(similarity[some].clip(low, 1), bins)[0] for some in (rest, merged))
     look = {"color": "#C9CED4", "edgecolor": GREY, "hatch": "///", "linewidth": 0.5}
     ax.stairs(below, bins, fill=True, label=f"not merged: {rest.sum()}", **look)
     ax.stairs(
@@ -48,8 +57,33 @@ def similarity_histogram(trace: Trace, event: int | None = None) -> Figure:
         ax.axvline(tau, color=VERMILION, linewidth=2, label=f"τ = {tau:g}")
     if counted.any():
         mean = similarity[counted].mean()
-        ax.axvline(mean, color=INK, linewidth=1.5, linestyle=":", label=f"mean {mean:.2f}")
+        ax.axvline(mean, color=INK, linewidth=1.5, linestyle=":", label=f"mean {in_digits(mean)}")
     ax.set_xlim(low, 1)
-    label(ax, "cosine similarity to the best target", "tokens", trace.events[event].name)
-    legend(ax, loc="upper left")
+    label(ax, f"cosine similarity to the best target, {trace.events[event].name}", "tokens")
+    legend(ax, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
+
+
+def in_digits(similarity: float) -> str:
+    """A similarity in two digits, or as many as tell it from 1: `0.84`, `0.99995`."""
+    rest = 1 - similarity
+    digits = int(-np.log10(rest)) + 1 if 10**-NEAREST < rest < 1 else 2
+    return f"{similarity:.{max(2, digits)}f}"
+
+
+def _stretch(ax: Axes) -> None:
+    """An axis on which 0.9, 0.99 and 0.999 are as far apart."""
+    ax.set_xscale("function", functions=(_nines, _likeness))
+    ax.xaxis.set_major_locator(FixedLocator([*_likeness(np.arange(NEAREST)), 1]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+
+
+def _nines(similarity: np.ndarray | float) -> np.ndarray:
+    """How many nines a similarity begins with, in fractions: 0.99 has two."""
+    return -np.log10(np.maximum(1 - np.asarray(similarity, np.float64), 10.0**-NEAREST))
+
+
+def _likeness(nines: np.ndarray) -> np.ndarray:
+    """The similarity that begins with so many nines."""
+    return 1 - 10.0 ** -np.asarray(nines, np.float64)

@@ -17,7 +17,14 @@ function short(value) {
 
 // What next to nothing weighs is no number that anybody could read.
 const weightText = (weight) => (weight < 0.001 ? "< .001" : short(weight));
-const similar = (value) => value.toFixed(2).replace(/^(-?)0\./, "$1.");
+// Similarities in two digits, or in as many as tell them from 1.
+const NEAREST = 6; // nines: what is nearer to 1 in single precision is 1
+const nines = (value) => -Math.log10(Math.max(1 - value, 10 ** -NEAREST));
+function likenessDigits(value) {
+  const digits = Math.floor(nines(value)) + 1;
+  return digits > NEAREST ? 2 : Math.max(2, digits);
+}
+const similar = (value) => value.toFixed(likenessDigits(value)).replace(/^(-?)0\./, "$1.");
 // What is not quite all of it does not read as all.
 const nearlyAll = (share) => share >= 0.9995 && share < 1;
 function percent(share) {

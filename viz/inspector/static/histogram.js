@@ -5,6 +5,15 @@ const BINS = 40;
 const MARGIN = { left: 6, right: 6, top: 14, bottom: 28 }; // below: the pointer, then the labels
 const STACK = [Fate.KEPT, Fate.MERGED, Fate.COMPENSATED, Fate.UNDECIDED, Fate.DROPPED];
 
+// How values lie along an axis: to a place on it and back, and the values that are marked.
+const AXES = {
+  even: { to: (value) => value, from: (place) => place, ticks: [] },
+  log: { to: Math.log, from: Math.exp, ticks: [] },
+  // .9, .99 and .999 are as far apart: for similarities that are nearly all 1.
+  nines: { to: nines, from: (place) => 1 - 10 ** -place, ticks: [0.9, 0.99, 0.999, 0.9999, 0.99999] },
+};
+const CROWDED = 0.95; // where half of the values are above, they would share a few bars
+
 class Histogram {
   constructor(canvas, { log, format }) {
     Object.assign(this, { canvas, log, format });
@@ -40,8 +49,10 @@ class Histogram {
     this.most = Math.max(1, ...this.tokens.map((tokens) => tokens.length));
   }
 
-  // The ends of the axis: the data's on a logarithmic one, else at least 0 to 1.
+  // The axis that suits the data, and its ends: theirs on a logarithmic one, else at least 0 to 1.
   bounds(values) {
+    const crowded = values.toSorted((a, b) => a - b)[values.length >> 1] > CROWDED;
+    this.axis = this.log ? AXES.log : crowded ? AXES.nines : AXES.even;
     const ends = this.log ? values : [0, 1, ...values];
     this.low = ends.reduce((a, b) => Math.min(a, b));
     this.high = ends.reduce((a, b) => Math.max(a, b));
@@ -50,15 +61,14 @@ class Histogram {
 
   // Where a value lies between low and high, 0 to 1.
   share(value) {
-    const by = this.log ? Math.log : (v) => v;
-    return (by(value) - by(this.low)) / (by(this.high) - by(this.low));
+    const { to } = this.axis;
+    return (to(value) - to(this.low)) / (to(this.high) - to(this.low));
   }
 
   valueAt(x) {
     const share = (x - MARGIN.left) / (this.width - MARGIN.left - MARGIN.right);
-    return this.log
-      ? this.low * (this.high / this.low) ** share
-      : this.low + share * (this.high - this.low);
+    const { to, from } = this.axis;
+    return from(to(this.low) + share * (to(this.high) - to(this.low)));
   }
 
   binOf(value) {
@@ -116,11 +126,27 @@ class Histogram {
       }
     });
     ctx.fillStyle = theme.ink;
-    ctx.font = `12px ${theme.font}`;
+    this.mark(ctx);
+  }
+
+  // The ends of the axis, and the values to be marked between them, each if it has room.
+  mark(ctx) {
+    const y = this.height - 5;
+    ctx.font = `12px ${this.theme.font}`;
     ctx.textAlign = "left";
-    ctx.fillText(this.format(this.low), MARGIN.left, this.height - 5);
-    ctx.textAlign = "right";
-    ctx.fillText(this.format(this.high), this.width - MARGIN.right, this.height - 5);
+    const [low, high] = [this.low, this.high].map((value) => this.format(value));
+    ctx.fillText(low, MARGIN.left, y);
+    const end = this.width - MARGIN.right - ctx.measureText(high).width;
+    ctx.fillText(high, end, y);
+    let free = MARGIN.left + ctx.measureText(low).width + 8;
+    for (const value of this.axis.ticks) {
+      const text = `${value}`.slice(1);
+      const wide = ctx.measureText(text).width;
+      const left = this.x(value) - wide / 2;
+      if (left < free || left + wide + 8 > end) continue;
+      ctx.fillText(text, left, y);
+      free = left + wide + 8;
+    }
   }
 
   // Copy the bars; draw tau, the token `held`, and ticks for the lit tokens.

@@ -142,7 +142,7 @@ function followSimilarity(chart, actions) {
   }
   function drag(x) {
     const tau = Math.min(1, Math.max(chart.low, chart.valueAt(x)));
-    update({ whatIf: views.whatIf.changedTo("tau", Math.round(100 * tau) / 100) });
+    update({ whatIf: views.whatIf.changedTo("tau", Number(tau.toFixed(likenessDigits(tau)))) });
   }
   canvas.addEventListener("pointerdown", (event) => {
     const [x] = position(canvas, event);
