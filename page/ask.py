@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from html import escape
 
 import gradio as gr
+from PIL import Image
 
 import viz
 from libra import methods
@@ -15,6 +16,7 @@ from page.legends import legend
 from page.readouts import readouts
 from page.shown import Shown
 from viz import inspector
+from viz.panel import named
 
 FRAMES = "frames"  # the scrubber's id
 
@@ -159,7 +161,9 @@ def build_answer(shown: Shown) -> dict[str, gr.components.Component]:
 
 def hero(shown: Shown) -> dict:
     """File and description of the large picture."""
-    return {"value": _save(shown, legend=False), "alt_text": views.caption(*_at(shown))}
+    picture = views.picture(*_at(shown), legend=False, image=shown.own_image)
+    file = views.save_png(picture, _name(shown))
+    return {"value": file, "alt_text": views.caption(*_at(shown))}
 
 
 def pane(shown: Shown) -> dict:
@@ -177,14 +181,14 @@ def look(shown: Shown) -> dict:
 
 def picture_file(shown: Shown) -> str:
     """The large picture with its legend, as a file to download."""
-    return _save(shown, legend=True)
+    return views.save_png(_with_legend(shown), _name(shown))
 
 
 def save_svg(shown: Shown) -> str:
     """The large picture with its legend as a file for a paper or a slide."""
     with explained():
         path = files.new(_name(_answered(shown)), "svg", viz.FORMATS)
-        viz.save(views.picture(*_at(shown), image=shown.own_image), path)
+        viz.save(_with_legend(shown), path)
         return str(path)
 
 
@@ -227,9 +231,10 @@ def strip(shown: Shown) -> str:
     return views.save_png(picture, views.file_name(shown.trace, "tokens", stage))
 
 
-def _save(shown: Shown, legend: bool) -> str:
-    picture = views.picture(*_at(shown), legend=legend, image=shown.own_image)
-    return views.save_png(picture, _name(shown))
+def _with_legend(shown: Shown) -> Image.Image:
+    """The large picture as it is saved: with its legend, and which of several it is."""
+    picture = views.picture(*_at(shown), image=shown.own_image)
+    return named(picture, shown.trace, shown.own_image)
 
 
 def _name(shown: Shown) -> str:

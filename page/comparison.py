@@ -14,7 +14,7 @@ from libra.trace import Trace
 from page import legends, texts, views
 from page.shown import Result
 from viz.heat import stage_at
-from viz.panel import folded, headed, wrapped
+from viz.panel import folded, headed, named, wrapped
 
 LAST = -1  # the position at which every method has done all of its steps
 PATCH = 20  # pixels per patch in a picture of a comparison
@@ -58,6 +58,7 @@ class View:
     draw: list[Callable[..., Image.Image]]
     captions: list[str]
     legend: str
+    image: int = 0
 
     @cached_property
     def pictures(self) -> list[Image.Image]:
@@ -88,8 +89,9 @@ class View:
         seen = list(zip(traces, stages, strict=True))
         return cls(
             [partial(views.picture, trace, overlay, stage, **options) for trace, stage in seen],
-            [views.stage_choices(trace)[stage][0] for trace, stage in seen],
+            [views.stage_caption(trace, stage, image) for trace, stage in seen],
             legend,
+            image,
         )
 
     def sheet(self, traces: Sequence[Trace]) -> str:
@@ -102,5 +104,6 @@ class View:
             f"{methods.title(trace.method)} · {caption}\n{folded(trace.answer, card.width, 3)}"
             for trace, caption, card in zip(traces, self.captions, cards, strict=True)
         ]
-        sheet = headed(wrapped(cards, titles, COLUMNS), traces[0].question)
+        sheet = named(wrapped(cards, titles, COLUMNS), traces[0], self.image)
+        sheet = headed(sheet, traces[0].question)
         return views.save_png(sheet, "comparison")

@@ -9,7 +9,7 @@ import gradio as gr
 
 from libra.trace import Trace
 from page import texts, views
-from viz.retention import picture_names, shares_kept
+from viz.retention import kept_of, picture_names
 
 # The choice is the component's value, an index: choosing redraws nothing here, so the keyboard's
 # focus stays. The inputs are native: arrow keys move through the frames.
@@ -65,8 +65,7 @@ def place(trace: Trace, image: int, stage: int) -> str:
     if not stage:
         return f"{text}."
     patches = int((trace.layout.image == image).sum())
-    kept = round(shares_kept(trace)[stage - 1, image] * patches)
-    return f"{text}: {kept} of its {patches} patches kept."
+    return f"{text}: {kept_of(trace, stage, image)} of its {patches} patches kept."
 
 
 def _strip(name: str, trace: Trace, pictures: list[str]) -> str:

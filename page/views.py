@@ -26,6 +26,7 @@ from page.shown import overlays
 from viz.canvas import PATCH, Canvas, framed
 from viz.heat import FAINT, loudest, stage_at
 from viz.panel import left
+from viz.retention import kept_of
 
 SMALL = {"legend": False, "patch": 5}  # of a small picture: pixels per patch
 FILM = 120  # pixels of a side of a small picture without patches
@@ -38,6 +39,16 @@ def stage_choices(trace: Trace | None) -> list[tuple[str, int]]:
     counts = [len(trace.layout), *(left(event.reduction) for event in trace.events)]
     names = (f"{name[0].upper()}{name[1:]}" for name in trace.stages)
     return [(f"{name} · {n}", i) for i, (name, n) in enumerate(zip(names, counts, strict=True))]
+
+
+def stage_caption(trace: Trace, stage: int, image: int) -> str:
+    """The label of a stage, and of one of several pictures how many tokens are its own."""
+    label = stage_choices(trace)[stage][0]
+    return (
+        label
+        if len(trace.images) == 1
+        else f"{label}, {kept_of(trace, stage, image)} of these here"
+    )
 
 
 def deciding_layer(trace: Trace, stage: int) -> int:

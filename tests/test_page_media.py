@@ -11,7 +11,7 @@ from PIL import Image
 
 from libra import video
 from libra.trace import MAX_PICTURES
-from page import compare, comparison, engine, examples, media, scrubber, texts, views
+from page import ask, compare, comparison, engine, examples, media, scrubber, texts, views
 from page.shown import Added, Result, Shown
 from page.visit import Visit
 from tests import clips
@@ -280,7 +280,10 @@ def test_the_scrubber_moves_all_views_of_the_tab(visit, watched):
         assert after[view] != before[view]
     assert "Frame 6 of 8, at 1.4 s" in after[tab.caption]
     assert tab.frames not in after  # it keeps the focus
-    assert "-6-" in Path(after[tab.save_picture].value["path"]).name
+    saved = Path(after[tab.save_picture].value["path"])
+    assert "-6-" in saved.name
+    whole = views.picture(*ask._at(watched), image=5)
+    assert Image.open(saved).height > whole.height, "the file says which frame it is"
     watched.image = 0
 
 
@@ -330,6 +333,8 @@ def test_the_place_says_how_much_of_a_picture_is_kept(album):
     for i in range(3):
         text = scrubber.place(album.trace, i, 2)
         assert text == f"Picture {i + 1} of 3: {kept[i]} of its {N_VISUAL} patches kept."
+        compared = comparison.View.of([album.trace], "groups", comparison.LAST, i).captions
+        assert compared[0].endswith(f", {kept[i]} of these here")
     assert scrubber.place(album.trace, 1, 0) == "Picture 2 of 3."
 
 

@@ -126,6 +126,23 @@ def test_one_picture_of_several_is_drawn_from_its_own_pixels():
         assert same != spec.of_picture, spec.name
 
 
+def test_figures_of_one_of_several_pictures_say_which(monkeypatch):
+    """A file of them is all that somebody may have."""
+    trace = replace(TRACES["libra, two pictures"](), times=[0.0, 1.5])
+    said = []
+    monkeypatch.setattr(viz.panel, "headed", lambda card, text: said.append(text) or card)
+    for spec in viz.FIGURES.values():
+        if spec.missing(trace) or not spec.of_picture:
+            continue
+        said.clear()
+        picture = spec.draw(trace, 1)
+        said += [ax.get_xlabel() for ax in picture.axes] if isinstance(picture, Figure) else []
+        assert said[0].startswith("frame 2 of 2, 1.5 s"), spec.name
+    said.clear()
+    viz.FIGURES["fate_map"].function(trace)
+    assert [text[:12] for text in said] == ["frame 1 of 2", "frame 2 of 2"]
+
+
 def test_the_figure_of_an_evaluated_model():
     trace = replace(make_trace("libra", **SMALL), model="tiny-llava")
     (ax,) = viz.FIGURES["accuracy"].function(trace).axes

@@ -209,7 +209,7 @@ def test_accuracy_keeps_settings_and_tables_apart():
 
 
 def texts(figure):
-    return [text.get_text().replace("\n", " ") for text in figure.texts]
+    return [re.sub("[\n\xa0]", " ", text.get_text()) for text in figure.texts]
 
 
 def test_a_comparison_shows_question_answers_and_ticks(libra):
@@ -277,9 +277,12 @@ def test_several_pictures_stand_side_by_side():
     figure = viz.selected_through_model(replace(trace, times=[i / 2 for i in range(9)]))
     assert len(figure.axes) == 3 * 6
     words = texts(figure)
-    assert [w for w in words if w.startswith("second")] == [
-        f"second {s}" for s in (0.0, 1.0, 1.5, 2.5, 3.0, 4.0)
+    assert [w for w in words if w.startswith("frame")] == [
+        f"frame {i + 1} of 9, {i / 2} s" for i in (0, 2, 3, 5, 6, 8)
     ]
+    assert words[-1].endswith("synthetic. 6 of 9 frames, evenly spread.")
+    sizes = {text.get_fontsize() for text in figure.texts if text.get_text()}
+    assert min(sizes) >= 12, "six columns are read at half their size"
     kept = [int(w.split(": ")[1].split()[0]) for w in words if w.startswith("after the decoder")]
     fate = trace.lineage(1).fate()
     shown = [0, 2, 3, 5, 6, 8]
@@ -313,6 +316,19 @@ def test_every_figure_counts_an_extra_token_apart():
     assert f"it: {n} + 1 tokens" in texts(viz.selected_tokens({"it": trace}))
     plain = make_trace("fastv", grid=(6, 6), layers=(1,))
     assert "it: 18 tokens" in texts(viz.selected_tokens({"it": plain}))
+
+
+def test_captions_of_one_of_several_pictures_count_its_own_tokens():
+    trace = make_trace("libra", pictures=[photo(90, 60), photo(60, 90)], grid=(4, 4), layers=(1,))
+    fate = trace.lineage(1).fate()
+    for image, whole in ((0, slice(16)), (1, slice(16, 32))):
+        own = int((fate[whole] == Fate.KEPT).sum())
+        before, after = viz.panel.captions(trace, image)
+        assert before == "before: 16 of 32 tokens"
+        assert (
+            after == f"after layer 1: {own} of {viz.panel.left(trace.events[0].reduction)} tokens"
+        )
+    assert viz.panel.captions(trace)[0] == "before: 32 tokens"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from viz.colour import BLUE, GREY, VERMILION
 from viz.heat import paint_heat, stage_at
 from viz.marks import percent, to_image
 from viz.panel import PATCH
+from viz.retention import place
 from viz.style import chart, label, legend, power_of_ten
 
 FAINTEST = 1e-7  # attention that the axis still shows
@@ -49,9 +50,12 @@ def compensation_lens(trace: Trace, image: int | None = None) -> Figure:
     ax.imshow(to_image(paint_heat(Canvas.of(trace, image, PATCH), weight, heaviest)))
     ax.set(xticks=[], yticks=[], anchor="N")
     ax.spines[:].set_visible(False)
+    words = f"{count} of {len(weight)} patches; the brightest has {percent(share)} of their weight"
+    if len(trace.images) > 1:
+        words = f"{place(trace, image)}; of all together,\n{words}"
     label(
         ax,
-        f"{count} of {len(weight)} patches; the brightest has {percent(share)} of their weight",
+        words,
         title=f"What the extra token{'s sum' if n > 1 else ' sums'} up",
     )
     _draw_attention(beside, *attended(trace), n)

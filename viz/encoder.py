@@ -8,7 +8,7 @@ from libra.trace import Trace
 from viz.canvas import Canvas
 from viz.heat import heat_scale, paint_heat, with_scale
 from viz.marks import to_image
-from viz.panel import PATCH, wrapped
+from viz.panel import PATCH, named, wrapped
 
 COLUMNS = 5
 
@@ -31,4 +31,4 @@ def encoder_attention(trace: Trace, image: int = 0) -> Image.Image:
     card = wrapped([to_image(canvas.pixels), *maps], ["picture", *captions], COLUMNS)
     gone = any(np.isnan(row).any() for row in rows.values())
     text = "attention that a patch receives, mean over all tokens" + "; faded: merged away" * gone
-    return with_scale(card, top, True, text)
+    return named(with_scale(card, top, True, text), trace, image)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from libra.trace import Trace
 from viz.heat import attention_row, heat_map, heat_scale, with_scale
-from viz.panel import PATCH, wrapped
+from viz.panel import PATCH, named, wrapped
 
 COLUMNS = 8
 
@@ -28,7 +28,8 @@ def attention_heads(trace: Trace, layer: int | None = None, image: int = 0) -> I
     ]
     columns = min(COLUMNS, max(4, ceil(sqrt(len(rows)))))
     card = wrapped(maps, [f"head {i}" for i in range(len(rows))], columns)
-    return with_scale(card, scale, True, f"layer {layer}, last token of the prompt")
+    card = with_scale(card, scale, True, f"layer {layer}, last token of the prompt")
+    return named(card, trace, image)
 
 
 def ranking_layer(trace: Trace) -> int:

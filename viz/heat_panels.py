@@ -16,7 +16,7 @@ from viz.heat import (
     with_scale,
 )
 from viz.marks import percent
-from viz.panel import PATCH, wrapped
+from viz.panel import PATCH, named, wrapped
 
 MOST, COLUMNS = 12, 4
 
@@ -76,7 +76,8 @@ def _panel(
     stages = {stage_at(trace, layer) for layer, _ in cells}
     here = (trace.layout.image == image) & (trace.layout.row >= 0)
     there = {fate for s in stages for fate in trace.lineage(s).fate()[here].unique().tolist()}
-    return with_scale(card, scale, True, text, heat_marks(there))
+    card = with_scale(card, scale, True, text, heat_marks(there))
+    return named(card, trace, image)
 
 
 def _text(trace: Trace, word: int) -> str:

@@ -8,7 +8,7 @@ from libra.trace import Trace
 from viz.canvas import Canvas, blend
 from viz.colour import GREY, rgb
 from viz.marks import SWATCH, draw_frames, hatch, to_image, with_legend
-from viz.panel import PATCH, captions, wrapped
+from viz.panel import OF_ALL, PATCH, captions, named, wrapped
 
 KEPT, LOST = "#67001F", "#1A1A1A"  # the paper's, never rescaled
 COLUMNS = 4
@@ -29,9 +29,9 @@ def merging_masks(trace: Trace, image: int = 0) -> Image.Image:
         pictures.append(to_image(_paint(canvas, kept, collects)))
         looks = zip(kept[canvas.tokens].tolist(), collects[canvas.tokens].tolist(), strict=True)
         there |= set(looks)
-    panel = wrapped(pictures, captions(trace), COLUMNS)
+    panel = wrapped(pictures, captions(trace, image), COLUMNS)
     marks = [(_sample(*look), name) for look, name in NAMES.items() if look in there]
-    return with_legend(panel, marks)
+    return named(with_legend(panel, marks), trace, image, OF_ALL)
 
 
 def collectors(lineage: Reduction) -> np.ndarray:

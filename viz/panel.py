@@ -11,9 +11,11 @@ from libra.reduction import Reduction
 from libra.trace import Trace
 from viz.colour import CARD, INK
 from viz.marks import font
+from viz.retention import kept_of, place
 
 PATCH = 14  # pixels per patch in a panel
 GAP, LINE = 12, 26
+OF_ALL = ": its tokens, of those of all"  # what the captions of one of several pictures count
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], captions: Sequence[Sequence[str]]) -> Image.Image:
@@ -64,6 +66,22 @@ def _width(text: str) -> int:
     return ceil(max(font().getlength(line) for line in text.split("\n")))
 
 
+def named(picture: Image.Image, trace: Trace, image: int, about: str = "") -> Image.Image:
+    """The picture below which of several it shows, and what it is `about`; one alone as it is."""
+    return picture if len(trace.images) == 1 else headed(picture, place(trace, image) + about)
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures one below the other on a white card."""
+    height = sum(picture.height + GAP for picture in pictures) - GAP
+    card = Image.new("RGB", (max(picture.width for picture in pictures), height), CARD)
+    y = 0
+    for picture in pictures:
+        card.paste(picture, (0, y))
+        y += picture.height + GAP
+    return card
+
+
 def _write(card: Image.Image, place: tuple[int, int], text: str) -> None:
     """Lines of text, drawn into the card from `place` (x, y) down."""
     x, y = place
@@ -84,16 +102,24 @@ def through_stages(
     trace: Trace, draw: Callable[[Trace, int, int], Image.Image], image: int | None = None
 ) -> Image.Image:
     """`draw(trace, stage, image)` at every stage: one picture of the trace, or a row for each."""
-    stages = range(len(trace.stages))
-    images = range(len(trace.images)) if image is None else [image]
-    rows = [[draw(trace, stage, image) for stage in stages] for image in images]
-    return grid(rows, [captions(trace)] * len(rows))
+    if image is None:
+        return stacked([through_stages(trace, draw, i) for i in range(len(trace.images))])
+    row = [draw(trace, stage, image) for stage in range(len(trace.stages))]
+    return named(grid([row], [captions(trace, image)]), trace, image, OF_ALL)
 
 
-def captions(trace: Trace) -> list[str]:
-    """The name and the token count of each stage."""
-    tokens = [len(trace.layout), *(left(event.reduction) for event in trace.events)]
+def captions(trace: Trace, image: int | None = None) -> list[str]:
+    """The name of each stage and its tokens: all, and first those of one of several `images`."""
+    tokens = [str(len(trace.layout)), *(left(event.reduction) for event in trace.events)]
+    if image is not None and len(trace.images) > 1:
+        tokens = [f"{_own(trace, i, image)} of {n}" for i, n in enumerate(tokens)]
     return [f"{name}: {n} tokens" for name, n in zip(trace.stages, tokens, strict=True)]
+
+
+def _own(trace: Trace, stage: int, image: int) -> str:
+    """The tokens of one picture at a stage, like `72 + 1`."""
+    extras = own_extras(trace, trace.lineage(stage), image)
+    return with_extra(kept_of(trace, stage, image), extras)
 
 
 def left(reduction: Reduction) -> str:

@@ -3,7 +3,7 @@
 Each function returns a matplotlib Figure for `viz.save` to PNG, SVG or PDF.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
@@ -21,7 +21,7 @@ from viz.fates import fate_map
 from viz.groups import group_map
 from viz.marks import percent, to_image
 from viz.panel import own_extras, with_extra
-from viz.retention import picture_names
+from viz.retention import place
 from viz.selection import selected
 from viz.style import DPI, SMALL
 
@@ -83,18 +83,28 @@ def selected_through_model(*traces: Trace) -> Figure:
     A row per trace; of several pictures or the frames of a video, three rows with a column each.
     """
     rows = [row for trace in traces for row in _through_model(trace)]
-    return _panel(rows, [""] * len(rows), traces)
+    return _panel(rows, [""] * len(rows), traces, map(_left_out, traces))
+
+
+def _shown(trace: Trace) -> list[int]:
+    """The pictures that have room side by side."""
+    n = len(trace.images)
+    return sorted({round(i * (n - 1) / (MOST - 1)) for i in range(MOST)})
+
+
+def _left_out(trace: Trace) -> str:
+    """That not all pictures are shown, if so."""
+    n, what = len(trace.images), "pictures" if trace.times is None else "frames"
+    return f"{MOST} of {n} {what}, evenly spread" if n > MOST else ""
 
 
 def _through_model(trace: Trace) -> list[list[_Cell]]:
     """The rows of one trace."""
-    n = len(trace.images)
-    images = sorted({round(i * (n - 1) / (MOST - 1)) for i in range(MOST)})
+    n, images = len(trace.images), _shown(trace)
     encoder = sum(event.site != "decoder" for event in trace.events)
-    names = ["picture"] if n == 1 else picture_names(trace)
-    if trace.times:
-        names = [f"second {name}" for name in names]
-    rows = [[_Cell(to_image(Canvas.of(trace, i).pixels), names[i]) for i in images]]
+    names = ["picture" if n == 1 else place(trace, i) for i in images]
+    whole = [to_image(Canvas.of(trace, i).pixels) for i in images]
+    rows = [[_Cell(*cell) for cell in zip(whole, names, strict=True)]]
     for stage, where in ((encoder, "encoder"), (len(trace.events), "decoder")):
         words = [f"after the {where}: {_kept(trace, stage, i)}" for i in images]
         pictures = [selected(trace, stage, i) for i in images]
@@ -105,7 +115,7 @@ def _through_model(trace: Trace) -> list[list[_Cell]]:
 def settings(trace: Trace) -> str:
     """What a caption says of a trace: the method, where it removes tokens, and how many."""
     parts = [methods.title(trace.method)]
-    for site, place in (("encoder", "inside encoder layer"), ("decoder", "after layer")):
+    for site, where in (("encoder", "inside encoder layer"), ("decoder", "after layer")):
         events = [event for event in trace.events if event.site == site]
         if not events:
             continue
@@ -114,7 +124,7 @@ def settings(trace: Trace) -> str:
         if site == "encoder":  # where a method may have a ratio of its own
             rate = f"{percent(1 - last.n_kept / first.n_in)} in all"
         layers = ", ".join(str(event.layer) for event in events)
-        parts.append(f"{rate} {place}{'s' * (len(events) > 1)} {layers}")
+        parts.append(f"{rate} {where}{'s' * (len(events) > 1)} {layers}")
     if any(event.site == "connector" for event in trace.events):
         parts.append(f"R = {percent(trace.ratio)} before the decoder")
     return ", ".join(parts)
@@ -140,29 +150,37 @@ def _kept(trace: Trace, stage: int, image: int = 0) -> str:
     lineage = trace.lineage(stage)
     tokens = Canvas.of(trace, image, patch=4).tokens
     count = int((lineage.fate()[tokens] == Fate.KEPT).sum())
-    return f"{with_extra(count, own_extras(trace, lineage, image))} tokens"
+    return f"{with_extra(count, own_extras(trace, lineage, image))}\u00a0tokens"
 
 
 def _panel(
-    rows: Sequence[Sequence[_Cell]], headings: Sequence[str], traces: Collection[Trace]
+    rows: Sequence[Sequence[_Cell]],
+    headings: Sequence[str],
+    traces: Collection[Trace],
+    notes: Iterable[str] = (),
 ) -> Figure:
     """Rows of pictures of equal width, a heading above each row, words below each picture.
 
-    The caption below all of them names the settings of the traces, and their model.
+    The caption below all of them names the settings of the traces, their model, and the notes. The
+    more columns, the larger is the text, which is read where the whole panel is as wide as a page.
     """
     columns = max(map(len, rows))
-    words = [[wrap(cell.words, LETTERS) for cell in row] for row in rows]
+    size = max(SMALL, 2 * columns)
+    letters, line = LETTERS * SMALL // size, LINE * size / SMALL
+    words = [[wrap(cell.words, letters) for cell in row] for row in rows]
     tall = [max(WIDTH * cell.picture.height / cell.picture.width for cell in row) for row in rows]
-    top = [LINE * 1.6 * bool(heading) for heading in headings]
-    below = [LINE * max(map(len, lines)) for lines in words]
-    about = dict.fromkeys([*map(settings, traces), *(trace.model for trace in traces)])
-    caption = wrap(". ".join(about) + ".", columns * LETTERS)
-    height = sum(tall) + sum(top) + sum(below) + GAP * (2 * len(rows) + 1) + LINE * len(caption)
+    top = [line * 1.6 * bool(heading) for heading in headings]
+    below = [line * max(map(len, lines)) for lines in words]
+    about = dict.fromkeys(
+        [*map(settings, traces), *(trace.model for trace in traces), *filter(None, notes)]
+    )
+    caption = wrap(". ".join(about) + ".", columns * letters)
+    height = sum(tall) + sum(top) + sum(below) + GAP * (2 * len(rows) + 1) + line * len(caption)
     width = columns * (WIDTH + GAP) + GAP
     figure = Figure((width, height), dpi=DPI, facecolor=CARD)
     y = height - GAP
     for row, lines, heading, t, h, b in zip(rows, words, headings, top, tall, below, strict=True):
-        figure.text(GAP / width, (y - LINE) / height, heading, fontsize=SMALL + 2, color=INK)
+        figure.text(GAP / width, (y - line) / height, heading, fontsize=size + 2, color=INK)
         y -= t + h
         for i, (cell, text) in enumerate(zip(row, lines, strict=True)):
             x = GAP + i * (WIDTH + GAP)
@@ -170,14 +188,16 @@ def _panel(
             ax = figure.add_axes((x / width, (y + h - own) / height, WIDTH / width, own / height))
             ax.set_axis_off()
             ax.imshow(cell.picture, aspect="auto")
-            _write(figure, x, y - GAP / 2, text, cell.colour)
+            _write(figure, x, y - GAP / 2, text, cell.colour, size)
         y -= b + 2 * GAP
-    _write(figure, GAP, y + GAP, caption, INK)
+    _write(figure, GAP, y + GAP, caption, INK, size)
     return figure
 
 
-def _write(figure: Figure, x: float, y: float, lines: Sequence[str], colour: str) -> None:
+def _write(
+    figure: Figure, x: float, y: float, lines: Sequence[str], colour: str, size: float
+) -> None:
     """Lines of text from `x`, `y` downwards, in inches from the lower left corner."""
     width, height = figure.get_size_inches()
     text = "\n".join(lines)
-    figure.text(x / width, y / height, text, fontsize=SMALL, color=colour, va="top")
+    figure.text(x / width, y / height, text, fontsize=size, color=colour, va="top")

@@ -184,6 +184,7 @@ FIGURES = {
             "Selected through the model",
             "The picture, what the encoder leaves of it, and what is left after the last layer.",
             selected_through_model,
+            wide=True,
         ),
         FigureSpec(
             "merging_masks",

@@ -54,6 +54,20 @@ def picture_names(trace: Trace) -> list[str]:
     return [f"{time:.1f}" for time in trace.times]
 
 
+def place(trace: Trace, image: int) -> str:
+    """Which of several pictures or frames this is: `picture 2 of 3`, `frame 3 of 8, 1.1 s`."""
+    n = len(trace.images)
+    if trace.times is None:
+        return f"picture {image + 1} of {n}"
+    return f"frame {image + 1} of {n}, {picture_names(trace)[image]} s"
+
+
+def kept_of(trace: Trace, stage: int, image: int) -> int:
+    """How many tokens of one picture are kept at a stage."""
+    fate = trace.lineage(stage).fate()[trace.layout.image == image]
+    return int((fate == Fate.KEPT).sum())
+
+
 def _shade(share: float) -> np.ndarray:
     """From pale, for what will still go, to blue."""
     return (rgb(FAINT) + (rgb(BLUE) - rgb(FAINT)) * share) / 255

@@ -8,7 +8,7 @@ from libra.reduction import Fate
 from libra.trace import Trace
 from viz.canvas import Canvas
 from viz.marks import to_image
-from viz.panel import PATCH, own_extras, with_extra, wrapped
+from viz.panel import PATCH, named, own_extras, with_extra, wrapped
 from viz.selection import paint_selection
 
 SHAPES = ((6, 6), (5, 8), (8, 5), (5, 7), (7, 5), (4, 4))  # rows and columns of the paper's grids
@@ -25,7 +25,7 @@ def sampling_panel(trace: Trace, stage: int | None = None, image: int = 0) -> Im
         to_image(canvas.pixels),
         *(to_image(paint_selection(canvas, c)) for c in choices.values()),
     ]
-    return wrapped(pictures, ["picture", *choices], COLUMNS)
+    return named(wrapped(pictures, ["picture", *choices], COLUMNS), trace, image)
 
 
 def samples(trace: Trace, stage: int, image: int) -> dict[str, np.ndarray]:
