@@ -4,6 +4,7 @@ import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -145,9 +146,16 @@ def test_figures_of_one_of_several_pictures_say_which(monkeypatch):
 
 def test_the_figure_of_an_evaluated_model():
     trace = replace(make_trace("libra", **SMALL), model="tiny-llava")
-    (ax,) = viz.FIGURES["accuracy"].function(trace).axes
-    names = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert names[0] == "no compression" and "Libra-Merging, after layers 1, 3, 5" in names
+    figure = viz.FIGURES["accuracy"].function(trace)
+    FigureCanvasAgg(figure).draw()
+    (ax,) = figure.axes
+    names = {text.get_text(): text for text in ax.texts}
+    assert "no compression" in names and names["Libra-Merging"].get_fontweight() == "bold"
+    assert ax.get_ylabel() == "right answers, all kinds of questions (%)"
+    said = ax.figure._supxlabel.get_text()
+    assert said == "tiny-llava, 504 held-out questions a point; bars: 95 % intervals"
+    heights = sorted(text.get_window_extent().bounds[1::2] for text in ax.texts)
+    assert all(y + h < above for (y, h), (above, _) in pairwise(heights)), "names overlap"
     with pytest.raises(InputError, match="not been evaluated"):
         viz.accuracy(replace(trace, model="synthetic"))
 

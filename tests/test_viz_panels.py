@@ -18,6 +18,7 @@ from libra.methods import Tokens
 from libra.reduction import Fate, Reduction
 from libra.statistics import wilson
 from libra.trace import Event
+from viz.accuracy import spread
 from viz.masks import collectors
 from viz.sampling import SHAPES, samples, spread_tokens
 
@@ -185,9 +186,15 @@ def test_lines_are_compared_on_the_same_questions():
         viz.accuracy_against_flops([alone, *rest])
 
 
+def test_names_at_the_ends_of_lines_keep_apart_and_in_order():
+    assert spread([3.0, 1.0], 1) == [3, 1]
+    assert spread([5.0, 5.0, 4.9, 0.0], 1) == pytest.approx([4.967, 5.967, 3.967, 0], abs=0.001)
+
+
 def test_accuracy_of_some_kinds_of_question():
     (ax,) = viz.accuracy_against_flops(ROWS, "training", kinds=["corner"]).axes
     np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), [60, 20])
+    assert ax.get_ylabel() == "right answers, corner (%)"
     with pytest.raises(InputError, match="no results"):
         viz.accuracy_against_flops(ROWS, style="oil")
 
@@ -195,15 +202,26 @@ def test_accuracy_of_some_kinds_of_question():
 def test_the_method_in_focus_stands_out():
     others = [row | {"method": "tome"} for row in ROWS if row["method"] == "fastv"]
     (ax,) = viz.accuracy_against_flops([*ROWS, *others], "training", focus="tome").axes
-    alpha = {c.get_label().split(",")[0]: c.lines[0].get_alpha() for c in ax.containers}
-    assert alpha["ToMe"] == 1 and alpha["FastV"] < 0.5
+    wide = {c.get_label(): c.lines[0].get_linewidth() for c in ax.containers}
+    assert wide["ToMe"] >= 2 * wide["FastV"]
+    assert all(c.lines[0].get_alpha() is None for c in ax.containers), (
+        "none vanish in the dark"
+    )
+    bold = {text.get_text() for text in ax.texts if text.get_fontweight() == "bold"}
+    assert bold == {"ToMe"}
 
 
 def test_accuracy_keeps_settings_and_tables_apart():
     other = ROWS[3] | {"settings": "merge none", "tables": ["ablation"]}
     (ax,) = viz.accuracy_against_flops([*ROWS, other], "training").axes
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels[1:] == ["FastV, after layer 1", "FastV, merge none, after layer 1"]
+    labels = [text.get_text() for text in ax.texts]
+    assert labels == ["no compression", "FastV", "FastV, merge none"]
+    deeper = [row | {"layers": [3]} for row in ROWS if row["method"] == "fastv"]
+    (ax,) = viz.accuracy_against_flops([*ROWS, *deeper], "training").axes
+    assert {c.get_label() for c in ax.containers} == {
+        "FastV, after layer 1",
+        "FastV, after layer 3",
+    }
     (ax,) = viz.accuracy_against_flops([*ROWS, other], "training", table="ablation").axes
     assert len(ax.containers) == 1
 

@@ -6,18 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from libra import methods
 from libra.errors import InputError
 from libra.statistics import wilson
 from libra.trace import Trace
-from viz.colour import GREY, SERIES
-from viz.style import LINES, chart, label, legend
+from viz.colour import GREY, INK, SERIES
+from viz.costs import measured_on
+from viz.style import LINES, SMALL, chart, label
 
 MARKERS = "osD^vP"
 ASSETS = Path(__file__).parents[1] / "assets"
 EVALUATED = {"tiny-llava": ASSETS / "tiny-llava" / "evaluation.json"}  # by model
+PLAIN = ("vanilla", "", ())
+ALIKE = {"linewidth": 1.5, "markersize": 6, "capsize": 3}
+STRONG = {"linewidth": 2.4, "markersize": 7, "capsize": 3, "zorder": 3, "linestyle": "-"}
+THIN = {"linewidth": 1, "markersize": 4, "elinewidth": 0.6, "zorder": 2}
+LABEL = 0.155  # inches from one name to the next
 MODELS_OWN = {"style": "training", "table": "own"}  # every method as the page sets it
 
 
@@ -28,7 +35,7 @@ def accuracy(trace: Trace) -> Figure:
         InputError: the model has not been evaluated.
     """
     focus = trace.method if trace.events else None
-    return accuracy_against_flops(_evaluation(trace), **MODELS_OWN, focus=focus)
+    return accuracy_against_flops(_evaluation(trace), **MODELS_OWN, focus=focus, about=trace.model)
 
 
 def accuracy_rows(trace: Trace) -> list[dict[str, object]]:
@@ -56,6 +63,7 @@ def accuracy_against_flops(
     kinds: Sequence[str] | None = None,
     table: str | None = None,
     focus: str | None = None,
+    about: str = "",
 ) -> Figure:
     """One line per method and settings over the ratios, with Wilson's 95 % intervals.
 
@@ -69,37 +77,92 @@ def accuracy_against_flops(
         kinds: only these kinds of question.
         table: only rows of that table of the evaluation.
         focus: the method that stands out; None: all are alike.
+        about: whose answers they are.
 
     Raises:
         InputError: no row is left.
     """
+    found = _points(rows, style, kinds, table)
     series = defaultdict(list)
-    for (*plan, _), (right, asked, flops) in _points(rows, style, kinds, table):
+    for (*plan, _), (right, asked, flops) in found:
         series[tuple(plan)].append((flops / asked, right / asked, *wilson(right, asked)))
-
-    figure, (ax,) = chart(6.4, 3.6 + 0.1 * len(series))
-    plain = series.pop(("vanilla", "", ()), None)
-    if plain:
-        ax.axhline(100 * plain[0][1], color=GREY, linestyle="--", label="no compression")
-    for i, (plan, values) in enumerate(series.items()):
-        flops, accuracy, low, high = 100 * np.array(values).T
-        stands_out = focus in (None, plan[0])
-        ax.errorbar(
-            flops,
-            accuracy,
-            (accuracy - low, high - accuracy),
-            color=SERIES[i % len(SERIES)],
-            linestyle=LINES[i % len(LINES)],
-            marker=MARKERS[(i + i // len(SERIES)) % len(MARKERS)],
-            capsize=3,
-            alpha=1 if stands_out else 0.3,
-            zorder=3 if stands_out else 2,
-            label=_name(*plan),
-        )
-    ax.set_xlim(0, 105)
-    label(ax, "FLOPs of the visual prefill (% of no compression)", "accuracy (%)")
-    legend(ax, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    lines = {plan: 100 * np.array(values).T for plan, values in series.items()}
+    figure, (ax,) = chart(6, 2.2 + LABEL * len(lines))
+    ax.set_ylim(
+        min(v[2].min() for v in lines.values()) - 3, max(v[3].max() for v in lines.values()) + 3
+    )
+    plain, ends = lines.pop(PLAIN, None), []
+    ax.set_xlim(0, 1.05 * max((v[0].max() for v in lines.values()), default=100))
+    if plain is not None:
+        ax.axhline(plain[1][0], color=GREY, linestyle="--")
+        ends.append((ax.get_xlim()[1], plain[1][0], "no compression", {"color": GREY} | THIN))
+    for i, (plan, values) in enumerate(lines.items()):
+        look = _look(i, ALIKE if focus is None else STRONG if plan[0] == focus else THIN)
+        name = _name(plan, lines)
+        _draw(ax, values, look, name)
+        ends.append((values[0].max(), values[1][values[0].argmax()], name, look))
+    _name_ends(ax, ends)
+    kind = ", ".join(kinds) if kinds else "all kinds of questions"
+    label(ax, "FLOPs of the visual prefill (% of no compression)", f"right answers, {kind} (%)")
+    measured_on(figure, (), _caption(about, {int(asked) for _, (_, asked, _) in found}))
     return figure
+
+
+def _look(number: int, weight: dict[str, object]) -> dict[str, object]:
+    """How one line is drawn: few colours, told apart by styles and markers."""
+    look = {
+        "color": SERIES[number % len(SERIES)],
+        "linestyle": LINES[number % len(LINES)],
+        "marker": MARKERS[(number + number // len(SERIES)) % len(MARKERS)],
+    }
+    return look | weight
+
+
+def _draw(ax: Axes, values: np.ndarray, look: dict[str, object], name: str) -> None:
+    """A line over the ratios, with intervals that are fainter where the line is thin."""
+    flops, right, low, high = values
+    line = ax.errorbar(flops, right, (right - low, high - right), label=name, **look)
+    for bar in (*line.lines[1], *line.lines[2]):
+        bar.set_alpha(0.4 if look["linewidth"] == THIN["linewidth"] else 1)
+
+
+def _name_ends(ax: Axes, ends: Sequence[tuple[float, float, str, dict]]) -> None:
+    """Names at the right of the axes, as near to the ends (x, y) of their lines as room allows."""
+    (low, high), right = ax.get_ylim(), ax.get_xlim()[1]
+    gap = LABEL * (high - low) / (ax.figure.get_figheight() - 1)  # inch of labels below
+    places = spread([y for _, y, _, _ in ends], gap)
+    for (x, y, name, look), place in zip(ends, places, strict=True):
+        way = [x, right, 1.03 * right], [y, y, place]
+        ax.plot(*way, color=look["color"], linewidth=0.6, clip_on=False)
+        weight = "bold" if look["linewidth"] == STRONG["linewidth"] else "normal"
+        words = {"fontsize": SMALL, "color": INK, "fontweight": weight, "va": "center"}
+        ax.text(1.04 * right, place, name, **words)
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """Places as near to the values as they can be at least `gap` apart, in the values' order."""
+    order = np.argsort(values, kind="stable")
+    steps = gap * np.arange(len(order))
+    blocks: list[
+        tuple[float, int]
+    ] = []  # mean and number of neighbours that touch, less their steps
+    for value in np.asarray(values)[order] - steps:
+        mean, n = value, 1
+        while blocks and blocks[-1][0] > mean:
+            before, m = blocks.pop()
+            mean, n = (mean * n + before * m) / (n + m), n + m
+        blocks.append((mean, n))
+    places = np.empty(len(order))
+    places[order] = np.repeat(*zip(*blocks, strict=True)) + steps
+    return places.tolist()
+
+
+def _caption(about: str, asked: set[int]) -> str:
+    """Of which model, and of how many questions a point is."""
+    number = " to ".join(f"{n:,}" for n in sorted({min(asked), max(asked)}))
+    return (
+        f"{f'{about}, ' if about else ''}{number} held-out questions a point; bars: 95 % intervals"
+    )
 
 
 def _points(
@@ -134,10 +197,11 @@ def _plan(row: Mapping) -> tuple:
     return row["method"], row["settings"], tuple(row["layers"]), row["ratio"]
 
 
-def _name(method: str, settings: str, layers: Sequence[int]) -> str:
-    """What the legend calls a line."""
+def _name(plan: tuple, plans: Iterable[tuple]) -> str:
+    """What a line is called: its method and settings; its layers where others differ in these."""
+    method, settings, layers = plan
     parts = [methods.title(method), settings] if settings else [methods.title(method)]
-    if layers:
+    if layers and sum(other[:2] == plan[:2] for other in plans) > 1:
         parts.append(f"after {'layer' if len(layers) == 1 else 'layers'}")
         parts[-1] += " " + ", ".join(map(str, layers))
     return ", ".join(parts)
