@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 
 import viz
 from libra.report import facts
+from libra.roofline import Device, Estimate
+from libra.statistics import percent
+from libra.workload import Workload
 from page import texts
 from page.costing import Costing
 from page.readouts import flops, in_units, seconds, size, tip
@@ -91,51 +94,56 @@ def _points(costing: Costing) -> list[dict]:
 
 
 def _estimates(costing: Costing) -> list[dict]:
-    rows = []
-    for name, (found, cache) in costing.estimates().items():
-        work = costing.works[name]
-        parts = {
-            "encoder": work.encoder(),
-            "connector": work.connector(),
-            "prefill": work.prefill(),
-            "decode": work.decode(),
-        }
-        rows.append(
-            {
-                "method": name,
-                "model": work.architecture.name,
-                "device": costing.device.name,
-                "visual_tokens": work.n,
-                "text": work.text,
-                **{f"{part}_flops": sum(o.flops for o in ops) for part, ops in parts.items()},
-                **{f"{part}_bytes": sum(o.bytes for o in ops) for part, ops in parts.items()},
-                **{f"{part}_s": getattr(found, part) for part in parts},
-                "kv_bytes": cache,
-                "peak_activation_bytes": work.peak_activation(),
-            }
-        )
-    return rows
+    return [_estimate(name, work, costing.device) for name, work in costing.works.items()]
+
+
+def _estimate(name: str, work: Workload, device: Device) -> dict:
+    parts = {
+        "encoder": work.encoder(),
+        "connector": work.connector(),
+        "prefill": work.prefill(),
+        "decode": work.decode(),
+    }
+    found = Estimate.of(work, device)
+    return {
+        "method": name,
+        "model": work.architecture.name,
+        "device": device.name,
+        "visual_tokens": work.n,
+        "text": work.text,
+        **{f"{part}_flops": sum(o.flops for o in ops) for part, ops in parts.items()},
+        **{f"{part}_bytes": sum(o.bytes for o in ops) for part, ops in parts.items()},
+        **{f"{part}_s": getattr(found, part) for part in parts},
+        "kv_bytes": sum(work.kv_bytes()),
+        "peak_activation_bytes": work.peak_activation(),
+    }
 
 
 def table(costing: Costing) -> str:
-    """What the answers would cost, as HTML."""
+    """What the answers would cost, as HTML, each amount with what it saves beside vanilla."""
     if not costing.works:
         return ""
     heads = ("All FLOPs", "First word", "Each further word", "KV cache", "Activations")
-    found = _estimates(costing)
-    amounts = in_units([*map(_amounts, found)], (flops, seconds, seconds, size, size))
-    rows = "".join(
-        f'<tr><th scope="row">{escape(row["method"])}</th>'
-        + "".join(f"<td>{cell}</td>" for cell in cells)
-        + "</tr>"
-        for row, cells in zip(found, amounts, strict=True)
-    )
+    found = [_amounts(row) for row in _estimates(costing)]
+    units = in_units(found, (flops, seconds, seconds, size, size))
+    rows = ""
+    for (name, work), ours, cells in zip(costing.works.items(), found, units, strict=True):
+        plain = _amounts(_estimate("", work.vanilla, costing.device))
+        saved = map(_saved, ours, plain) if costing.traces[name].events else [""] * len(ours)
+        columns = "".join(f"<td>{cell}{less}</td>" for cell, less in zip(cells, saved, strict=True))
+        rows += f'<tr><th scope="row">{escape(name)}</th>{columns}</tr>'
     columns = "".join(f'<th scope="col">{head}{tip(head)}</th>' for head in heads)
     return (
         f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">Method</th>'
         f"{columns}</tr></thead><tbody>{rows}</tbody></table></div>"
         f'<p class="note">{texts.ESTIMATED} {texts.OUTRUN if costing.outrun else ""}</p>'
     )
+
+
+def _saved(ours: float, plain: float) -> str:
+    """An amount beside vanilla's: `−40 %`, `+2 %`, `±0 %`."""
+    sign = "−" if ours < plain else "+" if ours > plain else "±"
+    return f"<small>{sign}{percent(abs(ours - plain) / plain)}</small>" if plain else ""
 
 
 def _amounts(row: dict) -> Sequence[float]:

@@ -77,7 +77,7 @@ class CompareTab:
             **self._show_cards(cards),
             self.slider: gr.ImageSlider(_files(traces, view) if slides else None, visible=slides),
             self.legend: panels.below(view.legend, overlay, traces if slides else ()),
-            self.table: readouts.comparison(results),
+            self.table: readouts.comparison(results, shown.stored),
             self.save_table: _file(traces and views.save_table(traces)),
             self.save_pictures: _file(traces and view.sheet(traces)),
         }

@@ -47,7 +47,7 @@ class Costing:
             focus=asked if asked in traces else next(iter(others or traces), ""),
             device=rates,
             works=_works(traces, model, n, None if (model, device) == (OWN, HERE) else rates),
-            measured=(model, device) == (OWN, HERE) and not n and bool(shown.asked),
+            measured=(model, device) == (OWN, HERE) and not n and not shown.stored,
         )
         return replace(found, device=machine(again=True)) if found.outrun else found
 

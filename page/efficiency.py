@@ -14,7 +14,7 @@ from libra.sweep import Row
 from page import charts, costing, figures, panels, plan, sweeps, texts, views
 from page.controls import Controls
 from page.errors import explained
-from page.readouts import per_layer
+from page.readouts import clock, per_layer
 from page.shown import Shown
 from viz.sweep import sweep_lines
 
@@ -34,6 +34,7 @@ class EfficiencyTab:
     """Components of the tab: a card per figure, by its name."""
 
     controls: Controls
+    clock: gr.HTML  # where times were measured
     cards: dict[str, figures.Card]
     layers: gr.HTML
     model: gr.Dropdown
@@ -59,6 +60,7 @@ class EfficiencyTab:
     def outputs(self) -> list[gr.components.Component]:
         """What `draw` fills."""
         return [part for card in self.cards.values() for part in card.parts] + [
+            self.clock,
             self.layers,
             self.counted,
             self.verdict,
@@ -75,7 +77,8 @@ class EfficiencyTab:
         if not shown.traces:
             return
         with explained():
-            first = {self.layers: per_layer(shown.traces)}
+            times = texts.CLOCK.format(clock(shown.traces, shown.stored))
+            first = {self.clock: panels.note(times), self.layers: per_layer(shown.traces)}
             yield from figures.together(
                 [first],
                 self._draw(charts.MEASURED, costing.Costing.of(shown)),
@@ -175,6 +178,7 @@ def _where(model: str, device: str, tokens: str | None) -> tuple[str, str, int |
 def build(controls: Controls) -> EfficiencyTab:
     """Place the components; a sweep asks what the controls of the Ask tab say."""
     gr.HTML(f'<p class="lead">{texts.EFFICIENCY}</p>')
+    times = gr.HTML(panels.note(""), elem_id="clock")
     with gr.Row(elem_classes="charts"):
         cards = {spec.name: _card(spec) for spec in charts.MEASURED[:2]}
     cards |= {spec.name: _card(spec, wide=True) for spec in charts.MEASURED[2:]}
@@ -202,7 +206,7 @@ def build(controls: Controls) -> EfficiencyTab:
         cards[line.name] = _card(line)
         parts["estimates"] = gr.HTML(elem_id="estimates")
     cards[bars.name] = _card(bars, wide=True)
-    return EfficiencyTab(controls=controls, cards=cards, **parts, **_build_sweep())
+    return EfficiencyTab(controls=controls, clock=times, cards=cards, **parts, **_build_sweep())
 
 
 def _build_sweep() -> dict[str, Any]:

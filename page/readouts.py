@@ -45,15 +45,18 @@ def numbers(trace: Trace, vanilla: Trace) -> dict:
     }
 
 
-def comparison(results: Sequence[Result]) -> str:
-    """The costs of all methods as a table; what went wrong stands in the row of its method."""
+def comparison(results: Sequence[Result], stored: bool = False) -> str:
+    """The costs of all methods as a table; what went wrong stands in the row of its method.
+
+    Answers that are `stored` were measured elsewhere.
+    """
     complete = [result for result in results if result.complete]
     if not complete:
         return ""
     terms = ("Visual tokens", "FLOPs", "KV cache", "Prefill", "Whole answer")
     heads = "".join(f'<th scope="col">{term}{tip(term)}</th>' for term in terms)
-    answered = [_amounts(result.trace) for result in complete if result.trace is not None]
-    amounts = iter(in_units(answered, (flops, size, seconds, seconds)))
+    traces = [result.trace for result in complete if result.trace is not None]
+    amounts = iter(in_units([*map(_amounts, traces)], (flops, size, seconds, seconds)))
     rows = "".join(
         f'<tr><th scope="row">{escape(methods.title(result.method))}</th>'
         f"{_costs(result, len(terms), amounts)}</tr>"
@@ -62,8 +65,17 @@ def comparison(results: Sequence[Result]) -> str:
     return (
         f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">Method</th>'
         f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-        f'<p class="note">{texts.MEASURED}</p>'
+        f'<p class="note">{texts.MEASURED.format(escape(clock(traces, stored)))}</p>'
     )
+
+
+def clock(traces: Sequence[Trace], stored: bool) -> str:
+    """Where times were measured: here, or where the stored answers come from."""
+    if not stored:
+        return texts.MEASURED_HERE
+    # Of "CPU (AMD EPYC), float32, sdpa, batch 1, ..." what all the answers have in common.
+    places = {trace.timings.where.partition(", batch")[0] for trace in traces} - {""}
+    return texts.STORED_TIMES.format("; ".join(sorted(places)) or texts.ANOTHER_MACHINE)
 
 
 def _amounts(trace: Trace) -> tuple[float, ...]:

@@ -144,6 +144,11 @@ class Shown:
             self.compared, self.asked, self.ran = self.before
 
     @property
+    def stored(self) -> bool:
+        """Whether the answers are stored ones, for which no model was asked here."""
+        return not self.asked
+
+    @property
     def own_image(self) -> int:
         """The chosen picture, or the last of the trace's: a comparison may be about more."""
         return min(self.image, len(self.trace.images) - 1) if self.trace else 0

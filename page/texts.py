@@ -212,9 +212,12 @@ LAST_ANSWER = "These are the last answer and vanilla's. Press Compare to run the
 COMPARED = "{} of {} methods answered."
 STOPPED = "Stopped. {} of {} methods answered."
 MEASURED = (
-    "FLOPs and KV cache: as shares of vanilla's, visual tokens in the decoder alone. Times: as "
-    "measured here, once for each method."
+    "FLOPs and KV cache: as shares of vanilla's, visual tokens in the decoder alone. Times: {}, "
+    "once for each method."
 )
+MEASURED_HERE = "as measured here"
+STORED_TIMES = "stored, measured on {}"
+ANOTHER_MACHINE = "another machine"
 INSPECT = (
     "Point at a patch, a bar or a token: every view shows where it went, and why. Click to hold. "
     "Select patches to ask again with or without them."
@@ -242,9 +245,10 @@ FIGURES = (
 DRAWING = "Drawing: {} of {} …"
 SAVE = "Save"
 EFFICIENCY = (
-    "What compression saves: by arithmetic, by the clock of this machine, and what it would save "
-    "elsewhere. The answers are those of the Compare tab, or the last one beside vanilla's."
+    "What compression saves: by arithmetic, by the clock, and what it would save elsewhere. The "
+    "answers are those of the Compare tab, or the last one beside vanilla's."
 )
+CLOCK = "Times of the answers: {}."
 CHARTS = (
     ("Visual tokens per layer", "Each step down is a compression layer; the rest works on less."),
     (
@@ -285,7 +289,7 @@ DEVICE_HELP = "Published peak rates: half precision."
 TOKENS_HELP = "Empty: as many as the model has for one picture."
 ESTIMATED = (
     "FLOPs of encoder, connector and prefill, a multiply-add counted as two. Activations: the most "
-    "that the prefill holds at once, estimated."
+    "that the prefill holds at once, estimated. Small: beside vanilla."
 )
 OUTRUN = (
     "Something was faster than this machine's rates allow: it was busy when they were measured, so "

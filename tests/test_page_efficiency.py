@@ -14,8 +14,9 @@ from libra import methods
 from libra.architecture import ARCHITECTURES
 from libra.errors import InputError
 from libra.roofline import DEVICES, Device
+from libra.statistics import percent
 from libra.sweep import Row, Setting
-from page import charts, costing, efficiency, engine, figures, sweeps, texts
+from page import charts, costing, efficiency, engine, figures, readouts, sweeps, texts
 from page.shown import Result, Shown
 
 MACHINE = Device("this machine", 1e11, 1e10)
@@ -238,6 +239,35 @@ def test_an_answer_behind_the_cache_of_another_is_not_held_against_a_whole_one(p
     assert theory.missing(costing.Costing.of(found)) is None
 
 
+def test_estimates_say_what_each_method_saves_beside_vanilla(pair):
+    found = costing.Costing.of(pair, "llava-1.5-7b", "A100")
+    plain, ours = charts.table(found).split("<tr>")[2:]
+    assert "<small>" not in plain
+    saved = re.findall(r"<small>([^<]+)</small>", ours)
+    work = found.works["Libra-Merging"]
+    cache = 1 - sum(work.kv_bytes()) / sum(work.vanilla.kv_bytes())
+    assert len(saved) == 5 and saved[3] == f"−{percent(cache)}"
+    assert [charts._saved(*amounts) for amounts in ((6, 5), (5, 5), (0, 0))] == [
+        "<small>+20 %</small>",
+        "<small>±0 %</small>",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_times_of_stored_answers_are_not_said_to_be_of_this_machine(tab, asked):
+    found = shown("vanilla", "libra", asked=asked)
+    for trace in found.traces:
+        trace.timings.where = "CPU (<of> somebody), float32, sdpa, batch 1, 9 tokens"
+    said = next(tab.draw(found, *WHERE))[tab.clock]
+    table = readouts.comparison(list(found.compared.values()), found.stored)
+    for text in (said, table):
+        assert ("measured here" in text) == asked
+        assert ("stored, measured on CPU (&lt;of&gt; somebody), float32, sdpa" in text) != asked
+    found.traces[0].timings.where = found.traces[1].timings.where = ""
+    assert readouts.clock(found.traces, True) == "stored, measured on another machine"
+
+
 def test_a_column_of_the_estimates_has_one_unit(pair):
     """Whatever the methods cost."""
     few = replace(pair.trace, method="fastv", counts=[1] * len(pair.trace.counts))
@@ -245,7 +275,7 @@ def test_a_column_of_the_estimates_has_one_unit(pair):
     found.show(pair.trace)
     found.compared = {t.method: Result(t.method, t.answer, t) for t in (*pair.traces, few)}
     table = charts.table(costing.Costing.of(found, "llava-1.5-7b", "A100"))
-    rows = [re.findall(r"<td>[^ ]+ (\w+)</td>", row) for row in table.split("<tr>")[2:]]
+    rows = [re.findall(r"<td>[^ ]+ (\w+)<", row) for row in table.split("<tr>")[2:]]
     assert len(rows) == 3 and rows[0] == rows[1] == rows[2]
 
 

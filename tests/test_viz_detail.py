@@ -245,7 +245,7 @@ def test_words_are_shown_at_the_layer_that_looks_at_the_picture_most(monkeypatch
     loud = [row * (5 if layer == 6 else 1) for layer, row in enumerate(trace.importance)]
     trace = replace(trace, importance=loud, attention=[trace.importance, loud])
     said = []
-    monkeypatch.setattr(viz.heat_panels, "with_scale", lambda card, *s: said.append(s[-1]) or card)
+    monkeypatch.setattr(viz.heat_panels, "with_scale", lambda card, *s: said.append(s[2]) or card)
     viz.attention_per_word(trace)
     assert said == ["layer 6, on the scale of all layers"]
     column = [row["2 no"] for row in viz.NUMBERS["attention_per_word"](trace)]

@@ -204,9 +204,7 @@ def test_the_method_in_focus_stands_out():
     (ax,) = viz.accuracy_against_flops([*ROWS, *others], "training", focus="tome").axes
     wide = {c.get_label(): c.lines[0].get_linewidth() for c in ax.containers}
     assert wide["ToMe"] >= 2 * wide["FastV"]
-    assert all(c.lines[0].get_alpha() is None for c in ax.containers), (
-        "none vanish in the dark"
-    )
+    assert all(c.lines[0].get_alpha() is None for c in ax.containers), "none vanish in the dark"
     bold = {text.get_text() for text in ax.texts if text.get_fontweight() == "bold"}
     assert bold == {"ToMe"}
 
