@@ -144,7 +144,12 @@ def build() -> FiguresTab:
     with gr.Row(elem_id="gallery"):
         cards = {
             spec.name: card(
-                spec.name, spec.title, spec.explanation, lines=spec.lines, wide=spec.wide
+                spec.name,
+                spec.title,
+                spec.explanation,
+                lines=spec.lines,
+                wide=spec.wide,
+                chart=spec.lines or spec.chart,
             )
             for spec in viz.FIGURES.values()
         }
@@ -158,13 +163,15 @@ def card(
     missing: str = "",
     lines: bool = True,
     wide: bool = False,
+    chart: bool = True,
 ) -> Card:
     """Place a card for a figure; `missing` says why there is none.
 
-    All `lines` and bars are turned over on a dark page; pictures are not. `wide` takes
-    the whole width of a page, and is moved sideways on a phone.
+    All `lines` and bars are turned over on a dark page; pictures are not. `wide` takes the whole
+    width of a page. On a phone text is as large in a `chart` as in a picture.
     """
-    classes = ["figure", *["lines"] * lines, *["wide"] * wide]
+    looks = {"lines": lines, "wide": wide, "chart": chart}
+    classes = ["figure", *(name for name, on in looks.items() if on)]
     with gr.Column(elem_classes=classes, min_width=460):
         gr.HTML(f"<h3>{title}</h3><p>{explanation}</p>")
         note = gr.HTML(_empty(missing), visible=bool(missing))

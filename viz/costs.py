@@ -33,7 +33,7 @@ def cost_bars(traces: dict[str, Trace]) -> Figure:
     _against_plain(axes[0], "FLOPs of the prefill", flops, 1000, ("", "k", "M", "G", "T", "P"))
     _against_plain(axes[1], "KV cache", cache, 1024, ("B", "KiB", "MiB", "GiB"))
     _times(axes[2], traces)
-    figure.legend(loc="outside upper right", ncols=4, frameon=False, fontsize=SMALL)
+    figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=SMALL)
     measured_on(figure, (trace.timings.where for trace in traces.values()))
     axes[0].set_yticks(range(len(traces)), list(traces), fontsize=SMALL + 1)
     axes[0].set_ylim(len(traces) - 0.4, -0.6)

@@ -39,7 +39,7 @@ def estimate_bars(estimates: dict[str, tuple[Estimate, float]], title: str) -> F
     axes[0].set_yticks(range(len(found)), list(estimates), fontsize=SMALL)
     axes[0].set_ylim(len(found) - 0.4, -0.6)
     figure.suptitle(title, x=0.01, ha="left", fontsize=SMALL, color=INK)
-    figure.legend(loc="outside lower right", ncols=3, frameon=False, fontsize=SMALL)
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=SMALL)
     return figure
 
 

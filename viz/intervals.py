@@ -21,7 +21,7 @@ from libra.errors import InputError
 from libra.reduction import Fate, Reduction
 from libra.trace import Trace
 from viz.colour import BLUE, CARD, GREY, INK, ORANGE, SERIES, VERMILION
-from viz.style import SMALL, chart, legend
+from viz.style import SMALL, chart
 
 LINES = 3  # of tokens in a cut
 THUMB = 28  # pixels of a token's patch
@@ -84,7 +84,7 @@ def interval_strip(trace: Trace, event: int = 0, line: int | None = None) -> Fig
             f"{methods.title(trace.method)} cut no intervals here: this figure needs Libra-Merging."
         )
     cut = _cut(trace, reduction, line)
-    figure, (ax,) = chart(11.5, 4.6)
+    figure, (ax,) = chart(10, 5.1)
     ax.set_axis_off()
     ax.set_aspect("equal")
     ax.set_xlim(-0.2, cut.width + 0.2)
@@ -198,17 +198,16 @@ def _draw_arcs(ax: Axes, cut: _Cut) -> None:
 
 
 def _draw_key(ax: Axes, cut: _Cut) -> None:
-    """What the marks mean, with the counts of the whole event, right of the tokens."""
+    """What the marks mean, with the counts of the whole event, at the left above the tokens."""
     number = cut.reduction.fate().bincount(minlength=len(Fate)).tolist()
     keys = {
         "importance": Patch(color=ORANGE),
         "interval": Line2D([], [], color=INK, linewidth=1.2),
         f"target: {number[Fate.KEPT]}": Patch(**_STYLE[Fate.KEPT]),
         f"merged: {number[Fate.MERGED]}": Line2D([], [], color=ARCS[0], marker=">", markersize=5),
-        "… into a target\noutside the cut": Line2D([], [], color=BLUE, marker="o", linestyle=""),
+        "… into a target outside the cut": Line2D([], [], color=BLUE, marker="o", linestyle=""),
         f"summed up: {number[Fate.COMPENSATED]}": Patch(**_STYLE[Fate.COMPENSATED]),
         f"dropped: {number[Fate.DROPPED]}": Patch(**_STYLE[Fate.DROPPED]),
     }
-    legend(
-        ax, handles=keys.values(), labels=keys.keys(), loc="center left", bbox_to_anchor=(1, 0.5)
-    )
+    words = {"handles": keys.values(), "labels": keys.keys(), "fontsize": SMALL, "labelcolor": INK}
+    ax.figure.legend(loc="outside upper left", ncols=2, frameon=False, **words)

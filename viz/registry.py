@@ -86,6 +86,7 @@ class FigureSpec:
     of_picture: bool = False  # whether the function can be asked for one `image` of several
     wide: bool = False  # whether it needs the whole width of a page to be read
     lines: bool = False  # whether it is all lines and bars, which a dark page may turn over
+    chart: bool = False  # whether it is a chart that is not, with the smaller text of charts
 
     def draw(self, trace: Trace, image: int) -> Image.Image | Figure:
         """The figure of one of the trace's pictures, or of all where it knows no single one."""
@@ -185,6 +186,7 @@ FIGURES = {
             "The picture, what the encoder leaves of it, and what is left after the last layer.",
             selected_through_model,
             wide=True,
+            chart=True,
         ),
         FigureSpec(
             "merging_masks",
@@ -202,6 +204,7 @@ FIGURES = {
             "How much of each picture or frame is kept: the bars shrink with every step.",
             retention,
             ("events", "pictures"),
+            lines=True,
         ),
         FigureSpec(
             "sampling_panel",
@@ -246,6 +249,7 @@ FIGURES = {
             attention_matrix,
             ("detail",),
             wide=True,
+            chart=True,
         ),
         FigureSpec(
             "attention_matrix_raw",
@@ -254,6 +258,7 @@ FIGURES = {
             partial(attention_matrix, raw=True),
             ("raw",),
             wide=True,
+            chart=True,
         ),
         FigureSpec(
             "encoder_attention",
@@ -271,6 +276,7 @@ FIGURES = {
             compensation_lens,
             ("compensation", "attention"),
             of_picture=True,
+            chart=True,
         ),
         FigureSpec(
             "token_strip",
@@ -288,6 +294,7 @@ FIGURES = {
             interval_strip,
             ("intervals",),
             wide=True,
+            chart=True,
         ),
         FigureSpec(
             "staircase",

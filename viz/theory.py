@@ -44,5 +44,5 @@ def theory_against_measurement(found: dict[str, SpeedUp]) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     label(ax, "times as fast as vanilla in the prefill;\nat the right, the share reached")
-    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=SMALL)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=SMALL)
     return figure

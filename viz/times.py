@@ -28,5 +28,5 @@ def time_shares(traces: dict[str, Trace]) -> Figure:
     ax.set_xticks(range(0, 101, 20))
     label(ax, "share of the answer's time (%)")
     measured_on(figure, (trace.timings.where for trace in traces.values()))
-    figure.legend(loc="outside upper right", ncols=len(PARTS), frameon=False, fontsize=SMALL)
+    figure.legend(loc="outside upper left", ncols=len(PARTS), frameon=False, fontsize=SMALL)
     return figure
