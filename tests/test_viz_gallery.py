@@ -151,6 +151,7 @@ def test_the_figure_of_an_evaluated_model():
     (ax,) = figure.axes
     names = {text.get_text(): text for text in ax.texts}
     assert "no compression" in names and names["Libra-Merging"].get_fontweight() == "bold"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Libra-Merging"]
     assert ax.get_ylabel() == "right answers, all kinds of questions (%)"
     said = ax.figure._supxlabel.get_text()
     assert said == "tiny-llava, 504 held-out questions a point; bars: 95 % intervals"

@@ -15,7 +15,7 @@ from libra.statistics import wilson
 from libra.trace import Trace
 from viz.colour import GREY, INK, SERIES
 from viz.costs import measured_on
-from viz.style import LINES, SMALL, chart, label
+from viz.style import LINES, SMALL, chart, label, legend
 
 MARKERS = "osD^vP"
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -102,6 +102,11 @@ def accuracy_against_flops(
         _draw(ax, values, look, name)
         ends.append((values[0].max(), values[1][values[0].argmax()], name, look))
     _name_ends(ax, ends)
+    strong = [
+        line for (method, *_), line in zip(lines, ax.containers, strict=True) if method == focus
+    ]
+    if strong:  # known at once where a narrow page begins with the left of the chart
+        legend(ax, handles=strong, loc="lower left", bbox_to_anchor=(0, 1))
     kind = ", ".join(kinds) if kinds else "all kinds of questions"
     label(ax, "FLOPs of the visual prefill (% of no compression)", f"right answers, {kind} (%)")
     measured_on(figure, (), _caption(about, {int(asked) for _, (_, asked, _) in found}))

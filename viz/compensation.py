@@ -50,9 +50,9 @@ def compensation_lens(trace: Trace, image: int | None = None) -> Figure:
     ax.imshow(to_image(paint_heat(Canvas.of(trace, image, PATCH), weight, heaviest)))
     ax.set(xticks=[], yticks=[], anchor="N")
     ax.spines[:].set_visible(False)
-    words = f"{count} of {len(weight)} patches; the brightest has {percent(share)} of their weight"
+    words = f"{count} of {len(weight)} patches;\nthe brightest has {percent(share)} of their weight"
     if len(trace.images) > 1:
-        words = f"{place(trace, image)}; of all together,\n{words}"
+        words = f"{place(trace, image)}; of all together, {words}"
     label(
         ax,
         words,

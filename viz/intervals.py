@@ -86,7 +86,7 @@ def interval_strip(trace: Trace, event: int = 0, line: int | None = None) -> Fig
     cut = _cut(trace, reduction, line)
     figure, (ax,) = chart(10, 5.1)
     ax.set_axis_off()
-    ax.set_aspect("equal")
+    ax.set_aspect("equal", anchor="NW")
     ax.set_xlim(-0.2, cut.width + 0.2)
     ax.set_ylim(-PITCH * (LINES - 1) - 1.6, 2.2)
     _draw_tokens(ax, cut, trace, trace.lineage(event).slot.tolist())

@@ -59,6 +59,7 @@ def similarity_histogram(trace: Trace, event: int | None = None) -> Figure:
         mean = similarity[counted].mean()
         ax.axvline(mean, color=INK, linewidth=1.5, linestyle=":", label=f"mean {in_digits(mean)}")
     ax.set_xlim(low, 1)
+    ax.yaxis.get_major_locator().set_params(integer=True)
     label(ax, f"cosine similarity to the best target, {trace.events[event].name}", "tokens")
     legend(ax, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
