@@ -15,7 +15,7 @@ from viz.retention import kept_of, place
 
 PATCH = 14  # pixels per patch in a panel
 GAP, LINE = 12, 26
-OF_ALL = ": its tokens, of those of all"  # what the captions of one of several pictures count
+OF_ALL = ": its tokens out of all"  # what the captions of one of several pictures count
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], captions: Sequence[Sequence[str]]) -> Image.Image:
