@@ -334,11 +334,11 @@ def compare(
             **shared,
             **own,
         }
-        tracing = request["tracing"]
-        if tracing not in encoded and not lvlm.default_encoder_layers(request["method"]):
-            encoded[tracing] = lvlm.encode(**media, tracing=tracing)
+        full = request["tracing"] == "full"
+        if full not in encoded and not lvlm.default_encoder_layers(request["method"]):
+            encoded[full] = lvlm.encode(**media, tracing=request["tracing"])
         try:
-            answers.append(lvlm.answer(**request, features=encoded.get(tracing)))
+            answers.append(lvlm.answer(**request, features=encoded.get(full)))
         except InputError as error:
             if refused is None:
                 raise

@@ -157,7 +157,8 @@ def sweep(
         trace = lvlm.answer(**each).trace
         vanilla = vanilla or trace
         turns = TURNS if trace.timings.prefill < QUICK else 1  # one alone would be mostly noise
-        times = [(_prefill(lvlm, each), _prefill(lvlm, plain)) for _ in range(turns)]
+        times = [(trace.timings.prefill, _prefill(lvlm, plain))]
+        times += [(_prefill(lvlm, each), _prefill(lvlm, plain)) for _ in range(turns - 1)]
         trace.timings.prefill = median(ours for ours, _ in times)
         shares = [1.0] if trace is vanilla else [ours / theirs for ours, theirs in times]
         yield Row.of(setting, trace, vanilla, shares), trace
