@@ -40,11 +40,11 @@ from benchmarks.measure import (
     scalable,
     setup,
     spread,
-    words,
 )
 from benchmarks.models import POSITIONS, Scale, scaled
 from libra.architecture import Architecture
 from libra.attention import LAST, TAP, HybridAttention, Rows
+from libra.cli import words
 from libra.devices import runs_ahead
 from libra.models.fused import fuse_norms
 from libra.request import scale_layers

@@ -42,10 +42,10 @@ from benchmarks.measure import (
     scalable,
     setup,
     spread,
-    words,
 )
 from benchmarks.models import QUESTION, Model, Scale, scaled
 from libra import methods
+from libra.cli import words
 from libra.trace import Timings
 
 METHODS = "vanilla,libra,fastv,illava"

@@ -26,10 +26,11 @@ from pathlib import Path
 import torch
 
 import libra
-from benchmarks.measure import dtype, median, parser, report, run, setup, words
+from benchmarks.measure import dtype, median, parser, report, run, setup
 from benchmarks.models import QUESTION, Model, Scale, scaled
 from libra import methods
 from libra.architecture import Architecture
+from libra.cli import words
 from libra.errors import InputError
 from libra.lvlm import LVLM
 from libra.shortage import release

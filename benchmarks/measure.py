@@ -208,11 +208,6 @@ def _at_least(least: int, text: str) -> int:
     return int(text)
 
 
-def words(text: str) -> list[str]:
-    """Names, for argparse."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def setup(options: argparse.Namespace, **more: object) -> dict:
     """All that the figures have to be read with."""
     device = torch.device(options.device)

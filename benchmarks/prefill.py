@@ -57,11 +57,10 @@ from benchmarks.measure import (
     scalable,
     setup,
     spread,
-    words,
 )
 from benchmarks.models import QUESTION, Model, Scale, network, scaled
 from libra import methods
-from libra.cli import numbers
+from libra.cli import numbers, words
 from libra.errors import InputError
 from libra.trace import Trace
 from libra.workload import Workload

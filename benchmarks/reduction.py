@@ -32,9 +32,9 @@ from benchmarks.measure import (
     run,
     setup,
     spread,
-    words,
 )
 from libra import methods
+from libra.cli import words
 from libra.devices import runs_ahead
 from libra.errors import InputError
 from libra.layout import TokenLayout

@@ -97,7 +97,7 @@ def _compare(options: argparse.Namespace) -> None:
     request = _request(options)
     with _load(options) as lvlm:
         # First runs are slow: this one is not measured.
-        lvlm.answer(**request | {"method": "vanilla", "max_new_tokens": 1})
+        lvlm.answer(**request | {"method": "vanilla", "max_new_tokens": 1, "tracing": False})
         answers = compare(
             lvlm,
             tqdm(chosen, "comparing", unit="method", leave=False, disable=None),
@@ -213,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_request(compare)
     compare.add_argument(
         "--methods",
-        type=_words,
+        type=words,
         default=["all"],
         metavar="A,B,...",
         help="methods to compare, or all (default: all)",
@@ -332,7 +332,7 @@ def _add_request(command: argparse.ArgumentParser) -> None:
 def _add_figures(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--only",
-        type=_words,
+        type=words,
         metavar="A,B,...",
         help="names of the figures to draw (default: all that the trace allows)",
     )
@@ -345,12 +345,12 @@ def _add_figures(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _words(text: str) -> list[str]:
-    """The parts between commas, at least one."""
-    words = [part.strip() for part in text.split(",") if part.strip()]
-    if not words:
+def words(text: str) -> list[str]:
+    """The parts between commas, at least one, for argparse."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
         raise argparse.ArgumentTypeError("there is nothing in it")
-    return words
+    return parts
 
 
 def _number(text: str) -> float:
@@ -367,7 +367,7 @@ def _share(text: str) -> float:
 
 def _integers(text: str) -> tuple[int, ...]:
     try:
-        return tuple(map(int, _words(text)))
+        return tuple(map(int, words(text)))
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a list of whole numbers such as 1,3,5"
@@ -377,7 +377,7 @@ def _integers(text: str) -> tuple[int, ...]:
 def numbers(text: str) -> tuple[float, ...]:
     """Numbers between commas, which may be fractions, for argparse."""
     try:
-        return tuple(map(_number, _words(text)))
+        return tuple(map(_number, words(text)))
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a list of numbers such as 0.5,2/3"
@@ -385,7 +385,7 @@ def numbers(text: str) -> tuple[float, ...]:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    formats = tuple(map(str.lower, _words(text)))
+    formats = tuple(map(str.lower, words(text)))
     if not set(formats) <= {"png", "svg", "pdf", "csv"}:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list out of png, svg, pdf and csv")
     return tuple(dict.fromkeys(formats))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from libra.architecture import Architecture
 from libra.roofline import DEVICES, verdict
-from libra.trace import STAGE_NAMES, Trace
+from libra.trace import STAGE_NAMES, Trace, at_layers
 from libra.workload import Workload
 
 
@@ -65,22 +65,17 @@ def readout(trace: Trace, architecture: Architecture | None = None) -> str:
 def _where(trace: Trace) -> str:
     """`in encoder layers 3, 4 and after layer 5`: where tokens were removed."""
     layers = {site: _layers(trace, site) for site in STAGE_NAMES}
-    places = (
-        _named("in encoder layer", layers["encoder"]),
-        "after the encoder" if layers["connector"] else "",
-        _named("after layer", layers["decoder"]),
-    )
-    return " and ".join(filter(None, places))
+    places = {
+        "encoder": at_layers("in encoder layer", layers["encoder"]),
+        "connector": "after the encoder",
+        "decoder": at_layers("after layer", layers["decoder"]),
+    }
+    return " and ".join(place for site, place in places.items() if layers[site])
 
 
 def _layers(trace: Trace, site: str) -> list[int]:
     """The layers of one site in which tokens were removed."""
     return [event.layer for event in trace.events if event.site == site]
-
-
-def _named(what: str, layers: list[int]) -> str:
-    """`after layers 1, 3`, `after layer 1`, or nothing."""
-    return f"{what}{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}" if layers else ""
 
 
 def _frames(trace: Trace) -> list[str]:

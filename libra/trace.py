@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import BinaryIO
@@ -41,6 +41,12 @@ STAGE_NAMES = {
     "connector": "after the encoder",
     "decoder": "after layer {layer}",
 }
+
+
+def at_layers(where: str, layers: Sequence[int]) -> str:
+    """`after layers 1, 3` or `after layer 1`, where `where` is `after layer`."""
+    return f"{where}{'s' * (len(layers) != 1)} {', '.join(map(str, layers))}"
+
 
 # Attention is stored in half precision, scaled by a power of two so that the smallest rows
 # (1e-8 and below for a video) keep their digits: 1 * 2**14 < 65504.

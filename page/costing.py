@@ -95,7 +95,7 @@ class Costing:
     @property
     def outrun(self) -> bool:
         """Whether something was measured that is faster than the device's rates allow."""
-        return any(point.reached and point.share > 1 for point in self.points())
+        return self.measured and any(p.reached and p.share > 1 for p in self.points())
 
     def estimates(self) -> dict[str, tuple[Estimate, float]]:
         """By title: times by the roofline, and bytes of KV cache."""
@@ -139,10 +139,9 @@ def machine(again: bool = False) -> Device:
     Other work on the machine can only slow it down, so the best are the nearest to the truth.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    known = _rates.get(device)
-    if known is None or again:
+    if again or device not in _rates:
         found = roofline.measure(device)
-        best = known or found
+        best = _rates.get(device, found)
         _rates[device] = replace(
             found,
             flops=max(found.flops, best.flops),

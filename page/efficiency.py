@@ -10,6 +10,7 @@ import gradio as gr
 from libra import methods
 from libra.architecture import ARCHITECTURES
 from libra.roofline import DEVICES
+from libra.statistics import percent
 from libra.sweep import Row
 from page import charts, costing, figures, panels, plan, sweeps, texts, views
 from page.controls import Controls
@@ -18,10 +19,7 @@ from page.readouts import clock, per_layer
 from page.shown import Shown
 from viz.sweep import sweep_lines
 
-RATIOS = [
-    (f"{share:.0%}".replace("%", " %"), share)
-    for share in (1 / 4, 1 / 2, 2 / 3, 3 / 4, 4 / 5, 9 / 10)
-]
+RATIOS = [(percent(share), share) for share in (1 / 4, 1 / 2, 2 / 3, 3 / 4, 4 / 5, 9 / 10)]
 SPECS = {spec.name: spec for spec in (*charts.MEASURED, *charts.ELSEWHERE)}
 SHOW_STOP, SHOW_SWEEP = (
     f"() => [{sweep}, {stop}].map(visible => ({{visible, __type__: 'update'}}))"

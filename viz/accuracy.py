@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from libra import methods
 from libra.errors import InputError
 from libra.statistics import wilson
-from libra.trace import Trace
+from libra.trace import Trace, at_layers
 from viz.colour import GREY, INK, SERIES
 from viz.costs import measured_on
 from viz.style import LINES, SMALL, chart, label, legend
@@ -91,20 +92,19 @@ def accuracy_against_flops(
     ax.set_ylim(
         min(v[2].min() for v in lines.values()) - 3, max(v[3].max() for v in lines.values()) + 3
     )
-    plain, ends = lines.pop(PLAIN, None), []
+    plain, ends, strong = lines.pop(PLAIN, None), [], []
     ax.set_xlim(0, 1.05 * max((v[0].max() for v in lines.values()), default=100))
     if plain is not None:
         ax.axhline(plain[1][0], color=GREY, linestyle="--")
-        ends.append((ax.get_xlim()[1], plain[1][0], "no compression", {"color": GREY} | THIN))
+        ends.append((ax.get_xlim()[1], plain[1][0], "no compression", GREY, False))
     for i, (plan, values) in enumerate(lines.items()):
-        look = _look(i, ALIKE if focus is None else STRONG if plan[0] == focus else THIN)
-        name = _name(plan, lines)
-        _draw(ax, values, look, name)
-        ends.append((values[0].max(), values[1][values[0].argmax()], name, look))
+        weight = ALIKE if focus is None else STRONG if plan[0] == focus else THIN
+        look, name, in_focus = _look(i, weight), _name(plan, lines), weight is STRONG
+        line = _draw(ax, values, look, name, 0.4 if weight is THIN else 1)
+        strong += [line] * in_focus
+        last = values[0].argmax()
+        ends.append((values[0][last], values[1][last], name, look["color"], in_focus))
     _name_ends(ax, ends)
-    strong = [
-        line for (method, *_), line in zip(lines, ax.containers, strict=True) if method == focus
-    ]
     if strong:  # known at once where a narrow page begins with the left of the chart
         legend(ax, handles=strong, loc="lower left", bbox_to_anchor=(0, 1))
     kind = ", ".join(kinds) if kinds else "all kinds of questions"
@@ -123,23 +123,29 @@ def _look(number: int, weight: dict[str, object]) -> dict[str, object]:
     return look | weight
 
 
-def _draw(ax: Axes, values: np.ndarray, look: dict[str, object], name: str) -> None:
-    """A line over the ratios, with intervals that are fainter where the line is thin."""
+def _draw(
+    ax: Axes, values: np.ndarray, look: dict[str, object], name: str, opacity: float
+) -> ErrorbarContainer:
+    """A line over the ratios, with intervals of this opacity."""
     flops, right, low, high = values
     line = ax.errorbar(flops, right, (right - low, high - right), label=name, **look)
     for bar in (*line.lines[1], *line.lines[2]):
-        bar.set_alpha(0.4 if look["linewidth"] == THIN["linewidth"] else 1)
+        bar.set_alpha(opacity)
+    return line
 
 
-def _name_ends(ax: Axes, ends: Sequence[tuple[float, float, str, dict]]) -> None:
-    """Names at the right of the axes, as near to the ends (x, y) of their lines as room allows."""
+def _name_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str, bool]]) -> None:
+    """Names at the right of the axes, as near to the ends of their lines as room allows.
+
+    Each end is x, y, name, colour, and whether the name is bold.
+    """
     (low, high), right = ax.get_ylim(), ax.get_xlim()[1]
     gap = LABEL * (high - low) / (ax.figure.get_figheight() - 1)  # inch of labels below
-    places = spread([y for _, y, _, _ in ends], gap)
-    for (x, y, name, look), place in zip(ends, places, strict=True):
+    places = spread([y for _, y, *_ in ends], gap)
+    for (x, y, name, colour, bold), place in zip(ends, places, strict=True):
         way = [x, right, 1.03 * right], [y, y, place]
-        ax.plot(*way, color=look["color"], linewidth=0.6, clip_on=False)
-        weight = "bold" if look["linewidth"] == STRONG["linewidth"] else "normal"
+        ax.plot(*way, color=colour, linewidth=0.6, clip_on=False)
+        weight = "bold" if bold else "normal"
         words = {"fontsize": SMALL, "color": INK, "fontweight": weight, "va": "center"}
         ax.text(1.04 * right, place, name, **words)
 
@@ -148,9 +154,8 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
     """Places as near to the values as they can be at least `gap` apart, in the values' order."""
     order = np.argsort(values, kind="stable")
     steps = gap * np.arange(len(order))
-    blocks: list[
-        tuple[float, int]
-    ] = []  # mean and number of neighbours that touch, less their steps
+    # Neighbours that touch: the mean of their values less their steps, and how many they are.
+    blocks: list[tuple[float, int]] = []
     for value in np.asarray(values)[order] - steps:
         mean, n = value, 1
         while blocks and blocks[-1][0] > mean:
@@ -207,6 +212,5 @@ def _name(plan: tuple, plans: Iterable[tuple]) -> str:
     method, settings, layers = plan
     parts = [methods.title(method), settings] if settings else [methods.title(method)]
     if layers and sum(other[:2] == plan[:2] for other in plans) > 1:
-        parts.append(f"after {'layer' if len(layers) == 1 else 'layers'}")
-        parts[-1] += " " + ", ".join(map(str, layers))
+        parts.append(at_layers("after layer", layers))
     return ", ".join(parts)

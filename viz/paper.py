@@ -14,7 +14,7 @@ from PIL import Image
 from libra import methods
 from libra.errors import InputError
 from libra.reduction import Fate
-from libra.trace import Trace
+from libra.trace import Trace, at_layers
 from viz.canvas import Canvas
 from viz.colour import CARD, INK, RIGHT, WRONG
 from viz.fates import fate_map
@@ -123,8 +123,7 @@ def settings(trace: Trace) -> str:
         rate = f"R = {percent(trace.ratio)}"
         if site == "encoder":  # where a method may have a ratio of its own
             rate = f"{percent(1 - last.n_kept / first.n_in)} in all"
-        layers = ", ".join(str(event.layer) for event in events)
-        parts.append(f"{rate} {where}{'s' * (len(events) > 1)} {layers}")
+        parts.append(f"{rate} {at_layers(where, [event.layer for event in events])}")
     if any(event.site == "connector" for event in trace.events):
         parts.append(f"R = {percent(trace.ratio)} before the decoder")
     return ", ".join(parts)
