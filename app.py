@@ -246,9 +246,11 @@ def _wire_looking(p: Parts, visit: Visit) -> None:
     )
     a.overlays.select(visit.pick_overlay, shown, a.outputs, **QUICK)
     a.pane.look(ask.look, shown, a.pane, **QUICK)
-    pointed = a.hero.select(inspected.point, shown, inspected.outputs, **QUICK)
-    arrived = pointed.success(inspect.go_there, None, p.tabs, js=inspect.TO_TOP, **QUICK)
-    arrived.success(None, None, None, js=inspect.TO_PICTURE)
+    several.pane.look(compare.look, shown, several.pane, **QUICK)
+    for pane, point in ((a.pane, inspected.point), (several.pane, inspected.point_compared)):
+        pointed = pane.select(point, shown, inspected.outputs, **QUICK)
+        arrived = pointed.success(inspect.go_there, None, p.tabs, js=inspect.TO_TOP, **QUICK)
+        arrived.success(None, None, None, js=inspect.TO_PICTURE)
     a.answer.select(visit.pick_word, shown, a.outputs, **QUICK)
     gr.on(
         [several.overlay.input, several.position.input, p.tab["compare"].select],

@@ -169,7 +169,7 @@ def hero(shown: Shown) -> dict:
 def pane(shown: Shown) -> dict:
     """Of what the pointer over the large picture would be told."""
     of = panels.identity(shown.trace)
-    return {"of": of, "stage": shown.stage, "image": shown.own_image}
+    return {"of": of, "stages": [shown.stage], "image": shown.own_image}
 
 
 def look(shown: Shown) -> dict:

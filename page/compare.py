@@ -9,6 +9,7 @@ from libra import methods
 from libra.trace import Trace
 from page import comparison, panels, picker, readouts, scrubber, texts, views
 from page.shown import Result, Shown, overlays
+from viz import inspector
 
 DEFAULT = ["vanilla", "fastv", "libra"]
 DEFAULT_OVERLAY = "groups"
@@ -32,6 +33,7 @@ class CompareTab:
     frames: gr.HTML
     cards: Sequence[gr.HTML]
     slider: gr.ImageSlider
+    pane: gr.HTML
     legend: gr.HTML
     table: gr.HTML
     save_table: gr.DownloadButton
@@ -46,7 +48,7 @@ class CompareTab:
     def outputs(self) -> list[gr.components.Component]:
         """What `draw` fills."""
         files = [self.save_table, self.save_pictures]
-        cards = [*self.cards, self.slider, self.legend, self.table]
+        cards = [*self.cards, self.slider, self.pane, self.legend, self.table]
         return [*self.looks, self.frames, *cards, *files]
 
     def draw(self, shown: Shown, overlay: str, position: int) -> dict:
@@ -76,6 +78,7 @@ class CompareTab:
             self.frames: scrubber.update(FRAMES, traces[0] if traces else None, image),
             **self._show_cards(cards),
             self.slider: gr.ImageSlider(_files(traces, view) if slides else None, visible=slides),
+            self.pane: {"of": panels.identity(*traces), "stages": view.stages, "image": image},
             self.legend: panels.below(view.legend, overlay, traces if slides else ()),
             self.table: readouts.comparison(results, shown.stored),
             self.save_table: _file(traces and views.save_table(traces)),
@@ -88,6 +91,7 @@ class CompareTab:
         return {
             **self._show_cards(cards),
             self.slider: gr.ImageSlider(visible=False),
+            self.pane: {},
             self.legend: "",
             self.table: "",
             self.status: panels.progress(0, len(results), results[0].method),
@@ -117,6 +121,11 @@ class CompareTab:
         free = len(self.cards) - len(cards)
         shown = [gr.HTML(card, visible=True) for card in cards] + [gr.HTML(visible=False)] * free
         return dict(zip(self.cards, shown, strict=True))
+
+
+def look(shown: Shown) -> dict:
+    """What the panes over the pictures tell of."""
+    return inspector.pane(*shown.traces) | {"of": panels.identity(*shown.traces)}
 
 
 def with_vanilla(method: str) -> tuple[gr.Tabs, list[str], str]:
@@ -178,6 +187,8 @@ def build() -> CompareTab:
         max_height=620,
     )
     parts |= {"overlay": overlay, "position": position, "cards": cards, "slider": slider}
+    panes = inspector.pane_component("#cards img, #slider img")
+    parts["pane"] = gr.HTML(elem_id="panes", **panes)
     parts["legend"] = gr.HTML(elem_id="compare-legend")
     parts["table"] = gr.HTML(elem_id="numbers")
     with gr.Row(elem_id="compare-files"):

@@ -57,6 +57,7 @@ class View:
 
     draw: list[Callable[..., Image.Image]]
     captions: list[str]
+    stages: list[int]
     legend: str
     image: int = 0
 
@@ -74,7 +75,7 @@ class View:
         because the few tokens of a strong compression would leave all other pictures black.
         """
         if not traces:
-            return cls([], [], "")
+            return cls([], [], [], "")
         stages = [stage_of(trace, position, traces) for trace in traces]
         options = {"patch": PATCH, "image": image}
         legend = legends.marks(overlay, _fates(traces, stages, image))
@@ -90,6 +91,7 @@ class View:
         return cls(
             [partial(views.picture, trace, overlay, stage, **options) for trace, stage in seen],
             [views.stage_caption(trace, stage, image) for trace, stage in seen],
+            stages,
             legend,
             image,
         )

@@ -1,6 +1,6 @@
 """The Inspect tab: where every visual token went, and why; and the answer without some of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic_ns
 
@@ -62,16 +62,26 @@ class InspectTab:
         shown.followed = shown.image
         return {self.view: {"image": shown.image}}
 
-    def point(self, shown: Shown, event: gr.SelectData) -> dict:
+    def point(self, shown: Shown, event: gr.EventData) -> dict:
         """The answer of the Ask tab, with the patch in hand that its picture was clicked at."""
-        if shown.trace is None:
+        return self._hold(shown, [shown.trace] if shown.trace else [], event)
+
+    def point_compared(self, shown: Shown, event: gr.EventData) -> dict:
+        """That one of the compared answers whose picture was clicked at, with the patch in hand."""
+        return self._hold(shown, shown.traces, event)
+
+    def _hold(self, shown: Shown, traces: Sequence[Trace], event: gr.EventData) -> dict:
+        """One of some answers, with the patch in hand that its picture was clicked at."""
+        trace = next(iter(traces[event.index : event.index + 1]), None)
+        if trace is None:
             return gr.skip()
-        patch = views.patch_at(shown.trace, shown.own_image, *map(int, event.index))
-        traces = named(shown)
-        name = next((name for name, t in traces.items() if t is shown.trace), None)
-        name = name or texts.ASKED.format(methods.title(shown.trace.method))
-        shown.inspected = {name: shown.trace} | traces
-        return self._view(shown, stage=shown.stage, patch=-1 if patch is None else patch)
+        image = min(shown.image, len(trace.images) - 1)
+        patch = views.patch_at(trace, image, event.x, event.y)
+        there = named(shown)
+        name = next((name for name, t in there.items() if t is trace), None)
+        name = name or texts.ASKED.format(methods.title(trace.method))
+        shown.inspected = {name: trace} | there
+        return self._view(shown, stage=event.stage, patch=-1 if patch is None else patch)
 
     def follow(self, shown: Shown, event: gr.EventData) -> None:
         """One of several pictures was chosen here: the other tabs will show it."""

@@ -204,7 +204,8 @@ def below(legend: str, overlay: str, pair: Sequence[Trace] = ()) -> str:
         if pair
         else ""
     )
-    return f'{legend}<p class="caption">{sides} {texts.OVERLAYS[overlay][1]}</p>'
+    words = " ".join(filter(None, (sides, texts.OVERLAYS[overlay][1], texts.POINT_AT_ANY)))
+    return f'{legend}<p class="caption">{words}</p>'
 
 
 def progress(done: int, of: int, method: str) -> str:
@@ -262,9 +263,9 @@ def answer(trace: Trace | None, chosen: int = 0, status: str = "") -> str:
     return _answer(trace.question, body, status, trace.history, identity(trace))
 
 
-def identity(trace: Trace) -> str:
-    """What tells one answer of a visit from the others: its times will do."""
-    return str(trace.timings.total)
+def identity(*traces: Trace) -> str:
+    """What tells these answers of a visit from the others: their times will do."""
+    return " ".join(str(trace.timings.total) for trace in traces)
 
 
 def _answer(

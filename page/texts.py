@@ -18,7 +18,8 @@ HELP = {
     "Ask": "Choose an example or drop a picture, type a question, choose a method, press Ask.",
     "The picture": "Point at a patch to see where it went, and why; click to follow it in Inspect. "
     "The stage moves all pictures; a word of the answer shows where the model looked for it.",
-    "Compare": "Several methods on the same picture, side by side.",
+    "Compare": "Several methods on the same picture, side by side. Point at a patch: all pictures "
+    "show where it went.",
     "Inspect": "Every patch through the layers, a quiz, what-if, and asking again without patches.",
     "Figures, Efficiency": "The papers' figures of this answer, and what it cost and saved.",
     "Learn": "Guided tours, and what the terms mean.",
@@ -107,6 +108,9 @@ ANSWERED = "Answered in {}."
 UNFINISHED = "Not finished. This is the answer that was here before."
 NOT_MEASURED = "Vanilla has not been measured on these inputs."
 ASKED = "{}, as asked"
+POINT_AT_ANY = (
+    "Point at a patch of one picture: all of them show where it went; click to follow it."
+)
 POINT = "Point at a patch to see where it went, and why; click to follow it."
 OUTDATED = "The settings have changed: ask again."
 CROPPED = "The model sees the middle {} of this picture; its processor cuts off the rest."

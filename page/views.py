@@ -161,12 +161,13 @@ def _attended(trace: Trace, overlay: str, layer: int, word: int) -> float:
     return float(rows[layer].sum())
 
 
-def patch_at(trace: Trace, image: int, x: int, y: int) -> int | None:
-    """The patch at a pixel of the large picture; None where the model saw nothing."""
+def patch_at(trace: Trace, image: int, x: float, y: float) -> int | None:
+    """The patch at a place of a picture, from 0 to 1; None where the model saw nothing."""
     token = Canvas.of(trace, image).token
-    if not (0 <= y < token.shape[0] and 0 <= x < token.shape[1]):
+    if not (0 <= x < 1 and 0 <= y < 1):
         return None
-    return int(token[y, x]) if token[y, x] < len(trace.layout) else None
+    patch = int(token[int(y * token.shape[0]), int(x * token.shape[1])])
+    return patch if patch < len(trace.layout) else None
 
 
 def cropped(trace: Trace, index: int = 0) -> str:

@@ -533,7 +533,7 @@ def test_a_token_that_sums_up_others_has_its_own_name(method, name):
 def test_a_pane_knows_the_patches_and_no_pixels(libra):
     known = inspector.pane(libra)
     whole = inspector.view({"one": libra})["traces"][0]
-    of_trace = known["trace"]
+    [of_trace] = known["traces"]
     assert {name: whole[name] for name in of_trace if name != "decisions"} == {
         name: part for name, part in of_trace.items() if name != "decisions"
     }

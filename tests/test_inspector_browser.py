@@ -1086,9 +1086,9 @@ def test_what_is_told_of_another_picture_too_late_is_not_taken_in(chromium):
     taken = page.evaluate(
         f"""() => {{ {joined(SCRIPTS)}
         const pane = createPane(document.querySelector(".i-pane"), "img", () => {{}});
-        pane.show({{of: "new", stage: 0, image: 0}});
+        pane.show({{of: "new", stages: [0], image: 0}});
         const takes = of => {{
-          try {{ pane.show({{trace: {{}}, looks: {{}}, of}}); return false; }}
+          try {{ pane.show({{traces: [{{}}], looks: {{}}, of}}); return false; }}
           catch {{ return true; }} // it was looked into
         }};
         return [takes("old"), takes("new")];

@@ -247,6 +247,13 @@ function sharesOf(situation, patch) {
   return facts;
 }
 
+// What became of a patch at a stage: "kept", "merged into patch 170", "dropped".
+function whereTo(situation, patch) {
+  const fate = situation.fate[patch];
+  const into = { [Fate.MERGED]: "into", [Fate.COMPENSATED]: "in" }[fate];
+  return into ? `${FATES[fate]} ${into} ${token(situation.root[patch], situation)}` : FATES[fate];
+}
+
 // What became of a patch, stage by stage, until it is gone; or until the stage whose situation is
 // another than the stored one, because what follows from that only a run can tell.
 function pathOf(trace, patch, here, situation) {

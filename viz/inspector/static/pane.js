@@ -1,8 +1,13 @@
-// A pane over a picture that stands elsewhere on the page: the patch under the pointer.
+// Panes over pictures that stand elsewhere on the page: the patch under the pointer, in all of them.
 
 const BESIDE = 14; // pixels between the picture and the card
 
 class Pane extends Picture {
+  constructor(canvas, note) {
+    super(canvas);
+    this.note = note; // on what became of the patch in this picture
+  }
+
   // Lie over `box`, where one of the pictures of a trace stands in the window.
   cover(trace, image, box) {
     const [width, height] = [box.width, box.height].map(Math.round);
@@ -14,6 +19,19 @@ class Pane extends Picture {
     this.place(trace, new Array(image + 1).fill(size), image, width, Infinity);
     Object.assign(this.canvas, { width: width * this.scale, height: this.height * this.scale });
     Object.assign(this.canvas.style, { width: `${width}px`, height: `${this.height}px` });
+  }
+
+  // Outline a patch and the token that it went into, and say where at the foot.
+  tell(patch, stage, looks, box) {
+    const situation = this.trace.stages[stage];
+    this.looks = looks;
+    this.point(this.pen(this.canvas), { pointed: patch, root: situation.root[patch] });
+    this.note.textContent = whereTo(situation, patch);
+    Object.assign(this.note.style, {
+      left: `${box.left + 6}px`,
+      bottom: `${innerHeight - box.top - box.height + 6}px`,
+      maxWidth: `${box.width - 12}px`,
+    });
   }
 }
 
@@ -30,33 +48,54 @@ function contained(img) {
   };
 }
 
-// The pane of an element over the picture of a CSS selector; `look` asks for what it knows.
-function createPane(element, selector, look) {
-  const pane = new Pane(element.querySelector("canvas"));
-  const card = new Card(element.querySelector(".i-card"), () => {});
-  const parts = [...element.children]; // there while the pointer is over a patch
-  const now = { of: null, trace: null, stage: 0, image: 0, pointed: -1 };
+// The panes of an element over the pictures of a CSS selector, each of its own trace. `trigger` sends
+// `look`, which asks for what they know, and `select`: which picture was clicked at, and where.
+function createPane(element, selector, trigger) {
+  const [glass, note, told] = element.children; // there while the pointer is over a patch
+  const card = new Card(told, () => {});
+  const panes = []; // by the place of their picture
+  const now = { of: null, traces: null, looks: null, stages: [], image: 0, at: -1, patch: -1 };
   let last = null; // where the pointer was over a picture that nothing is known of yet
 
-  function point(patch) {
-    now.pointed = patch;
-    if (patch < 0) return element.replaceChildren();
-    if (!element.firstChild) element.append(...parts);
-    const { trace, stage } = now;
-    const situation = trace.stages[stage];
-    const decision = trace.decisions[decisionIndex(stage)];
-    pane.point(pane.pen(pane.canvas), { pointed: patch, root: situation.root[patch] });
-    card.show(describe(trace, stage, situation, decision, patch), pane.looks, false);
+  const pictures = () => [...document.querySelectorAll(selector)];
+
+  // The pane over the picture of that place, there where it stands now.
+  function cover(at, box) {
+    const pane = (panes[at] ??= new Pane(glass.cloneNode(), note.cloneNode()));
+    pane.cover(now.traces[at], now.image, box);
+    return pane;
   }
 
-  // Beside the picture, where there is room, else over it; at the height of the pointer.
+  // Every picture shows what became of a patch, and the card tells of the one under the pointer.
+  function point(patch, at) {
+    Object.assign(now, { patch, at });
+    if (patch < 0) return element.replaceChildren();
+    const boxes = pictures().map(contained);
+    const hidden = ({ width, left, top }, k) => // not there yet, or below the other under a slider
+      !width || (k !== at && left === boxes[at].left && top === boxes[at].top);
+    const parts = boxes.flatMap((box, k) => {
+      if (hidden(box, k)) return [];
+      const pane = cover(k, box);
+      pane.tell(patch, now.stages[k], now.looks, box);
+      return k === at ? [pane.canvas] : [pane.canvas, pane.note];
+    });
+    element.replaceChildren(...parts, told);
+    const [trace, stage] = [now.traces[at], now.stages[at]];
+    const decision = trace.decisions[decisionIndex(stage)];
+    card.show(describe(trace, stage, trace.stages[stage], decision, patch), now.looks, false);
+  }
+
+  // Beside the picture, where there is room and no other picture, else over it, above or below the
+  // pointer.
   function stand({ clientY }, box) {
-    const { offsetWidth: width, offsetHeight: height } = card.element;
+    const { offsetWidth: width, offsetHeight: height } = told;
+    const alone = element.childElementCount === 2; // one pane and the card
     const right = box.left + box.width + BESIDE;
-    const left = Math.max(8, Math.min(right, innerWidth - width - 8));
+    const wanted = alone ? right : box.left + (box.width - width) / 2;
+    const left = Math.max(8, Math.min(wanted, innerWidth - width - 8));
     const clear = clientY > innerHeight / 2 ? -height - 2 * BESIDE : 2 * BESIDE; // of the pointer
     const top = clientY + (left < right ? clear : -height / 3);
-    Object.assign(card.element.style, {
+    Object.assign(told.style, {
       left: `${left}px`,
       top: `${Math.max(8, Math.min(top, innerHeight - height - 8))}px`,
     });
@@ -64,41 +103,55 @@ function createPane(element, selector, look) {
 
   function leave() {
     last = null;
-    if (now.pointed >= 0) point(-1);
+    if (now.patch >= 0) point(-1);
+  }
+
+  // Which picture an event is over, and where in it; null where there is none.
+  function under({ target, clientX, clientY }) {
+    const at = now.of === null ? -1 : pictures().indexOf(target.closest?.(selector));
+    if (at < 0 || !target.naturalWidth) return null;
+    const box = contained(target);
+    return { at, box, x: clientX - box.left, y: clientY - box.top };
   }
 
   function follow(event) {
-    const img = event.pointerType === "mouse" && event.target.closest?.(selector);
-    if (!img?.naturalWidth) return leave();
-    if (!now.trace) {
-      if (!last && now.of !== null) look();
+    const place = event.pointerType === "mouse" && under(event);
+    if (!place) return leave();
+    if (!now.traces) {
+      if (!last) trigger("look");
       last = event;
       return;
     }
-    const box = contained(img);
-    pane.cover(now.trace, now.image, box);
-    const patch = pane.patchAt(event.clientX - box.left, event.clientY - box.top);
-    if (patch !== now.pointed) point(patch);
+    const { at, box, x, y } = place;
+    const patch = cover(at, box).patchAt(x, y);
+    if (patch !== now.patch || at !== now.at) point(patch, at);
     if (patch >= 0) stand(event, box);
   }
 
-  function know(trace, looks) {
-    [now.trace, pane.looks] = [openTrace(trace), new Looks(looks)];
+  function choose(event) {
+    const place = under(event);
+    if (!place) return;
+    const { at: index, box, x, y } = place;
+    trigger("select", { index, stage: now.stages[index], x: x / box.width, y: y / box.height });
+  }
+
+  function know(traces, looks) {
+    Object.assign(now, { traces: traces.map(openTrace), looks: new Looks(looks) });
     if (last) follow(last);
   }
 
   point(-1);
   document.addEventListener("pointermove", follow);
+  document.addEventListener("click", choose);
   for (const away of ["scroll", "click", "keydown"]) document.addEventListener(away, leave, true);
 
   return {
-    // Another trace, stage or picture, or what is known of the trace.
-    show({ trace, looks, of = null, stage = 0, image = 0 }) {
-      if (trace) return of === now.of && know(trace, looks); // else it was asked for too long ago
-      if (of !== now.of) [now.trace, last] = [null, null];
-      const same = now.trace && image === now.image;
-      Object.assign(now, { of, stage, image });
-      point(same ? now.pointed : -1);
+    // Other traces, stages or another picture, or what is known of the traces.
+    show({ traces, looks, of = null, stages = [], image = 0 }) {
+      if (traces) return of === now.of && know(traces, looks); // else it was asked for too long ago
+      if (of !== now.of) [now.traces, last] = [null, null];
+      Object.assign(now, { of, stages, image });
+      point(-1);
     },
   };
 }

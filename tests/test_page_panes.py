@@ -1,0 +1,97 @@
+"""Panes over the pictures of a comparison: one patch in all of them; needs a browser."""
+
+import pytest
+
+from page import texts
+from tests.conftest import expect
+from tests.test_page_browser import card, compare_methods
+
+pytestmark = pytest.mark.browser
+
+SIDE = 4  # patches of the micro model's picture
+TOLD = "#panes .i-card"
+# What a canvas of the panes has drawn: how many of its pixels are not empty.
+DRAWN = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)" + (
+    ".data.filter((v, i) => i % 4 === 3 && v).length"
+)
+
+
+# When a picture is there and whatever scrolled has come to rest.
+SETTLED = """async picture => {
+  await picture.decode();
+  for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+}"""
+
+
+def point(page, picture, patch: int) -> tuple[float, float]:
+    """Move the pointer over a patch of a picture whose middle square the model sees."""
+    picture.evaluate(SETTLED)
+    box = picture.bounding_box()
+    side = min(box["width"], box["height"])
+    x = box["x"] + (box["width"] - side) / 2 + side * (patch % SIDE + 0.4) / SIDE
+    y = box["y"] + (box["height"] - side) / 2 + side * (patch // SIDE + 0.4) / SIDE
+    page.mouse.move(x, y)
+    return x, y
+
+
+def compared(page, *names: str) -> None:
+    compare_methods(page, *names)
+    page.locator("#compare-run").click()
+    expect(page.locator("#compare-status")).to_have_text(
+        texts.COMPARED.format(len(names), len(names))
+    )
+
+
+def test_a_patch_is_pointed_at_in_all_pictures_of_a_comparison(open_page):
+    page = open_page()
+    compared(page, "vanilla", "fastv", "libra")
+    pictures, panes = page.locator("#cards img"), page.locator("#panes canvas")
+    pictures.nth(1).scroll_into_view_if_needed()
+    expect(page.locator(TOLD)).to_have_count(0)
+    fates = {}
+    for patch in range(SIDE * SIDE):
+        point(page, pictures.nth(1), patch)
+        expect(page.locator(f"{TOLD} h3")).to_have_text(f"Patch {patch}")
+        expect(panes).to_have_count(3)
+        over, under = (
+            part.evaluate_all("all => all.map(e => e.getBoundingClientRect().left)")
+            for part in (panes, pictures)
+        )
+        assert over == pytest.approx(under, abs=1)
+        assert all(panes.nth(k).evaluate(DRAWN) > 100 for k in range(3))
+        notes = page.locator("#panes .i-note").all_inner_texts()
+        assert notes[0] == "kept"
+        fates[patch] = page.locator(f"{TOLD} .i-fate").inner_text(), notes[1]
+    # What the panes say is what became of the tokens: FastV drops half, Libra-Merging nothing.
+    assert [fate for fate, _ in fates.values()].count("dropped") == SIDE * SIDE // 2
+    assert not any(note == "dropped" for _, note in fates.values())
+    assert any(note.startswith("merged into patch") for _, note in fates.values())
+    page.keyboard.press("Shift")
+    expect(page.locator(TOLD)).to_have_count(0)
+
+
+def test_a_click_on_a_picture_of_a_comparison_leads_to_its_answer(open_page):
+    page = open_page()
+    compared(page, "vanilla", "fastv", "libra")
+    page.locator("#compare-stage label").first.click()
+    expect(card(page, "FastV")).to_contain_text("Before")
+    picture = page.locator("#cards img").nth(1)
+    picture.scroll_into_view_if_needed()
+    page.mouse.click(*point(page, picture, 6))
+    expect(page.get_by_role("tab", name="Inspect")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#inspector .i-card h3")).to_have_text("Patch 6")
+    expect(page.locator("#inspector .i-answers label:has(:checked)")).to_have_text("FastV")
+    expect(page.locator("#inspector .i-stages label").first.locator("input")).to_be_checked()
+
+
+def test_under_a_slider_the_picture_that_is_seen_tells(open_page):
+    page = open_page()
+    page.locator("#compare-button").click()
+    expect(page.locator("#compare-status")).to_have_text(texts.COMPARED.format(2, 2))
+    left, right = page.locator("#slider img").all()
+    right.scroll_into_view_if_needed()
+    for picture, patch, stages in ((left, 4, 0), (right, 7, 3)):
+        point(page, picture, patch)
+        expect(page.locator(f"{TOLD} h3")).to_have_text(f"Patch {patch}")
+        expect(page.locator("#panes canvas")).to_have_count(1)
+        assert (page.locator(f"{TOLD} .i-path li").count() > 0) == (stages > 0)
