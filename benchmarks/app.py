@@ -26,7 +26,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -218,7 +218,7 @@ def _measure_all(options: argparse.Namespace) -> None:
     if not options.no_page:
         how, loads = page_loads(options.model, options.repeats)
         about["page load"] = f"{median(loads):.0f} ms ±{spread(loads):.0%} {how}"
-    report(about, [asdict(row) for row in rows], [cells(row) for row in rows], options.json)
+    report(about, rows, cells, options.json)
 
 
 if __name__ == "__main__":

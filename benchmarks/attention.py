@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -191,14 +192,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_all(options: argparse.Namespace) -> None:
-    device, rows = torch.device(options.device), []
-    scale = Scale(options.width, options.depth)
-    for name in options.models:
-        model = decoder(scaled(name, scale), device, dtype(options), options.fused)
-        for n in options.tokens:
-            rows += measure(model, name, n, device, options.fused, options.repeats)
+    device, scale = torch.device(options.device), Scale(options.width, options.depth)
+    architectures = [scaled(name, scale) for name in options.models]
+
+    def rows() -> Iterator[Row]:
+        for architecture in architectures:
+            model = decoder(architecture, device, dtype(options), options.fused)
+            for n in options.tokens:
+                name = architecture.name
+                yield from measure(model, name, n, device, options.fused, options.repeats)
+
     about = setup(options, attention=options.fused, scale=str(scale), text=TEXT)
-    report(about, [asdict(row) for row in rows], [cells(row) for row in rows], options.json)
+    report(about, rows(), cells, options.json)
 
 
 if __name__ == "__main__":

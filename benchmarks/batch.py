@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -168,16 +168,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _measure_all(options: argparse.Namespace) -> None:
     device, scale = torch.device(options.device), Scale(options.width, options.depth)
-    chosen, rows = settings(options.methods, options.ratio), []
-    for name in options.models:
-        architecture = scaled(name, scale)
-        for n in options.tokens:
-            model = Model.of(architecture, n, device, dtype(options), options.attention)
-            with model.lvlm:
-                rows += measure(
-                    model, device, chosen, options.batches, 1 + options.words, options.repeats
-                )
-            print(f"{name} with {model.n} tokens measured", file=sys.stderr)
+    chosen, n_words = settings(options.methods, options.ratio), 1 + options.words
+    architectures = [scaled(name, scale) for name in options.models]
+
+    def rows() -> Iterator[Row]:
+        for architecture in architectures:
+            for n in options.tokens:
+                model = Model.of(architecture, n, device, dtype(options), options.attention)
+                with model.lvlm:
+                    yield from measure(
+                        model, device, chosen, options.batches, n_words, options.repeats
+                    )
+                print(f"{architecture.name} with {model.n} tokens measured", file=sys.stderr)
+
     about = setup(
         options,
         batch=options.batches,
@@ -186,7 +189,7 @@ def _measure_all(options: argparse.Namespace) -> None:
         words=options.words,
         ratio=options.ratio,
     )
-    report(about, [asdict(row) for row in rows], [cells(row) for row in rows], options.json)
+    report(about, rows(), cells, options.json)
 
 
 def _batches(text: str) -> list[int]:

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -182,12 +182,7 @@ def _check_all(options: argparse.Namespace, device: torch.device) -> bool:
         architecture = scaled(name, Scale())
         rows += check(architecture, device, dtype(options), names, options.repeats, options.folder)
         release()
-    report(
-        setup(options, words=WORDS),
-        [asdict(r) for r in rows],
-        [cells(r) for r in rows],
-        options.json,
-    )
+    report(setup(options, words=WORDS), rows, cells, options.json)
     return any(row.failed for row in rows)
 
 

@@ -13,7 +13,8 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -151,7 +152,8 @@ def run(
     arguments: Sequence[str] | None,
     on_cpu: Mapping[str, object] | None = None,
 ) -> int:
-    """Parse, check and measure; the exit code: 2, and one line, where that cannot be done.
+    """Parse, check and measure; the exit code: 2, and one line, where that cannot be done;
+    130 where it was stopped.
 
     Args:
         measure: gets the chosen options; what it returns is whether something failed.
@@ -166,6 +168,9 @@ def run(
     except (InputError, ImportError) as error:
         print(str(error).splitlines()[0], file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped: the rows above were complete", file=sys.stderr)
+        return 130
 
 
 def _parsed(
@@ -223,17 +228,41 @@ def setup(options: argparse.Namespace, **more: object) -> dict:
     }
 
 
-def report(about: dict, rows: list[dict], columns: Sequence[dict], file: Path | None) -> None:
+def report(
+    about: dict,
+    rows: Iterable[Result],
+    cells: Callable[[Result], dict],
+    file: Path | None,
+    facts: Callable[[Result], dict] = asdict,
+) -> None:
     """Print the setup and the table, and write both with all numbers to a file.
+
+    Rows may come as they are measured: the file holds those that are there, and a run that is
+    stopped, or fails, prints them.
 
     Args:
         about: see `setup`.
-        rows: plain values, as they are written.
-        columns: the same as they are printed, cell by cell.
+        rows: what was measured.
+        cells: a row as it is printed, cell by cell.
         file: where to; None for nowhere.
+        facts: a row as it is written, in plain values.
     """
-    print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
-    print()
-    print(aligned(list(columns)) if columns else "nothing could be measured")
+    print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", end="\n\n")
+    measured, written = [], []
+    _write(about, written, file)
+    try:
+        for row in rows:
+            measured.append(row)
+            written.append(facts(row))
+            _write(about, written, file)
+    finally:
+        columns = [cells(row) for row in measured]
+        print(aligned(columns) if columns else "nothing could be measured")
+
+
+def _write(about: dict, rows: list[dict], file: Path | None) -> None:
+    """All numbers as JSON; nobody ever finds them half written."""
     if file:
-        file.write_text(json.dumps({"setup": about, "rows": rows}, indent=1))
+        unfinished = file.with_name(f"{file.name}.part")
+        unfinished.write_text(json.dumps({"setup": about, "rows": rows}, indent=1))
+        unfinished.replace(file)

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -290,20 +290,20 @@ def _measure_all(options: argparse.Namespace) -> None:
     if any(not 0 <= ratio <= 1 for ratio in options.ratios):
         raise InputError(f"Ratios are shares from 0 to 1, not {options.ratios}.")
     device, scale = torch.device(options.device), Scale(options.width, options.depth)
-    names = methods.chosen(options.methods)
-    rows = []
-    for name in options.models:
-        architecture = scaled(name, scale)
-        weights = network(architecture, device, dtype(options), options.attention)
-        for n in options.tokens:
-            model = Model.around(weights, architecture, n)
-            with model.lvlm:
-                plan = settings(names, options.ratios)
-                rows += measure(model, device, plan, 1 + options.words, options.repeats)
-            print(f"{name} with {model.n} tokens measured", file=sys.stderr)
+    plan = settings(methods.chosen(options.methods), options.ratios)
+    architectures = [scaled(name, scale) for name in options.models]
+
+    def rows() -> Iterator[Row]:
+        for architecture in architectures:
+            weights = network(architecture, device, dtype(options), options.attention)
+            for n in options.tokens:
+                model = Model.around(weights, architecture, n)
+                with model.lvlm:
+                    yield from measure(model, device, plan, 1 + options.words, options.repeats)
+                print(f"{architecture.name} with {model.n} tokens measured", file=sys.stderr)
+
     about = setup(options, attention=options.attention, scale=str(scale), words=options.words)
-    plain = [asdict(row) | row.shares for row in rows]
-    report(about, plain, [cells(row) for row in rows], options.json)
+    report(about, rows(), cells, options.json, lambda row: asdict(row) | row.shares)
 
 
 if __name__ == "__main__":

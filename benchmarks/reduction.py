@@ -179,7 +179,7 @@ def _measure_all(options: argparse.Namespace) -> None:
     device, kind = torch.device(options.device), dtype(options)
     rows = measure(names, options.sizes, options.ratio, options.repeats, device, kind)
     about = setup(options, attention="sdpa", layer="one decoder layer of LLaVA-1.5-7B's size")
-    report(about, [row.facts() for row in rows], [cells(row) for row in rows], options.json)
+    report(about, rows, cells, options.json, Row.facts)
 
 
 if __name__ == "__main__":

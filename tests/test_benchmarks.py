@@ -1,7 +1,7 @@
 """The benchmarks at tiny sizes: that they measure what they say, not how fast anything is."""
 
 import json
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -89,6 +89,37 @@ def test_what_is_not_said_depends_on_the_device():
 
     assert repeats("--device", "cpu") == 2 and repeats("--device", "cuda") == 5
     assert repeats("--device", "cpu", "--repeats", "9") == 9
+
+
+@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt(), 130), (InputError("no room"), 2)])
+def test_a_run_that_ends_early_shows_and_keeps_what_was_measured(tmp_path, capsys, end, code):
+    file, seen = tmp_path / "rows.json", []
+    row = make_dataclass("Row", ["n"])
+
+    def rows():
+        for n in (1, 2):
+            seen.append(json.loads(file.read_text())["rows"])
+            yield row(n)
+        raise end
+
+    def measured(options):
+        measure.report({"device": "a clock"}, rows(), lambda row: {"twice": 2 * row.n}, file)
+
+    file.write_text("of an earlier run")
+    assert measure.run(measured, measure.parser("About."), []) == code
+    assert seen == [[], [{"n": 1}]]  # the file grows with the rows
+    assert json.loads(file.read_text()) == {
+        "setup": {"device": "a clock"},
+        "rows": [{"n": 1}, {"n": 2}],
+    }
+    printed = capsys.readouterr()
+    assert [line.split() for line in table(printed.out)] == [["2"], ["4"]]
+    assert printed.err.count("\n") == 1 and [path.name for path in tmp_path.iterdir()] == [
+        "rows.json"
+    ]
+    measure.report({"device": "a clock"}, [], lambda row: {}, file)
+    assert json.loads(file.read_text())["rows"] == []
+    assert "nothing could be measured" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("benchmark", [prefill, attention, reduction, batch])
@@ -218,7 +249,8 @@ def test_bad_names_are_one_line(capsys):
     assert batch.main(["--device", "nope"]) == attention.main(["--device", "nope"]) == 2
     assert attention.main(["--models", "gpt"]) == 2
     assert batch.main(["--models", "gpt"]) == 2
-    assert capsys.readouterr().err.count("\n") == 8
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 8 and printed.out == ""
 
 
 @pytest.mark.parametrize("benchmark", [app, attention, batch, gpu_check, prefill, reduction])
