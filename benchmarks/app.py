@@ -31,7 +31,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import count, median, parser, report, rounds, run, setup, spread
+from benchmarks.measure import (
+    count,
+    give_or_take,
+    median,
+    parser,
+    report,
+    rounds,
+    run,
+    setup,
+    spread,
+)
 from libra.lvlm import LVLM, load
 from libra.trace import Trace
 
@@ -45,7 +55,7 @@ class Row:
 
     tracing: str
     first_word: float
-    first_word_spread: float
+    first_word_spread: float | None
     answer: float
     picture: float
     figures: float
@@ -173,7 +183,7 @@ def cells(row: Row) -> dict:
     """A row as it is printed."""
     return {
         "tracing": row.tracing,
-        "first word ms": f"{row.first_word:.0f} ±{row.first_word_spread:.0%}",
+        "first word ms": f"{row.first_word:.0f}{give_or_take(row.first_word_spread)}",
         "answer": f"{row.answer:.0f}",
         "picture": f"{row.picture:.0f}",
         "figures": f"{row.figures:.0f} ({row.n_figures})",
@@ -217,7 +227,7 @@ def _measure_all(options: argparse.Namespace) -> None:
         rows = measure(lvlm, request, options.repeats)
     if not options.no_page:
         how, loads = page_loads(options.model, options.repeats)
-        about["page load"] = f"{median(loads):.0f} ms ±{spread(loads):.0%} {how}"
+        about["page load"] = f"{median(loads):.0f} ms{give_or_take(spread(loads))} {how}"
     report(about, rows, cells, options.json)
 
 

@@ -31,6 +31,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
 from benchmarks.measure import (
     counts,
     dtype,
+    give_or_take,
     median,
     milliseconds,
     parser,
@@ -63,7 +64,7 @@ class Row:
     tokens: int
     way: str
     prefill: float
-    prefill_spread: float
+    prefill_spread: float | None
     overhead: float  # over fused attention, as a share
     peak_bytes: int | None  # beyond the weights
 
@@ -175,7 +176,7 @@ def cells(row: Row) -> dict:
         "model": row.model,
         "tokens": row.tokens,
         "attention": row.way,
-        "prefill ms": f"{row.prefill:.2f} ±{row.prefill_spread:.0%}",
+        "prefill ms": f"{row.prefill:.2f}{give_or_take(row.prefill_spread)}",
         "overhead": f"{row.overhead:+.1%}",
         "peak MiB": "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}",
     }

@@ -32,6 +32,7 @@ from benchmarks.measure import (
     count,
     counts,
     dtype,
+    give_or_take,
     median,
     milliseconds,
     parser,
@@ -75,7 +76,7 @@ class Row:
     decode: float  # median of the later words
     peak_bytes: int | None
     faster: float  # answers a second, beside batch 1
-    faster_spread: float
+    faster_spread: float | None
 
 
 def answer(model: Model, device: torch.device, n: int, **request: object) -> Run:
@@ -144,7 +145,7 @@ def cells(row: Row) -> dict:
         "method": row.method,
         "batch": row.batch,
         "answers/s": f"{row.answers:.2f}",
-        "to batch 1": f"{row.faster:.2f}x ±{row.faster_spread:.0%}",
+        "to batch 1": f"{row.faster:.2f}x{give_or_take(row.faster_spread)}",
         "encoder ms": f"{row.encoder:.1f}",
         "prefill": f"{row.prefill:.1f}",
         "decode": f"{row.decode:.1f}",

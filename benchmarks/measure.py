@@ -110,9 +110,17 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def spread(values: Sequence[float]) -> float:
-    """Half the distance between the least and the greatest value, as a share of the median."""
-    return (max(values) - min(values)) / 2 / median(values)
+def spread(values: Sequence[float]) -> float | None:
+    """Half the distance between the least and the greatest value, as a share of the median.
+
+    None where there is but one value: nobody knows then.
+    """
+    return (max(values) - min(values)) / 2 / median(values) if len(values) > 1 else None
+
+
+def give_or_take(spread: float | None) -> str:
+    """A spread behind its median, as it is printed: "±4%", or nothing where it is not known."""
+    return "" if spread is None else f" ±{spread:.0%}"
 
 
 def peak_memory(run: Callable[[], Result], device: torch.device) -> tuple[Result, int | None]:

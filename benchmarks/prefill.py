@@ -48,6 +48,7 @@ from benchmarks.measure import (
     count,
     counts,
     dtype,
+    give_or_take,
     median,
     parser,
     peak_memory,
@@ -106,7 +107,7 @@ class Row:
     encoder: float
     connector: float
     prefill: float
-    prefill_spread: float
+    prefill_spread: float | None
     decode: float
     peak_bytes: int | None
     kv_bytes: int
@@ -114,7 +115,7 @@ class Row:
     implied: float
     implied_causal: float  # where attention counts only what causality lets be seen
     reached: float
-    reached_spread: float
+    reached_spread: float | None
     answer: float  # encoder to last word
     faster: float  # than vanilla's answer
 
@@ -259,12 +260,12 @@ def cells(row: Row) -> dict:
         "last": row.last,
         "encoder ms": f"{row.encoder:.2f}",
         "connector": f"{row.connector:.2f}",
-        "prefill": f"{row.prefill:.2f} ±{row.prefill_spread:.0%}",
+        "prefill": f"{row.prefill:.2f}{give_or_take(row.prefill_spread)}",
         "decode": f"{row.decode:.2f}",
         "peak MiB": "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}",
         "KV MiB": f"{row.kv_bytes / 2**20:.1f}{'' if row.kv_bytes == row.kv_formula else ' (!)'}",
         "implied": f"{row.implied:.2f}x",
-        "reached": f"{row.reached:.2f}x ±{row.reached_spread:.0%}",
+        "reached": f"{row.reached:.2f}x{give_or_take(row.reached_spread)}",
         "share": f"{row.shares['share']:.0%}",
         "causal": f"{row.shares['share_causal']:.0%}",
         "answer": f"{row.answer:.0f} ms, {row.faster:.2f}x",

@@ -24,6 +24,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from benchmarks.measure import (
     counts,
     dtype,
+    give_or_take,
     median,
     milliseconds,
     parser,
@@ -56,7 +57,7 @@ class Row:
     apply_ms: float
     layer_ms: float
     percent: float  # of the layer, the median of the rounds
-    percent_spread: float  # of that in them
+    percent_spread: float | None  # of that in them
 
     @property
     def prefill_percent(self) -> float:
@@ -159,8 +160,7 @@ def cells(row: Row) -> dict:
         "reduce ms": f"{row.reduce_ms:.3f}",
         "apply ms": f"{row.apply_ms:.3f}",
         "layer ms": f"{row.layer_ms:.2f}",
-        "of the layer": f"{row.percent:.2f}%",
-        "spread": f"±{row.percent_spread:.0%}",
+        "of the layer": f"{row.percent:.2f}%{give_or_take(row.percent_spread)}",
         f"of {LAYERS}": f"{row.prefill_percent:.2f}%",
     }
 

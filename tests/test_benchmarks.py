@@ -47,6 +47,8 @@ def test_rounds_are_interleaved_and_the_first_ones_do_not_count():
 def test_median_and_spread():
     assert measure.median([4, 1, 2]) == 2
     assert measure.spread([4, 1, 2]) == 0.75
+    assert measure.give_or_take(0.75) == " ±75%"
+    assert measure.give_or_take(measure.spread([4])) == ""  # of one nobody knows
 
 
 def test_a_stopwatch_tells_the_time_between_start_and_stop(monkeypatch):
