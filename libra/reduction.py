@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property, partial
 from itertools import accumulate
+from numbers import Integral
 
 import torch
+from numpy.typing import ArrayLike
 from torch import LongTensor, Tensor
 from torch.nn.functional import embedding_bag
 
@@ -30,12 +32,13 @@ class Reduction:
     """`out[target[e]] += weight[e] * hidden[source[e]]` for every edge e.
 
     Pruning, merging, fused and compensation tokens are all maps of this kind. Weights are fp32, or
-    float64 where the hidden states are: rounding them to fp32 would cost nine digits.
+    float64 where the hidden states are: rounding them to fp32 would cost nine digits. Lists and
+    arrays become tensors, whole numbers of any kind int64.
 
     Raises:
-        InputError: edges out of range, an output that no edge feeds (unless it may be vacant), or
-            lengths that disagree. On an accelerator, which would have to stop for it, the edges are
-            looked at only when the map comes back to the CPU.
+        InputError: edges that are no whole numbers or out of range, an output that no edge feeds
+            (unless it may be vacant), or lengths that disagree. On an accelerator, which would have
+            to stop for it, the edges are looked at only when the map comes back to the CPU.
     """
 
     n_in: int
@@ -56,7 +59,7 @@ class Reduction:
     @classmethod
     def select(
         cls,
-        indices: LongTensor,
+        indices: ArrayLike,
         n_in: int,
         evidence: dict[str, Tensor] | None = None,
         compensation: int | None = None,
@@ -65,13 +68,14 @@ class Reduction:
         """Keep the tokens `indices` (in this order) out of `n_in` and drop the others.
 
         Args:
-            indices: [n_out] which ones.
+            indices: [n_out] which ones, or bool [n_in]: whether to keep each. An accelerator has to
+                stop to count those; what runs there is better told the numbers.
             n_in: how many there are.
             evidence: [n_in] facts behind the decision.
             compensation: the output that is a compensation token already.
             vacant: whether that one is none.
         """
-        indices = torch.as_tensor(indices, dtype=torch.long)
+        indices = _kept(indices, n_in)
         selection = cls(
             n_in=n_in,
             source=indices,
@@ -126,8 +130,14 @@ class Reduction:
         )
 
     def __post_init__(self):
-        exact = torch.promote_types(self.weight.dtype, torch.float32)
-        object.__setattr__(self, "weight", self.weight.to(exact))
+        weight = _vector(self.weight, "weight")
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        own = {name: _numbers(getattr(self, name), name) for name in ("source", "target", "slot")}
+        own["weight"] = weight.to(exact)
+        own["evidence"] = {name: torch.as_tensor(fact) for name, fact in self.evidence.items()}
+        if not isinstance(self.n_in, Integral) or self.n_in < 0:
+            raise InputError(f"Reduction: n_in must be a whole number from 0 on, not {self.n_in}.")
+        vars(self).update(own, n_in=int(self.n_in))
         if not len(self.source) == len(self.target) == len(self.weight):
             raise InputError("Reduction: source, target and weight must have one entry per edge.")
         if any(not 0 <= extra < self.n_out for extra in self.extras):
@@ -192,6 +202,8 @@ class Reduction:
         A selection copies rows bit for bit. Anything else is one weighted gather-and-sum,
         accumulated in fp32 at least; unlike `index_add_` it is deterministic on a GPU.
         """
+        if hidden.ndim < 2:
+            raise InputError(f"Reduction: hidden states are [..., N, D], not {[*hidden.shape]}.")
         if hidden.shape[-2] != self.n_in:
             raise InputError(f"Reduction of {self.n_in} tokens applied to {hidden.shape[-2]}.")
         if self.is_selection:
@@ -337,6 +349,39 @@ class Reduction:
             vacant=None if self.vacant is None else copy(self.vacant),
             evidence={name: copy(fact) for name, fact in self.evidence.items()},
         )
+
+
+def _numbers(values: ArrayLike, name: str) -> LongTensor:
+    """Whole numbers as a vector of int64, on their device, which is not waited for."""
+    vector = _vector(values, name)
+    if vector.dtype == torch.int64:
+        return vector
+    if len(vector) and (vector.dtype == torch.bool or vector.is_floating_point()):
+        kind = str(vector.dtype).removeprefix("torch.")
+        raise InputError(f"Reduction: {name} must hold whole numbers, not {kind}.")
+    return vector.long()
+
+
+def _vector(values: ArrayLike, name: str) -> Tensor:
+    """A tensor of one dimension."""
+    try:
+        vector = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(values).__name__
+        raise InputError(f"Reduction: {name} must be a list or a tensor, not {kind}.") from None
+    if vector.ndim != 1:
+        raise InputError(f"Reduction: {name} must have one dimension, not {vector.ndim}.")
+    return vector
+
+
+def _kept(chosen: ArrayLike, n_in: int) -> LongTensor:
+    """The numbers of the tokens that are chosen by number or by a mask."""
+    vector = _vector(chosen, "indices")
+    if vector.dtype != torch.bool:
+        return _numbers(vector, "indices")
+    if len(vector) != n_in:
+        raise InputError(f"Reduction: the mask has {len(vector)} entries for {n_in} tokens.")
+    return vector.nonzero()[:, 0]
 
 
 def _raised(parts: Sequence[LongTensor], firsts: Sequence[int]) -> LongTensor:

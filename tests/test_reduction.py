@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -211,9 +212,83 @@ def test_maps_that_are_none(change, message):
         )
 
 
+AS_LISTS = dict(source=[0, 2, 1], target=[0, 0, 1], weight=[0.5, 0.25, 1.0], slot=[0, 1])
+
+
+@pytest.mark.parametrize(
+    "made_of",
+    [
+        list,
+        tuple,
+        np.array,
+        torch.tensor,
+        lambda x: torch.tensor(x).to(torch.int32 if isinstance(x[0], int) else torch.float16),
+    ],
+    ids=["lists", "tuples", "arrays", "tensors", "small numbers"],
+)
+def test_maps_may_be_written_as_lists_and_arrays(made_of):
+    parts = {name: made_of(values) for name, values in AS_LISTS.items()}
+    facts = {"importance": made_of([0.5, 0.25, 0.125])}
+    reduction = Reduction(np.int64(3), **parts, evidence=facts)
+    hidden = torch.tensor([[1.0, 2.0], [3.0, 5.0], [8.0, 4.0]])
+    expected = torch.tensor([[0.5 + 2.0, 1.0 + 1.0], [3.0, 5.0]])
+    assert torch.equal(reduction.apply(hidden), expected)
+    assert torch.equal(reduction.then(Reduction.identity(2)).apply(hidden), expected)
+    assert reduction.group().tolist() == [0, 1, 0]
+    assert reduction.to("cpu").evidence["importance"].tolist() == [0.5, 0.25, 0.125]
+    assert type(reduction.n_in) is int  # as a trace file needs it
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(source=[0.0, 2.0, 1.0]), "source must hold whole numbers, not float32"),
+        (dict(slot=[True, False]), "slot must hold whole numbers, not bool"),
+        (dict(target=[[0], [0], [1]]), "target must have one dimension, not 2"),
+        (dict(weight=1.0), "weight must have one dimension, not 0"),
+        (dict(source="021"), "source must be a list or a tensor, not str"),
+        (dict(slot={0, 1}), "slot must be a list or a tensor, not set"),
+        (dict(n_in=3.0), "n_in must be a whole number from 0 on, not 3.0"),
+        (dict(n_in=-1), "n_in must be a whole number from 0 on, not -1"),
+    ],
+)
+def test_what_cannot_be_a_map_says_what_is_wrong(change, message):
+    with pytest.raises(InputError, match=message):
+        Reduction(**{"n_in": 3, **AS_LISTS, **change})
+
+
+@pytest.mark.parametrize("made_of", [list, np.array, torch.tensor])
+def test_tokens_are_selected_by_number_or_by_a_mask(made_of):
+    hidden = torch.arange(8.0).view(4, 2)
+    by_number = Reduction.select(made_of([3, 1]), 4)
+    by_mask = Reduction.select(made_of([False, True, False, True]), 4)
+    assert by_number.slot.tolist() == [3, 1] and by_mask.slot.tolist() == [1, 3]
+    assert torch.equal(by_mask.apply(hidden), hidden[[1, 3]])
+    assert Reduction.select(made_of([]), 4).apply(hidden).shape == (0, 2)
+    assert Reduction.select(made_of([False] * 4), 4).n_out == 0
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ([True, False, True], "the mask has 3 entries for 4 tokens"),
+        ([0.0, 1.7], "indices must hold whole numbers, not float32"),
+        ([[0, 1]], "indices must have one dimension, not 2"),
+        (1, "indices must have one dimension, not 0"),
+        ([4], "sources and slots"),
+        ([-1], "sources and slots"),
+    ],
+)
+def test_what_selects_no_tokens_says_what_is_wrong(chosen, message):
+    with pytest.raises(InputError, match=message):
+        Reduction.select(chosen, 4)
+
+
 def test_the_number_of_tokens_must_fit():
     with pytest.raises(InputError, match="applied to 5"):
         merge().apply(torch.randn(5, 2))
+    with pytest.raises(InputError, match=r"are \[..., N, D\], not \[6\]"):
+        merge().apply(torch.randn(6))
     with pytest.raises(InputError, match="cannot be followed"):
         merge().then(Reduction.identity(6))
 
