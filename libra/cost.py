@@ -5,26 +5,44 @@ These are the papers' counts: visual tokens in the decoder alone, and a multiply
 compensation tokens, too, which the papers leave out.
 """
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 
 from libra.errors import InputError
 
 
-def token_counts(n: int, n_layers: int, layers: Sequence[int], ratio: float) -> list[int]:
+def checked_layers(layers: int | Iterable[int], allowed: range, what: str) -> tuple[int, ...]:
+    """Numbers of layers, one alone or several, as a tuple.
+
+    Raises:
+        InputError: `what` are no whole numbers, not out of `allowed`, repeated or descending.
+    """
+    try:
+        several = (layers,) if isinstance(layers, Integral) else layers
+        chosen = tuple(operator.index(layer) for layer in several)
+    except TypeError:
+        raise InputError(f"{what} must be whole numbers, for example 1, 3, 5.") from None
+    if any(layer not in allowed for layer in chosen):
+        limits = f"{allowed.start}..{allowed.stop - 1}"
+        raise InputError(f"{what} must lie in {limits}, but these are {list(chosen)}.")
+    if list(chosen) != sorted(set(chosen)):
+        raise InputError(f"{what} must ascend without repeats, but these are {list(chosen)}.")
+    return chosen
+
+
+def token_counts(n: int, n_layers: int, layers: int | Iterable[int], ratio: float) -> list[int]:
     """How many visual tokens each decoder layer processes; compensation tokens are not counted.
 
     Layers are 0-based, and a layer in `layers` still processes the full set: the tokens are
     reduced on its output, from N to max(1, round(N * (1 - ratio))), and none stay none.
 
     Raises:
-        InputError: a ratio outside 0..1, or layers out of range, repeated or descending.
+        InputError: a ratio that is no number in 0..1, or layers as of `checked_layers`.
     """
-    if not 0 <= ratio <= 1:
-        raise InputError(f"The ratio must be a number from 0 to 1, not {ratio}.")
-    if any(not 0 <= layer < n_layers for layer in layers):
-        raise InputError(f"Layers must lie in 0..{n_layers - 1}, but these are {list(layers)}.")
-    if list(layers) != sorted(set(layers)):
-        raise InputError(f"Layers must ascend without repeats, but these are {list(layers)}.")
+    if not (isinstance(ratio, Real) and 0 <= ratio <= 1):
+        raise InputError(f"The ratio must be a number from 0 to 1, not {ratio!r}.")
+    layers = checked_layers(layers, range(n_layers), "Layers")
     counts = []
     for layer in range(n_layers):
         counts.append(n)
@@ -60,7 +78,8 @@ def prefill_flops(
     queries, where that is not the hidden size.
     """
     q, kv = d_q or d, d if d_kv is None else d_kv
-    return float(sum(2 * n * d * (q + kv) + 2 * n * n * q + 3 * n * d * m for n in counts))
+    ns = map(float, counts)  # integers of an array would overflow
+    return float(sum(2 * n * d * (q + kv) + 2 * n * n * q + 3 * n * d * m for n in ns))
 
 
 def kv_bytes(counts: Sequence[int], d_kv: int, itemsize: int = 2) -> list[int]:

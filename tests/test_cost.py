@@ -1,6 +1,7 @@
 import math
 from statistics import mean
 
+import numpy as np
 import pytest
 
 from libra.cost import kv_bytes, prefill_flops, token_counts
@@ -70,7 +71,26 @@ def test_bad_layers(layers):
         token_counts(576, 4, layers, 0.5)
 
 
-@pytest.mark.parametrize("ratio", [-0.1, 1.1, math.nan])
+def test_one_layer_may_stand_alone_and_layers_may_come_as_they_like():
+    once = [576, 576, 288, 288]
+    assert token_counts(576, 4, 1, 0.5) == token_counts(576, 4, np.int64(1), 0.5) == once
+    assert token_counts(576, 4, (layer for layer in (0, 2)), 0.5) == [576, 288, 288, 144]
+    assert token_counts(576, 4, np.array([0, 2]), 0.5) == [576, 288, 288, 144]
+
+
+@pytest.mark.parametrize("layers", [1.0, (1.5,), "1", "1,3", None])
+def test_layers_that_are_no_whole_numbers(layers):
+    with pytest.raises(InputError, match=r"whole numbers, for example 1, 3, 5"):
+        token_counts(576, 4, layers, 0.5)
+
+
+def test_a_model_without_layers_has_no_counts():
+    assert token_counts(576, 0, (), 0.5) == []
+    with pytest.raises(InputError, match="ayers must"):
+        token_counts(576, 0, 0, 0.5)
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1, math.nan, "0.5", None, [0.5]])
 def test_bad_ratio(ratio):
     with pytest.raises(InputError, match="ratio must"):
         token_counts(576, 4, (1,), ratio)
@@ -79,6 +99,14 @@ def test_bad_ratio(ratio):
 def test_full_attention_is_grouped_query_attention_with_as_many_heads():
     assert prefill_flops([5, 3], 8, 16) == prefill_flops([5, 3], 8, 16, d_kv=8)
     assert prefill_flops([1], 2, 3) == 4 * 4 + 2 * 2 + 3 * 6
+
+
+def test_counts_of_an_array_do_not_overflow():
+    counts = np.full(32, 576, dtype=np.int32)
+    assert prefill_flops(counts, 4096, 11008) == prefill_flops([576] * 32, 4096, 11008)
+    assert prefill_flops([576] * 32, 4096, 11008) == 32 * (
+        4 * 576 * 4096**2 + 2 * 576**2 * 4096 + 3 * 576 * 4096 * 11008
+    )
 
 
 def test_kv_bytes_per_layer():
