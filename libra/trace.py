@@ -11,6 +11,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
@@ -154,10 +155,10 @@ class Trace:
 
     def lineage(self, upto: int) -> Reduction:
         """Composition of the first `upto` events: original tokens -> tokens of that stage."""
-        if not 0 <= upto <= len(self.events):
-            raise InputError(f"Stage {upto} does not exist: choose 0 to {len(self.events)}.")
+        if upto not in range(len(self.events) + 1):
+            raise InputError(f"Stage {upto!r} does not exist: choose 0 to {len(self.events)}.")
         lineage = Reduction.identity(len(self.layout))
-        for event in self.events[:upto]:
+        for event in self.events[: int(upto)]:
             lineage = lineage.then(event.reduction)
         return lineage
 
@@ -187,26 +188,26 @@ class Trace:
                 file.writestr(undated, member, zipfile.ZIP_DEFLATED)
 
     @classmethod
-    def load(cls, path: str | Path) -> Trace:
-        """Read a trace file.
+    def load(cls, path: str | Path | BinaryIO) -> Trace:
+        """Read a trace file, closed or open.
 
         Raises InputError for anything that is not one, is damaged, too large, or was written
         by a newer version.
         """
-        path = Path(path)
+        name = Path(path).name if isinstance(path, str | PathLike) else "(unnamed)"
         try:
             file = zipfile.ZipFile(path)
         except FileNotFoundError:
             raise InputError(f"There is no trace file {path}.") from None
         except (zipfile.BadZipFile, OSError):
-            raise InputError(f"{path.name} is not a trace file.") from None
+            raise InputError(f"{name} is not a trace file.") from None
         with file:
-            reader = _Reader(file, path.name)
+            reader = _Reader(file, name)
             try:
                 return _unpack(reader)
             except Exception as error:
                 # Whatever a damaged or forged file provokes, its reader gets one clear sentence.
-                raise InputError(f"The trace file {path.name} is damaged.") from error
+                raise InputError(f"The trace file {name} is damaged.") from error
 
 
 class _Reader:

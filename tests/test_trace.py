@@ -119,8 +119,8 @@ def test_lineage_is_the_product_of_the_events(trace):
         )
         if upto < len(trace.events):
             dense = trace.events[upto].reduction.dense().double() @ dense
-    for wrong in (-1, len(trace.events) + 1):
-        with pytest.raises(InputError, match="Stage"):
+    for wrong in (-1, len(trace.events) + 1, 0.5, "1", None):
+        with pytest.raises(InputError, match=f"Stage {wrong!r} does not exist: choose 0 to"):
             trace.lineage(wrong)
 
 
@@ -132,6 +132,16 @@ def refused(path, message):
         Trace.load(path)
     assert "\n" not in str(error.value)
     return error.value.__cause__
+
+
+def test_open_files_are_read_as_they_are_written(trace, tmp_path):
+    buffer = io.BytesIO()
+    trace.save(buffer)
+    trace.save(tmp_path / "trace.zip")
+    with open(tmp_path / "trace.zip", "rb") as file:
+        assert file.read() == buffer.getvalue()
+        assert Trace.load(file).answer == Trace.load(buffer).answer == trace.answer
+    refused(io.BytesIO(b"hello"), r"\(unnamed\) is not a trace file")
 
 
 def test_files_that_are_no_traces(tmp_path):
