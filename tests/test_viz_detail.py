@@ -147,6 +147,13 @@ def test_titles_and_brackets_name_the_sequence(trace):
     assert names == ["system", "image", "instruction", "output"]
 
 
+def test_words_that_were_not_said_have_no_heat_maps(trace):
+    n = len(trace.words)
+    for word in (n, -1):
+        with pytest.raises(InputError, match=f"Word {word} does not exist: the answer has {n}."):
+            viz.attention_through_layers(trace, word)
+
+
 def test_segments_without_tokens_have_no_bracket():
     trace = make_trace("vanilla", grid=(3, 3), full=True, answer="yes")
     assert trace.detail.matrices[0].segments[3] == 0

@@ -27,8 +27,9 @@ def attention_through_layers(trace: Trace, word: int = 0, image: int = 0) -> Ima
     layers = sorted({round(i * (n - 1) / (MOST - 1)) for i in range(MOST)})
     cells = [(layer, word) for layer in layers]
     captions = [f"layer {layer}" for layer in layers]
+    scale = _scale(trace, cells)
     text = f"attention behind “{_text(trace, word)}”"
-    return _panel(trace, cells, captions, image, _scale(trace, cells), text)
+    return _panel(trace, cells, captions, image, scale, text)
 
 
 def attention_per_word(trace: Trace, layer: int | None = None, image: int = 0) -> Image.Image:
