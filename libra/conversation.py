@@ -9,7 +9,9 @@ conversation is computed anew, and the newest question decides which tokens stay
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -18,10 +20,12 @@ from torch import LongTensor
 from libra.compression import Compression
 from libra.decoder import CompressedCache
 from libra.models import Family, Features
-from libra.request import Request
+from libra.request import Request, loaded
 
 if TYPE_CHECKING:
     from libra.lvlm import LVLM, Answer
+    from libra.media import Source
+    from libra.video import Clip
 
 _SETTINGS = ("method", "layers", "encoder_layers", "keep", "drop", "seed")
 
@@ -99,16 +103,25 @@ class Memory:
 
 
 class Chat:
-    """A conversation about the same pictures or the same video.
+    """A conversation about the same pictures or the same video, which are read once.
 
     Args:
         lvlm: the model.
-        request: arguments of `LVLM.stream` for all questions.
+        images: the pictures.
+        video: a path or a clip, instead of pictures.
+        request: further arguments of `LVLM.stream` for all questions.
     """
 
-    def __init__(self, lvlm: LVLM, **request: object):
+    def __init__(
+        self,
+        lvlm: LVLM,
+        images: Source | Iterable[Source] = (),
+        video: str | Path | Clip | None = None,
+        **request: object,
+    ):
         self.turns: list[tuple[str, str]] = []
-        self._lvlm, self._request, self._memory = lvlm, request, Memory()
+        self._lvlm, self._memory = lvlm, Memory()
+        self._request = request | loaded(images, video, lvlm.family.frames)
 
     def ask(self, question: str) -> Answer:
         """Answer the next question."""

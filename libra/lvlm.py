@@ -25,11 +25,11 @@ from libra.request import (
     default_encoder_layers,
     default_layers,
     load_media,
-    load_pictures,
+    loaded,
 )
 from libra.shortage import bounded
 from libra.trace import Trace
-from libra.video import Clip, load_video
+from libra.video import Clip
 
 TYPICAL = Image.new("RGB", (640, 480))  # the picture that a card speaks of
 
@@ -123,7 +123,7 @@ class LVLM:
 
     def encode(
         self,
-        images: Sequence[Source] = (),
+        images: Source | Iterable[Source] = (),
         video: str | Path | Clip | None = None,
         tracing: bool | str = True,
     ) -> Features:
@@ -138,16 +138,18 @@ class LVLM:
         features.media = media
         return features
 
-    def chat(self, **request: object) -> Chat:
+    def chat(self, images: Source | Iterable[Source] = (), **request: object) -> Chat:
         """A conversation about pictures or a video: `ask` it one question after the other.
 
         Takes the arguments of `stream` that all questions share.
         """
-        return Chat(self, **request)
+        return Chat(self, images, **request)
 
-    def answer(self, **request: object) -> Answer:
+    def answer(
+        self, images: Source | Iterable[Source] = (), question: str = "", **request: object
+    ) -> Answer:
         """Answer one question. Takes the arguments of `stream`."""
-        for step in self.stream(**request):
+        for step in self.stream(images, question, **request):
             last = step
         return Answer(last.text, last.trace)
 
@@ -175,14 +177,14 @@ class LVLM:
 
     def stream(
         self,
-        images: Sequence[Source] = (),
+        images: Source | Iterable[Source] = (),
         question: str = "",
         video: str | Path | Clip | None = None,
         history: Sequence[tuple[str, str]] = (),
         method: str = "libra",
         ratio: float | None = None,
-        layers: Sequence[int] | None = None,
-        encoder_layers: Sequence[int] | None = None,
+        layers: int | Sequence[int] | None = None,
+        encoder_layers: int | Sequence[int] | None = None,
         max_new_tokens: int = 32,
         seed: int = 0,
         keep: int | Sequence[int] | None = None,
@@ -197,7 +199,8 @@ class LVLM:
         Closing the iterator ends the computation.
 
         Args:
-            images: PIL images, paths or uint8 arrays, at most 64; one alone is fine.
+            images: PIL images, paths, bytes of files, uint8 arrays or tensors, at most 64; one
+                alone is fine.
             question: up to 2,000 characters.
             video: a path, or a clip of `libra.video.load_video`, instead of images. Of a path, the
                 model gets as many frames as it is used to (`Family.frames`); one that knows
@@ -206,9 +209,9 @@ class LVLM:
             method: a name out of `libra.methods.names()`.
             ratio: share of the visual tokens that each event removes; default: the method's own,
                 which is one half for most.
-            layers: decoder layers (0-based) after which to reduce, for methods that act there, up
-                to the last one, after which nothing is left to save; default: as in the paper,
-                scaled to the depth.
+            layers: decoder layers (0-based; one alone is fine) after which to reduce, for methods
+                that act there, up to the last one, after which nothing is left to save; default: as
+                in the paper, scaled to the depth.
             encoder_layers: encoder layers inside which to reduce, for methods that act there.
             max_new_tokens: where the answer is cut off.
             seed: of methods that draw at random.
@@ -259,6 +262,9 @@ class LVLM:
 
     def _arguments(self, request: Mapping) -> tuple[Memory | None, Request]:
         """The arguments of `stream`, its own defaults among them, as `_run` takes them."""
+        if not isinstance(request, Mapping):
+            kind = type(request).__name__
+            raise InputError(f"A request is a mapping of arguments of `LVLM.stream`, not {kind}.")
         call = signature(self.stream).bind(**request)
         call.apply_defaults()
         memory = call.arguments.pop("memory")
@@ -298,8 +304,8 @@ def load(
 
 def compare(
     lvlm: LVLM,
-    methods: Iterable[str | Mapping],
-    images: Sequence[Source] = (),
+    methods: str | Mapping | Iterable[str | Mapping],
+    images: Source | Iterable[Source] = (),
     question: str = "",
     video: str | Path | Clip | None = None,
     refused: Callable[[str, InputError], object] | None = None,
@@ -312,17 +318,15 @@ def compare(
     Args:
         lvlm: the model.
         methods: names, or mappings of arguments of `LVLM.stream` with `method` among them, which
-            override the shared ones.
+            override the shared ones; one alone is fine.
         images: the pictures.
         question: the question.
         video: a path or a clip, instead of pictures.
         refused: is told which method cannot do this, and why; otherwise that raises InputError.
         shared: arguments of `LVLM.stream` for all methods.
     """
-    if video is None:
-        media = {"images": load_pictures(images)}
-    else:
-        media = {"images": images, "video": load_video(video, lvlm.family.frames)}
+    methods = [methods] if isinstance(methods, str | Mapping) else methods
+    media = loaded(images, video, lvlm.family.frames)
     encoded, answers = {}, []  # features with and without full tracing, once they are needed
     for choice in methods:
         own = {"method": choice} if isinstance(choice, str) else choice

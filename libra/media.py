@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from libra.errors import InputError
 from libra.video import Clip, load_video
@@ -21,7 +23,7 @@ MAX_PIXELS = 40_000_000
 MAX_ASPECT = 100  # models scale the shorter edge up: a longer strip would fill the memory
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
-Source = str | Path | bytes | Image.Image | np.ndarray
+Source = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ class Media:
 
 
 def load_image(source: Source) -> Image.Image:
-    """A picture as upright RGB, from a path, the bytes of a file, a PIL image or a uint8 array.
+    """A picture as upright RGB: a path, the bytes of a file, a PIL image, a uint8 array or tensor.
 
     The content decides about the format, not the extension. EXIF rotation is applied, the first
     frame of an animation is taken, transparency is laid over white, 16 bits are scaled to 8.
-    Arrays are [H, W], [H, W, 3] or [H, W, 4].
+    Arrays and tensors are [H, W], [H, W, 3] or [H, W, 4].
 
     Raises:
         InputError: no such file, empty, over 20 MB or 40 megapixels, more than 100 times as long
@@ -60,11 +62,13 @@ def load_image(source: Source) -> Image.Image:
             image = _open(source, name)
         case np.ndarray():
             image = _from_array(source)
+        case Tensor(dtype=torch.uint8):
+            image = _from_array(source.numpy(force=True))
         case Image.Image():
             image = source
         case _:
             raise InputError(
-                "A picture must be a path, bytes, a PIL image or an array, "
+                "A picture must be a path, bytes, a PIL image or an array of uint8, "
                 f"not {type(source).__name__}."
             )
     _check_size(image, name)
@@ -86,7 +90,7 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise InputError(f"There is no file {path.name}. Check the path.") from None
     except OSError as error:
-        raise InputError(f"{path.name} cannot be read: {error.strerror}.") from error
+        raise InputError(f"{path.name or path} cannot be read: {error.strerror}.") from error
 
 
 def _open(data: bytes, name: str) -> Image.Image:

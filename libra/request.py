@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from io import IOBase
 from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
+from reprlib import repr as brief
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from libra import methods
+from libra.cost import checked_layers
 from libra.counterfactual import check_budget, check_forced
 from libra.errors import InputError
 from libra.media import Media, Source, load_image
@@ -58,8 +62,8 @@ def check_request(
     video: str | Path | Clip | None,
     method: str,
     ratio: float | None,
-    layers: Sequence[int] | None,
-    encoder_layers: Sequence[int] | None,
+    layers: int | Sequence[int] | None,
+    encoder_layers: int | Sequence[int] | None,
     max_new_tokens: int,
     seed: int,
     keep: int | Sequence[int] | None,
@@ -147,8 +151,22 @@ def _first_events(
         yield method.encoder_step(n, n, steps) if steps else method, set(patches)
 
 
+def loaded(
+    images: Source | Iterable[Source] | None = (),
+    video: str | Path | Clip | None = None,
+    frames: int = FRAMES,
+) -> dict[str, object]:
+    """Arguments of `LVLM.stream` for the same media, read once for several questions.
+
+    Takes what `load_media` takes.
+    """
+    if video is None:
+        return {"images": load_pictures(images)}
+    return {"images": images, "video": load_video(video, frames)}
+
+
 def load_media(
-    images: Source | Sequence[Source] | None,
+    images: Source | Iterable[Source] | None,
     video: str | Path | Clip | None = None,
     frames: int = FRAMES,
 ) -> Media:
@@ -161,18 +179,22 @@ def load_media(
     """
     if video is None:
         return Media(load_pictures(images))
-    if not isinstance(images, Sequence) or images:
+    if not (images is None or (isinstance(images, Sequence) and len(images) == 0)):
         raise InputError("A question is about pictures or about one video: leave one of them out.")
     clip = load_video(video, frames)
     return Media(clip.frames, clip.times)
 
 
-def load_pictures(images: Source | Sequence[Source] | None) -> list[Image.Image]:
+def load_pictures(images: Source | Iterable[Source] | None) -> list[Image.Image]:
     """Upright RGB pictures, at least one and as many as a trace can hold; one alone is fine."""
-    stacked = isinstance(images, np.ndarray) and images.ndim > 3
-    if isinstance(images, Source) and not stacked:
-        images = [images]
-    if images is None or len(images) == 0:
+    stacked = isinstance(images, np.ndarray | Tensor) and images.ndim > 3
+    alone = isinstance(images, Source | bytearray | IOBase) or not isinstance(images, Iterable)
+    if images is None:
+        images = ()
+    elif alone and not stacked:
+        images = (images,)
+    images = list(images)
+    if not images:
         raise InputError("There is no picture: give at least one.")
     if len(images) > MAX_PICTURES:
         raise InputError(f"These are {len(images)} pictures; at most {MAX_PICTURES} are possible.")
@@ -232,14 +254,16 @@ def _preset(method: Method, name: str, preset: str) -> tuple[int, ...]:
     return next((each[name] for each in (own, *method.presets.values()) if name in each), ())
 
 
-def _plan_layers(method: Method, family: Family, layers: Sequence[int] | None) -> tuple[int, ...]:
+def _plan_layers(
+    method: Method, family: Family, layers: int | Sequence[int] | None
+) -> tuple[int, ...]:
     first, n_layers = family.first_layer, family.geometry.n_layers
     default = default_layers(method, n_layers, first, family.preset(method.name))
     return _chosen_layers(layers, default, range(first, n_layers), "Layers")
 
 
 def _plan_encoder_layers(
-    method: Method, family: Family, layers: Sequence[int] | None
+    method: Method, family: Family, layers: int | Sequence[int] | None
 ) -> tuple[int, ...]:
     last = family.last_encoder_layer
     default = default_encoder_layers(
@@ -249,23 +273,14 @@ def _plan_encoder_layers(
 
 
 def _chosen_layers(
-    layers: Sequence[int] | None, default: tuple[int, ...], allowed: range, what: str
+    layers: int | Sequence[int] | None, default: tuple[int, ...], allowed: range, what: str
 ) -> tuple[int, ...]:
     """Ascending layer numbers out of `allowed`; none where the method does not act (no default)."""
     if layers is None:
         return default
-    try:
-        layers = tuple(operator.index(layer) for layer in layers)
-    except TypeError:
-        raise InputError(f"{what} must be whole numbers, for example 1, 3, 5.") from None
+    layers = checked_layers(layers, allowed, what)
     if default and not layers:
         raise InputError(f"{what}: choose at least one.")
-    if any(layer not in allowed for layer in layers):
-        raise InputError(
-            f"{what} must lie in {allowed[0]}..{allowed[-1]}, but these are {list(layers)}."
-        )
-    if list(layers) != sorted(set(layers)):
-        raise InputError(f"{what} must ascend without repeats, but these are {list(layers)}.")
     return layers if default else ()
 
 
@@ -281,16 +296,21 @@ def _check_common(ratio: object, seed: object) -> None:
 def _patches(name: str, patches: object) -> list[int]:
     """Patches to be forced, as a list; `check_forced` looks at each."""
     try:
-        return [] if patches is None else [operator.index(patch) for patch in patches]
-    except TypeError:
+        numbers = np.asarray([] if patches is None else list(patches))
+    except (TypeError, ValueError):
+        numbers = None
+    if numbers is None or numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iu"):
         raise InputError(
-            f"{name}: give a list of patches, which are whole numbers, not {patches!r}."
-        ) from None
+            f"{name}: give a list of patches, which are whole numbers, not {brief(patches)}."
+        )
+    return numbers.tolist()
 
 
 def _checked_question(question: object) -> str:
     if not isinstance(question, str) or not question.strip():
         raise InputError("There is no question: type one.")
+    if not _is_text(question):
+        raise InputError("The question has characters that no text can hold: type it anew.")
     if len(question) > MAX_QUESTION:
         raise InputError(
             f"The question has {len(question):,} characters; at most {MAX_QUESTION:,} are allowed."
@@ -305,9 +325,14 @@ def _checked_history(history: object) -> list[tuple[str, str]]:
         raise InputError("The history is a list of pairs: a question, and its answer.") from None
     if len(turns) > MAX_TURNS:
         raise InputError(f"These are {len(turns)} earlier questions; at most {MAX_TURNS} may be.")
-    if any(not isinstance(answer, str) for _, answer in turns):
+    if not all(_is_text(answer) for _, answer in turns):
         raise InputError("The history holds an answer that is no text.")
     return [(_checked_question(question), answer) for question, answer in turns]
+
+
+def _is_text(said: object) -> bool:
+    """Whether something is text that a tokenizer takes: half of a pair of surrogates is not."""
+    return isinstance(said, str) and not any("\ud800" <= c <= "\udfff" for c in said)
 
 
 def _checked_answer(max_new_tokens: object) -> int:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from libra import methods
 from libra.errors import InputError
-from libra.request import load_pictures, scale_layers
+from libra.request import loaded, scale_layers
 from libra.trace import Trace
-from libra.video import load_video
 
 if TYPE_CHECKING:
     from libra.lvlm import LVLM
@@ -85,7 +84,7 @@ def settings(
     method: str,
     n_layers: int,
     ratios: Sequence[float] = RATIOS,
-    layers: Sequence[int] = (),
+    layers: int | Sequence[int] = (),
     first_layer: int = 0,
 ) -> list[Setting]:
     """Vanilla, then every ratio after every layer, each layer alone.
@@ -94,7 +93,7 @@ def settings(
         method: a name; one that does not act in the decoder has no layers to choose.
         n_layers: depth of the decoder.
         ratios: shares of the visual tokens to remove.
-        layers: decoder layers; by default four over the depth.
+        layers: decoder layers, or one; by default four over the depth.
         first_layer: the first decoder layer after which tokens can be reduced.
 
     Raises:
@@ -103,6 +102,8 @@ def settings(
     if not methods.takes(method, "ratio"):
         title = methods.title(method)
         raise InputError(f"{title} has no ratio to sweep over: choose another method.")
+    ratios = tuple(ratios)
+    layers = (layers,) if isinstance(layers, Integral) else tuple(layers)
     if not ratios:
         raise InputError("There is no ratio to sweep over: give at least one, for example 0.5.")
     if len(set(layers)) < len(layers):
@@ -140,10 +141,7 @@ def sweep(
     for name in methods.get(method).instead_of_ratio:
         if isinstance(request.get(name), Integral):  # patches to keep are a list
             raise InputError(f"A sweep is over ratios, which {name} overrules: leave it out.")
-    if request.get("video") is None:
-        media = {"images": load_pictures(request.get("images"))}
-    else:
-        media = {"video": load_video(request["video"], lvlm.family.frames)}
+    media = loaded(request.get("images", ()), request.get("video"), lvlm.family.frames)
     shared = media | {name: request[name] for name in _SHARED if name in request}
     plain = shared | {"method": "vanilla", "tracing": False}
     requests = [plain, *(request | plain | _own(method, setting) for setting in chosen[1:])]

@@ -61,13 +61,13 @@ def load_video(source: str | Path | Clip, frames: int = FRAMES, fps: float | Non
     times tell. A clip stays as it is.
 
     Raises:
-        InputError: no such file, over 200 MB, 40 megapixels, an hour, or a minute of decoding;
-            damaged, without a picture, or not a video.
+        InputError: no path, no such file, over 200 MB, 40 megapixels, an hour, or a minute of
+            decoding; damaged, without a picture, or not a video.
     """
     if isinstance(source, Clip):
         return source
     _check_sampling(frames, fps)
-    path = Path(source)
+    path = _path(source)
     _check_file(path)
     request = {
         "path": str(path.resolve()),
@@ -81,6 +81,16 @@ def load_video(source: str | Path | Clip, frames: int = FRAMES, fps: float | Non
     }
     header, arrays = _decode(request, path.name)
     return Clip([Image.fromarray(array) for array in arrays], **header, name=path.name)
+
+
+def _path(source: object) -> Path:
+    try:
+        return Path(source)
+    except TypeError:
+        raise InputError(
+            f"A video must be a path, or a Clip of frames and their times, not "
+            f"{type(source).__name__}."
+        ) from None
 
 
 def is_video(path: str | Path) -> bool:

@@ -14,9 +14,8 @@ from libra import methods, models
 from libra.architecture import ARCHITECTURES, Architecture
 from libra.conversation import Memory
 from libra.errors import InputError
-from libra.media import load_video
 from libra.models import room
-from libra.request import default_encoder_layers, default_layers, default_settings, load_pictures
+from libra.request import default_encoder_layers, default_layers, default_settings, loaded
 from libra.trace import Trace
 from page import texts
 from page.shelf import Shelf
@@ -244,10 +243,7 @@ def tracing(model: str) -> bool | str:
 
 def _encoded(lvlm: libra.LVLM, request: dict, tracing: bool | str) -> dict:
     """Question and media of a request with encoder features, for all methods to share."""
-    if "video" in request:
-        media = {"video": load_video(request["video"], lvlm.family.frames)}
-    else:
-        media = {"images": load_pictures(request["images"])}
+    media = loaded(request.get("images", ()), request.get("video"), lvlm.family.frames)
     shared = media | {"question": request["question"], "history": request.get("history", ())}
     lvlm.stream(**shared, method="vanilla")  # checks them, and runs nothing
     shared["tracing"] = tracing

@@ -261,6 +261,8 @@ def test_the_first_bad_request_stops_all_before_anything_runs(lvlm, monkeypatch)
     for changes, message in (({"ratio": 2.0}, "ratio"), ({"shade": 1}, "shade")):
         with pytest.raises(InputError, match=message):
             lvlm.answer_batch([requests[0], requests[1] | changes])
+    with pytest.raises(InputError, match=r"mapping of arguments of `LVLM.stream`, not str"):
+        lvlm.answer_batch(requests[0])  # one, not in a list
     with make_lvlm() as closed:
         pass
     with pytest.raises(InputError, match="closed"):

@@ -224,6 +224,18 @@ def test_a_question_that_is_stopped_leaves_nothing_behind(lvlm):
     assert not memory
 
 
+def test_the_pictures_of_a_conversation_are_read_once(lvlm, tmp_path):
+    make_image().save(tmp_path / "picture.png")
+    expected = [lvlm.chat(**settings()).ask(FIRST).text]
+    once = (path for path in [tmp_path / "picture.png"])
+    chat = lvlm.chat(once, max_new_tokens=5)
+    (tmp_path / "picture.png").unlink()
+    assert [chat.ask(FIRST).text] == expected
+    assert chat.ask(SECOND).trace.follows
+    with pytest.raises(InputError, match="no picture"):
+        lvlm.chat()
+
+
 def test_full_tracing_of_a_follow_up_has_no_detail(lvlm):
     chat = lvlm.chat(**settings(method="libra", tracing="full"))
     assert chat.ask(FIRST).trace.detail is not None

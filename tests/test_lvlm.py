@@ -265,6 +265,62 @@ def test_a_path_or_an_image_alone_is_one_picture(lvlm, tmp_path):
         assert ask(lvlm, images=image).text == expected
 
 
+def test_pictures_may_come_as_any_collection(lvlm, tmp_path):
+    pictures = [make_image(0), make_image(1)]
+    expected = ask(lvlm, images=pictures).text
+    paths = [tmp_path / f"{i}.png" for i in range(2)]
+    for path, picture in zip(paths, pictures, strict=True):
+        picture.save(path)
+    stack = np.stack([np.asarray(picture) for picture in pictures])
+    for images in (
+        (picture for picture in pictures),
+        tuple(paths),
+        map(str, paths),
+        [path.read_bytes() for path in paths],
+        stack,
+        torch.tensor(stack),
+    ):
+        assert ask(lvlm, images=images).text == expected
+
+
+@pytest.mark.parametrize(
+    "images", [3, io.BytesIO(b"..."), bytearray(b"..."), torch.zeros(3, 8, 8), [None]]
+)
+def test_what_is_no_picture_is_named(lvlm, images):
+    kind = type(images[0] if isinstance(images, list) else images).__name__
+    with pytest.raises(InputError, match=f"A picture must be a path, .* not {kind}"):
+        ask(lvlm, images=images)
+
+
+def test_pictures_and_question_need_no_names(lvlm):
+    expected = ask(lvlm).text
+    assert lvlm.answer([make_image()], QUESTION, max_new_tokens=6).text == expected
+    *_, last = lvlm.stream([make_image()], QUESTION, max_new_tokens=6)
+    assert last.text == expected
+
+
+def test_one_layer_may_stand_alone(lvlm):
+    alone, listed = (ask(lvlm, layers=layers).trace for layers in (3, [3]))
+    assert alone.layers == listed.layers == (3,) and alone.counts == listed.counts
+
+
+def test_no_pictures_beside_a_video_may_be_none_at_all(lvlm):
+    with pytest.raises(InputError, match=r"no file clip\.mp4"):
+        ask(lvlm, images=None, video="clip.mp4")
+
+
+@pytest.mark.parametrize("name", ["float16", torch.float16])
+def test_a_precision_can_be_asked_for_by_name(model_folder, name):
+    with libra.load(str(model_folder), dtype=name) as lvlm:
+        assert lvlm.card["dtype"] == "float16"
+
+
+@pytest.mark.parametrize("dtype", ["float3", "load", torch.int8, 16])
+def test_what_is_no_precision(model_folder, dtype):
+    with pytest.raises(InputError, match="dtype must be float32, bfloat16 or float16, not"):
+        libra.load(str(model_folder), dtype=dtype)
+
+
 def test_traces_do_not_tell_where_a_model_lies(loaded, model_folder):
     assert loaded.name == ask(loaded).trace.model == model_folder.name
 
@@ -294,6 +350,17 @@ def test_compare_encodes_once_and_answers_as_alone(lvlm, monkeypatch):
     assert [answer.text for answer in answers] == alone
     assert len(calls) == 1
     assert len({answer.trace.timings.encoder for answer in answers}) == 1
+
+
+def test_compare_takes_one_method_and_pictures_that_come_once(lvlm):
+    request = {"question": QUESTION, "max_new_tokens": 6}
+    expected = ask(lvlm, method="fastv").text
+    for one in ("fastv", {"method": "fastv"}):
+        (answer,) = libra.compare(lvlm, one, [make_image()], **request)
+        assert answer.text == expected and answer.trace.method == "fastv"
+    once = (make_image() for _ in range(1))
+    _, second = libra.compare(lvlm, ["vanilla", "fastv"], once, **request)
+    assert second.text == expected
 
 
 def test_compare_watches_the_encoder_for_those_alone_that_are_traced_in_full(lvlm):
@@ -379,9 +446,15 @@ REFUSED = {
     "keep text": ({"keep": "abc"}, "whole numbers"),
     "keep truth": ({"keep": True}, "keep"),
     "drop number": ({"drop": 5}, "list of patches"),
+    "mask of patches": ({"keep": np.zeros(N_VISUAL, bool)}, "list of patches"),
+    "mask as a tensor": ({"drop": torch.ones(N_VISUAL, dtype=torch.bool)}, "list of patches"),
+    "grid of patches": ({"keep": [[1, 2], [3, 4]]}, "list of patches"),
+    "half a character": ({"question": "what \ud83d ?"}, "no text can hold"),
+    "half a character before": ({"history": [("what ?", "\ud83d")]}, "no text"),
     "empty question": ({"question": " \n"}, "no question"),
     "long question": ({"question": "a" * 10_000}, "10,000 characters; at most 2,000"),
     "control word": ({"question": "what is <image> ?"}, "'<image>'"),
+    "frames as a video": ({"images": [], "video": [make_image()]}, "path, or a Clip"),
     "missing video": ({"images": [], "video": "clip.mp4"}, "no file clip.mp4"),
     "pictures and a video": ({"video": "clip.mp4"}, "leave one of them out"),
     "unknown method": ({"method": "magic"}, "fastv"),
@@ -395,7 +468,7 @@ REFUSED = {
     "negative layer": ({"layers": (-1,)}, f"0..{N_LAYERS - 1}"),
     "layer of vanilla": ({"method": "vanilla", "layers": (99,)}, f"0..{N_LAYERS - 1}"),
     "layers text": ({"layers": "abc"}, "whole numbers"),
-    "layers number": ({"layers": 3}, "whole numbers"),
+    "layers number": ({"layers": 3.0}, "whole numbers"),
     "encoder layer of fastv": ({"method": "fastv", "encoder_layers": (99,)}, "Encoder layers"),
     "repeated layer": ({"layers": (1, 1)}, "without repeats"),
     "descending layers": ({"layers": (3, 1)}, "ascend"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from libra.errors import InputError
@@ -38,7 +39,8 @@ def same(image, expected, tolerance=0):
 def test_every_kind_of_source(tmp_path):
     path = tmp_path / "scene.png"
     scene().save(path)
-    sources = (str(path), path, path.read_bytes(), scene(), np.asarray(scene()))
+    array = np.asarray(scene())
+    sources = (str(path), path, path.read_bytes(), scene(), array, torch.tensor(array))
     for source in sources:
         same(load_image(source), scene())
 
@@ -253,9 +255,23 @@ def test_grey_and_rgba_arrays():
     assert load_image(np.zeros((2, 3, 4), np.uint8)).getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_tensors_have_the_colours_last():
+    with pytest.raises(
+        InputError, match=r"must be uint8 of shape .* not uint8 of shape \[3, 8, 8\]"
+    ):
+        load_image(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    with pytest.raises(InputError, match="an array of uint8, not Tensor"):
+        load_image(torch.zeros(4, 4, 3))
+
+
+def test_no_name_is_no_picture():
+    with pytest.raises(InputError, match=r"^\. cannot be read"):
+        load_image("")
+
+
 def test_anything_else_is_refused():
     with pytest.raises(
-        InputError, match="must be a path, bytes, a PIL image or an array, not NoneType"
+        InputError, match="must be a path, bytes, a PIL image or an array of uint8, not NoneType"
     ):
         load_image(None)
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from libra import methods
@@ -20,6 +21,12 @@ def test_every_ratio_is_held_against_every_layer_and_vanilla():
     ]
     assert [s.layer for s in settings("fastv", 32, (0.5,))[1:]] == [3, 7, 15, 23]
     assert settings("fastervlm", 8, (0.5,))[1:] == [Setting(0.5, None)]
+
+
+def test_one_layer_and_arrays_are_fine():
+    expected = settings("fastv", 8, (0.5, 0.75), (3,))
+    assert settings("fastv", 8, np.array([0.5, 0.75]), 3) == expected
+    assert settings("fastv", 8, (ratio for ratio in (0.5, 0.75)), np.array([3])) == expected
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,13 @@ def test_noise_behind_the_mark_of_a_video(tmp_path):
 # What is no video
 
 
+@pytest.mark.parametrize("source", [None, 3, b"...", ["a.webm"]])
+def test_what_is_no_path(source):
+    kind = type(source).__name__
+    with pytest.raises(InputError, match=f"must be a path, or a Clip of frames .* not {kind}"):
+        load_video(source)
+
+
 def test_no_file(tmp_path):
     with pytest.raises(InputError, match=r"There is no file gone\.mp4"):
         load_video(tmp_path / "gone.mp4")

@@ -159,7 +159,7 @@ def entry(name: str) -> ModelEntry | None:
 def open_model(
     name_or_path: str,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     attention: str | None = None,
 ) -> Family:
     """Load a model by its name in the catalogue, hub id or local folder.
@@ -168,16 +168,18 @@ def open_model(
         name_or_path: for example "tiny-llava" or "llava-hf/llava-1.5-7b-hf".
         device: "cpu", "cuda" ..., or "auto" for all GPUs together (needs accelerate); by default a
             GPU where there is one, or all where the model does not fit one.
-        dtype: by default fp32 on the CPU and the type of the stored weights on a GPU.
+        dtype: a type or its name; by default fp32 on the CPU and the type of the stored weights on
+            a GPU.
         attention: "sdpa", "eager" or "flash_attention_2"; by default flash-attn, and SDPA where
             that is not installed or does not go: on a CPU, or in full precision.
 
     Raises:
-        InputError: an unknown model, device or attention, an unsupported family, a model hub out
-            of reach, or a model that is damaged or too large.
+        InputError: an unknown model, device, type or attention, an unsupported family, a model hub
+            out of reach, or a model that is damaged or too large.
     """
     if attention not in (None, *ATTENTIONS):
         raise InputError(f"attention must be one of {', '.join(ATTENTIONS)}, not {attention!r}.")
+    dtype = _dtype(dtype)
     path, stored, config = _find(name_or_path)
     if device is None:
         device = room.best_device(_checked_need(name_or_path, stored, config))
@@ -201,6 +203,14 @@ def open_model(
             f"{name_or_path} could not be loaded: {reason}. Its folder may be incomplete: download "
             f"it anew."
         ) from error
+
+
+def _dtype(asked: torch.dtype | str | None) -> torch.dtype | None:
+    """A type of floating-point numbers, which may be asked for by its name."""
+    dtype = getattr(torch, asked, None) if isinstance(asked, str) else asked
+    if asked is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        return dtype
+    raise InputError(f"dtype must be float32, bfloat16 or float16, not {asked!r}.")
 
 
 def _attention(asked: str | None, device: str, dtype: torch.dtype) -> str:
