@@ -1,12 +1,14 @@
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, field, make_dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from libra.errors import InputError
 from libra.methods import METHODS, Tokens, chosen, create, get, names, parameters
+from libra.methods.fastv import FastV
 
 
 def test_the_plain_model_comes_first():
@@ -54,6 +56,43 @@ def test_every_parameter_can_become_a_control(name):
             for bad in (math.nan, "0.5", True, parameter.range[0] - 1):
                 with pytest.raises(InputError, match=parameter.name):
                     create(name, **{parameter.name: bad})
+
+
+@pytest.mark.parametrize(
+    ("kind", "metadata"),
+    [
+        (float, {}),
+        (float, {"help": "how much"}),
+        (float, {"range": (0.0, 1.0)}),
+        (str, {"help": "which", "range": (0.0, 1.0)}),
+        (bool, {"help": "whether", "choices": (False, True)}),
+        ("float", {"help": "how much", "range": (0.0, 1.0)}),  # an annotation that is not evaluated
+    ],
+)
+def test_a_parameter_that_cannot_become_a_control_says_what_it_lacks(monkeypatch, kind, metadata):
+    own = field(default=None, metadata=metadata)
+    method = make_dataclass("Own", [("strength", kind, own)], bases=(FastV,), frozen=True)
+    monkeypatch.setitem(METHODS, "own", method)
+    with pytest.raises(TypeError, match=r"own: the parameter strength, .* `help` and `range`"):
+        parameters("own")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden": None}, "needs `hidden`: the hidden states"),
+        ({"hidden": [[1.0, 2.0]] * 3}, r"`hidden` is a tensor \[N, C\], not list"),
+        ({"hidden": torch.zeros(1, 3, 4)}, r"`hidden` is a tensor \[N, C\], not \[1, 3, 4\]"),
+        ({"importance": [0.5, 0.5, 0.5]}, r"`importance` is a tensor \[N\], not list"),
+        ({"importance": np.ones(3)}, r"`importance` is a tensor \[N\], not ndarray"),
+        ({"importance": torch.ones(3, 2)}, r"`importance` is a tensor \[N\], not \[3, 2\]"),
+        ({"keys": torch.zeros(3)}, r"`keys` is a tensor \[N, C\], not \[3\]"),
+    ],
+)
+def test_inputs_of_another_shape_are_named(change, message):
+    given = {"hidden": torch.zeros(3, 4), "importance": torch.ones(3), "keys": torch.zeros(3, 2)}
+    with pytest.raises(InputError, match=f"VisionZip:? {message}"):
+        create("visionzip").reduce(Tokens(**given | change))
 
 
 def test_methods_are_frozen():

@@ -3,7 +3,7 @@
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 
 from libra.errors import InputError
 from libra.methods.base import Method, RatioMethod, Tokens
@@ -124,16 +124,29 @@ def create(name: str, **params: object) -> Method:
 
 
 def parameters(name: str) -> list[Parameter]:
-    """The parameters of a method, in the order in which controls should show them."""
-    return [
-        Parameter(name=f.name, type=_plain(f.type), default=f.default, **f.metadata)
-        for f in fields(get(name))
-    ]
+    """The parameters of a method, in the order in which controls should show them.
+
+    Raises:
+        TypeError: the method has a parameter of which its metadata do not say enough.
+    """
+    return [_parameter(name, f) for f in fields(get(name))]
 
 
 def takes(name: str, parameter: str) -> bool:
     """Whether a method has a parameter of that name."""
     return any(p.name == parameter for p in parameters(name))
+
+
+def _parameter(method: str, declared: Field) -> Parameter:
+    """A field of a method as a parameter."""
+    says, kind = declared.metadata, _plain(declared.type)
+    bounds = "choices" if kind is str else "range"
+    if kind not in (float, int, str) or not {"help", bounds} <= says.keys():
+        raise TypeError(
+            f"{method}: the parameter {declared.name}, a {declared.type!r}, must be a float or an "
+            f"int with `help` and `range` in its metadata, or a str with `help` and `choices`."
+        )
+    return Parameter(name=declared.name, type=kind, default=declared.default, **says)
 
 
 def _plain(annotation: object) -> type:

@@ -47,6 +47,7 @@ class Tokens:
 
 
 INPUTS = {
+    "hidden": "the hidden states of the visual tokens",
     "importance": "the attention of the output token (or of the CLS token) to each visual token",
     "keys": "the attention keys of the visual tokens",
     "received": "the mean attention each visual token receives from all of them",
@@ -54,6 +55,7 @@ INPUTS = {
     "text_attention": "the attention of every instruction token to each visual token",
     "layout": "the patch grid behind the visual tokens",
 }
+VECTORS = ("importance", "received")  # [N]; the others are [N, C]
 
 
 @dataclass(frozen=True)
@@ -110,15 +112,27 @@ class Method(ABC):
         return self
 
     def require(self, tokens: Tokens) -> None:
-        """Raise InputError for the first input this method needs and `tokens` lacks."""
-        for name in self.needs:
+        """Raise InputError for the first input this method needs and `tokens` lacks.
+
+        Shapes are looked at, numbers are not: a GPU would have to stop for them.
+        """
+        for name in ("hidden", *self.needs):
             value = getattr(tokens, name)
             if value is None:
                 raise InputError(f"{self.title} needs `{name}`: {INPUTS[name]}.")
+            if name != "layout":
+                self._require_shape(name, value)
             if len(value) != len(tokens):
                 raise InputError(
                     f"{self.title}: `{name}` has {len(value)} entries for {len(tokens)} tokens."
                 )
+
+    def _require_shape(self, name: str, value: object) -> None:
+        """Raise InputError for an input that is no tensor of as many dimensions as it has."""
+        n, shape = (1, "[N]") if name in VECTORS else (2, "[N, C]")
+        if not isinstance(value, Tensor) or value.ndim != n:
+            given = [*value.shape] if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{self.title}: `{name}` is a tensor {shape}, not {given}.")
 
 
 RATIO = {"help": "share of the visual tokens to remove", "range": (0.0, 1.0), "step": 0.01}
