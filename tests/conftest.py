@@ -31,6 +31,12 @@ N_ENCODER_LAYERS = 5
 WORDS = "is there a cat dog in the image ? what how many left right yes no one two of".split()
 
 
+def ranks_by_cls(method):
+    """Whether a method says that it ranks patches by the attention of a CLS token alone."""
+    before = set(method.sites()) & {"encoder", "connector"}
+    return bool(before and "importance" in method.needs and method.encoder_score == "cls")
+
+
 CHROMIUM = shutil.which("chromium")
 NO_CHROMIUM = "no Chromium found: install it with `apt-get install -y chromium`"
 PATIENCE = 60_000  # milliseconds that a browser waits; machines that test are often busy

@@ -57,11 +57,8 @@ def test_every_method_is_there_at_every_ratio(lvlm):
         (layers,) = {line.plan.request["layers"] for line in table.lines[1:]}
         assert layers == lvlm.default_layers("fastv" if table is early else "libra")[-1:]
         once_only = {line.plan.method for line in table.lines[1:]}
-        assert once_only == {
-            name
-            for name in methods.names()
-            if "decoder" in create(name).sites() and name not in ("vanilla", "pyramiddrop")
-        }  # PyramidDrop is FastV where it reduces once
+        assert once_only >= {"fastv", "libra", "turbo", "sparsevlm", "illava", "kmeans", "random"}
+        assert not once_only & {"vanilla", "pyramiddrop", "tome", "visionzip"}
 
 
 @pytest.mark.parametrize("ratio", suites.RATIOS)

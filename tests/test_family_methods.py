@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from conftest import N_LAYERS, QUESTION
+from conftest import N_LAYERS, QUESTION, ranks_by_cls
 from micro_llava import FAMILIES, VIDEO_FAMILIES, lvlm_of, model_of
 from test_compression import recompute
 from test_family_llava import media_of, official_inputs, request_of
@@ -17,7 +17,6 @@ from libra.decoder import CompressedCache
 from libra.methods import METHODS, Tokens, create
 
 N_WORDS = 4
-NEED_CLS = ("fastervlm", "evit", "prumerge", "prumerge+")
 ASKED = [
     *((name, "one") for name in FAMILIES),
     ("llava-onevision", "large"),
@@ -219,7 +218,7 @@ def two_by_two(x):
 )
 def test_connector_equals_recomputation(lvlms, models, name, kind, method):
     lvlm, model = lvlms[name], models[name]
-    if name == "llava-onevision" and method.name in NEED_CLS:
+    if name == "llava-onevision" and ranks_by_cls(method):
         with pytest.raises(InputError, match=r"CLS.*llava-onevision.*Choose one of: .*divprune"):
             run(lvlm, kind, method)
         return
@@ -342,7 +341,7 @@ def test_every_method_answers_and_its_trace_comes_back(
     monkeypatch.setattr(
         CompressedCache, "__init__", lambda self, *a: caches.append(self) or init(self, *a)
     )
-    if name == "llava-onevision" and method in NEED_CLS:
+    if name == "llava-onevision" and ranks_by_cls(create(method)):
         with pytest.raises(InputError, match="CLS"):
             run(lvlm, kind, create(method))
         return

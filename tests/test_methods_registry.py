@@ -8,6 +8,7 @@ import torch
 
 from libra.errors import InputError
 from libra.methods import METHODS, Tokens, chosen, create, get, names, parameters
+from libra.methods.base import INPUTS
 from libra.methods.fastv import FastV
 
 
@@ -23,6 +24,7 @@ def test_every_method_describes_itself(name):
     assert method.summary.endswith(".")
     assert method.kind in {"none", "prune", "merge"}
     assert method.site in {"encoder", "connector", "decoder"}
+    assert set(create(name).needs) <= set(INPUTS)
     assert method.__doc__
     own = {p.name for p in parameters(name)}
     for preset in method.presets.values():

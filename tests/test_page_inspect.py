@@ -290,9 +290,10 @@ def test_figures_of_one_picture_are_drawn_anew_with_the_picture(monkeypatch, fil
 
 def test_every_method_has_a_lesson_with_a_tour():
     prepared = learn.lessons(examples.load(examples.FOLDER))
-    assert [lesson.method for lesson in prepared] == [
-        name for names in plan.grouped().values() for name in names
-    ]
+    expected = [name for names in plan.grouped().values() for name in names]
+    assert [lesson.method for lesson in prepared] == expected, (
+        "store the answer of its lesson: CONTRIBUTING.md, Adding a method"
+    )
     for method, example, file in prepared:
         trace = Trace.load(file)
         assert trace.method == method and trace.question == example.question

@@ -76,6 +76,7 @@ def test_methods_are_grouped_by_where_they_act_and_baselines_apart():
 
 @pytest.mark.parametrize("name", [n for n in methods.names() if n != "vanilla"])
 def test_every_method_links_to_its_paper_and_names_the_section(name):
+    assert name in texts.PAPERS, "link its paper in PAPERS of page/texts.py"
     assert f'<a href="{texts.PAPERS[name]}"' in panels.cite(name)
     assert methods.get(name).paper.split(",")[0] in panels.cite(name)
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from conftest import make_image
+from conftest import make_image, ranks_by_cls
 from micro_qwen import (
     FAMILIES,
     N_ENCODER_LAYERS,
@@ -54,8 +54,6 @@ def ask(lvlm, about="two pictures", **settings):
 
 
 ENCODED = {"qwen2_vl"}  # methods can act inside the encoder
-NEEDS_CLS = {"prumerge", "prumerge+", "fastervlm", "evit"}
-BEFORE = {"visionzip", "divprune", "sequential", "spatial"}  # at the connector, without CLS
 
 
 WHY_NOT = {"qwen2_5_vl": "within windows", "qwen3_vl": "early layers"}
@@ -71,11 +69,11 @@ def test_methods_inside_the_encoder_are_refused_for_a_reason(family):
 @pytest.mark.parametrize("about", MEDIA)
 @pytest.mark.parametrize("name", methods.names())
 def test_every_method_answers_or_says_which_do(lvlm, name, about):
-    family = lvlm.family.name
+    family, method = lvlm.family.name, create(name)
     refused = (
-        name in NEEDS_CLS
-        or (name in {"illava", "tome"} and family not in ENCODED)
-        or (name in BEFORE and family == "qwen3_vl")
+        ranks_by_cls(method)
+        or ("encoder" in method.sites() and family not in ENCODED)
+        or ("connector" in method.sites() and family == "qwen3_vl")
     )
     if refused:
         with pytest.raises(InputError, match="Choose one of: vanilla, fastv, libra"):

@@ -8,7 +8,11 @@ from tiny.plans import VANILLA, Line, Plan, Table, each, lines, listed, once, ow
 
 HALF, THIRD, FIFTH = 1 / 2, 2 / 3, 4 / 5  # what Libra-Merging removes; a third or a fifth stays
 RATIOS = (HALF, THIRD, FIFTH)
-ONCE = ("fastv", "libra", "turbo", "sparsevlm", "illava", "greedy", "kmeans", "random")
+ONCE = tuple(  # those that can reduce once, inside the decoder; PyramidDrop is FastV then
+    name
+    for name in methods.names()
+    if "decoder" in methods.create(name).sites() and name not in ("vanilla", "pyramiddrop")
+)
 
 
 def papers(lvlm: LVLM, ratios: Sequence[float] = RATIOS) -> list[Table]:

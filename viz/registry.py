@@ -94,7 +94,7 @@ class FigureSpec:
 
     def missing(self, trace: Trace) -> str | None:
         """Why this trace cannot give the figure, as a sentence; None if it can."""
-        lacking = [what for test, what in map(NEEDS.get, self.needs) if not test(trace)]
+        lacking = [what for test, what in map(NEEDS.__getitem__, self.needs) if not test(trace)]
         return f"This figure needs {' and '.join(lacking)}." if lacking else None
 
 
