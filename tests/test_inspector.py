@@ -307,7 +307,8 @@ def test_every_method_has_a_tour_that_can_be_shown(method):
     for step in steps:
         assert step["overlay"] in OVERLAYS and 0 <= step["stage"] <= len(trace.events)
         assert step["patch"] is None or 0 <= step["patch"] < len(trace.layout)
-        assert len(step["text"]) > 60 and "{" not in step["text"]
+        assert len(step["text"]) > 60, "a step is a sentence or two"
+        assert "{" not in step["text"]
         assert step["look"] in (None, *LOOKS)
     told = " ".join(step["text"] for step in steps)
     assert method not in STORIES or STORIES[method].lesson in told

@@ -108,6 +108,7 @@ def test_what_is_missing_is_known_beforehand():
     for kind in ("vanilla", "fastv", "libra"):
         trace = TRACES[kind]()
         missing[kind] = {name for name, spec in viz.FIGURES.items() if spec.missing(trace)}
+    # A new figure that needs something belongs into one of these.
     of_detail = {"attention_heads", "attention_matrix", "attention_matrix_raw", "encoder_attention"}
     of_merging = {"similarity_histogram", "interval_strip", "compensation_lens"}
     never = {"retention", "accuracy"}  # of one picture; of a model that nobody has evaluated
