@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from libra.errors import InputError
-from libra.video import Clip, load_video
+from libra.video import Clip, load_video, no_file
 
 __all__ = ["Clip", "Media", "Source", "load_image", "load_video"]
 
@@ -88,7 +88,7 @@ def _read(path: Path) -> bytes:
             raise InputError(_too_many_bytes(path.name, size))
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"There is no file {path.name}. Check the path.") from None
+        raise no_file(path) from None
     except OSError as error:
         raise InputError(f"{path.name or path} cannot be read: {error.strerror}.") from error
 

@@ -93,6 +93,13 @@ def _path(source: object) -> Path:
         ) from None
 
 
+def no_file(path: Path) -> InputError:
+    """What to say of a file that is not there; addresses on the web are none."""
+    if str(path).startswith(("http:/", "https:/")):
+        return InputError(f"Nothing is fetched from the web: download {path.name} first.")
+    return InputError(f"There is no file {path.name}. Check the path.")
+
+
 def is_video(path: str | Path) -> bool:
     """Whether a file looks like a video, from its first bytes; a GIF does if it moves."""
     try:
@@ -127,7 +134,7 @@ def _check_file(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(12)
     except FileNotFoundError:
-        raise InputError(f"There is no file {name}. Check the path.") from None
+        raise no_file(path) from None
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}.") from error
     if not size:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from libra.errors import InputError
-from libra.media import load_image
+from libra.media import load_image, load_video
 
 
 def scene(width=8, height=6):
@@ -262,6 +262,13 @@ def test_tensors_have_the_colours_last():
         load_image(torch.zeros(3, 8, 8, dtype=torch.uint8))
     with pytest.raises(InputError, match="an array of uint8, not Tensor"):
         load_image(torch.zeros(4, 4, 3))
+
+
+@pytest.mark.parametrize("load", [load_image, load_video])
+@pytest.mark.parametrize("address", ["https://example.org/a/b.png", "http://example.org/b.png"])
+def test_nothing_is_fetched(load, address):
+    with pytest.raises(InputError, match=r"Nothing is fetched from the web: download b\.png"):
+        load(address)
 
 
 def test_no_name_is_no_picture():
