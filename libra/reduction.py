@@ -119,13 +119,14 @@ class Reduction:
 
     @classmethod
     def chunks(cls, n_in: int, n: int) -> "Reduction":
-        """Every `n` tokens in a row become their mean, in the place of the first."""
+        """Every `n` tokens in a row, and what is left, become their mean in the first's place."""
         source = torch.arange(n_in)
+        target = source // n
         return cls(
             n_in=n_in,
             source=source,
-            target=source // n,
-            weight=torch.full((n_in,), 1 / n),
+            target=target,
+            weight=1 / target.bincount()[target],
             slot=source[::n],
         )
 

@@ -442,3 +442,10 @@ def test_further_extra_tokens_are_other_outputs(compensation, further, message):
 def test_none_of_several_extra_tokens_may_be_vacant():
     with pytest.raises(InputError, match="may be vacant"):
         replace(merge(), further=(0,), vacant=torch.tensor(False))
+
+
+def test_chunks_are_means_the_last_one_too():
+    x = torch.randn(7, 3)
+    out = Reduction.chunks(7, 3).apply(x)
+    torch.testing.assert_close(out, torch.stack([x[:3].mean(0), x[3:6].mean(0), x[6]]))
+    assert Reduction.chunks(7, 3).slot.tolist() == [0, 3, 6]
