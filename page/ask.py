@@ -54,7 +54,7 @@ class AskTab:
             return {}
         return self.draw_picture(shown) | {
             self.frames: scrubber.update(FRAMES, shown.trace, shown.own_image, *_paint(shown)),
-            self.tokens: strip(shown),
+            self.tokens: gr.Image(strip(shown)),
         }
 
     def draw_picture(self, shown: Shown) -> dict:

@@ -120,6 +120,17 @@ def test_a_picture_that_is_wanted_again_counts_as_new(cache):
     assert Path(path).stat().st_mtime > 1
 
 
+def test_files_are_put_out_with_their_component(visit, cache, traces):
+    """Gradio clears away by age what it has seen of a component; a copy that an update makes of
+    it, once for each visitor, sees what comes as a path alone.
+    """
+    shown = Shown()
+    shown.show(traces["libra"], traces["vanilla"])
+    drawn = visit.tab.draw(shown) | visit.several.draw(shown, "fate", comparison.LAST)
+    assert visit.tab.tokens in drawn and list(cache.rglob("*.png"))
+    assert not [v for v in drawn.values() if isinstance(v, str) and v.startswith(str(cache))]
+
+
 # Markup
 
 
