@@ -25,6 +25,7 @@ from libra.methods import Method
 from libra.models import Family, Features
 from libra.models.prepared import Prepared, Prompt
 from libra.trace import MAX_PICTURES
+from libra.trace_check import is_text
 from libra.video import FRAMES, Clip, load_video
 
 MAX_QUESTION = 2000  # characters
@@ -309,8 +310,8 @@ def _patches(name: str, patches: object) -> list[int]:
 def _checked_question(question: object) -> str:
     if not isinstance(question, str) or not question.strip():
         raise InputError("There is no question: type one.")
-    if not _is_text(question):
-        raise InputError("The question has characters that no text can hold: type it anew.")
+    if not is_text(question):
+        raise InputError("The question has characters that no text has: type it anew.")
     if len(question) > MAX_QUESTION:
         raise InputError(
             f"The question has {len(question):,} characters; at most {MAX_QUESTION:,} are allowed."
@@ -325,14 +326,9 @@ def _checked_history(history: object) -> list[tuple[str, str]]:
         raise InputError("The history is a list of pairs: a question, and its answer.") from None
     if len(turns) > MAX_TURNS:
         raise InputError(f"These are {len(turns)} earlier questions; at most {MAX_TURNS} may be.")
-    if not all(_is_text(answer) for _, answer in turns):
+    if not all(isinstance(answer, str) and is_text(answer) for _, answer in turns):
         raise InputError("The history holds an answer that is no text.")
     return [(_checked_question(question), answer) for question, answer in turns]
-
-
-def _is_text(said: object) -> bool:
-    """Whether something is text that a tokenizer takes: half of a pair of surrogates is not."""
-    return isinstance(said, str) and not any("\ud800" <= c <= "\udfff" for c in said)
 
 
 def _checked_answer(max_new_tokens: object) -> int:

@@ -53,8 +53,13 @@ def _need(fulfilled: bool, what: str) -> None:
         raise ValueError(what)
 
 
+def is_text(value: str) -> bool:
+    """Whether a string can be stored and sent: halves of characters, as JSON may hold, cannot."""
+    return not re.search("[\ud800-\udfff]", value)
+
+
 def _text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_TEXT
+    return isinstance(value, str) and len(value) <= MAX_TEXT and is_text(value)
 
 
 def _number(value: object, low: float = 0.0, high: float = math.inf) -> bool:

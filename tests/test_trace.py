@@ -195,6 +195,7 @@ def test_a_flipped_byte_is_noticed(path):
         {"cost": None},
         {"model": 5},
         {"question": None},
+        {"question": "What \ud83d?"},
         {"answer": "a" * 200_000},
         {"params": [1]},
         {"params": {"tau": "<b>"}},
