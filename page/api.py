@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import gradio as gr
 from gradio.data_classes import ListFiles
+from gradio_client.utils import is_file_obj_with_meta
 from pydantic import model_validator
 
 from libra import methods
@@ -30,8 +31,10 @@ class Files(ListFiles):
     @model_validator(mode="before")
     @classmethod
     def listed(cls, value: object) -> object:
-        """One file is a list of one."""
-        return [value] if isinstance(value, dict) else value
+        """One file is a list of one; what nobody has uploaded, such as a path alone, is none."""
+        files = [value] if isinstance(value, dict) else value
+        uploaded = isinstance(files, list) and all(map(is_file_obj_with_meta, files))
+        return files if uploaded else []
 
 
 def build(model: str, turns: Turns) -> None:
@@ -61,6 +64,8 @@ def build(model: str, turns: Turns) -> None:
         Returns the answer, a dict of readouts beside vanilla, and the trace file.
         """
         with explained():
+            if not image:
+                raise InputError(texts.NO_FILE)
             if not isinstance(parameters or {}, dict):
                 raise InputError('Parameters are one JSON object, like {"tau": 0.8}.')
             own = (p.name for p in methods.parameters(method))
@@ -71,8 +76,8 @@ def build(model: str, turns: Turns) -> None:
                         f"{method} has no parameter {name!r}; it has {', '.join(known)}."
                     )
             plan = {"ratio": ratio, "layers": parse_layers(layers)} | (parameters or {})
-            about = await _about(model, image or [], plan.pop(FRAMES, None), decoding)
-            first = request(image[0] if image else None, question or "", method, plan)
+            about = await _about(model, image, plan.pop(FRAMES, None), decoding)
+            first = request(image[0], question or "", method, plan)
             last = await turns.last(engine.ask(model, about.to(first)))
             return await in_thread(_outputs, last)
 

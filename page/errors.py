@@ -8,6 +8,8 @@ import gradio as gr
 
 from libra.errors import InputError
 
+MOST = 1000  # characters of a message: it may quote what was sent, however long that is
+
 
 @contextmanager
 def explained() -> Iterator[None]:
@@ -15,5 +17,8 @@ def explained() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        message = escape(str(error), quote=False)  # it may quote a file name, and is shown as HTML
+        said = str(error)
+        if len(said) > MOST:
+            said = f"{said[:MOST]} …"
+        message = escape(said, quote=False)  # it may quote a file name, and is shown as HTML
         raise gr.Error(message, print_exception=False) from error

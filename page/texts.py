@@ -139,6 +139,10 @@ PICTURE_ALT = "The picture to ask about"
 MOVES = "This picture moves, and its first frame is asked about. “Add” below takes all of it."
 FIRST_FRAME = "The first frame of the video to ask about"
 NOT_UPLOADED = "This is not a picture that was uploaded here: drop one, or pick an example."
+NO_FILE = (
+    "There is no picture or video: give an uploaded file, by handle_file of gradio_client, or with "
+    "curl as in the README."
+)
 NO_PICTURE = "There is no picture yet: drop one, paste one, or pick an example."
 
 # Several pictures, and videos

@@ -167,6 +167,21 @@ def test_ratio_nan_on_the_wire(url, picture):
     assert stream.startswith("event: error\n") and "from 0.0 to 1.0, not nan" in stream
 
 
+@pytest.mark.parametrize(
+    "file", ["/etc/passwd", "http://127.0.0.1/a.png", 5, [None], ["a.png"], {"path": "a.png"}]
+)
+def test_what_is_no_file_gets_one_clear_message(client, file):
+    with pytest.raises(AppError, match="no picture or video: give an uploaded file"):
+        client.predict(file, QUESTION, api_name="/ask")
+
+
+@pytest.mark.parametrize("settings", [{"layers": "9" * 5000}, {"method": "a" * 5000}])
+def test_what_was_sent_is_not_sent_back_at_length(client, picture, settings):
+    with pytest.raises(AppError, match=r"aaaa|9999") as error:
+        ask(client, picture, **settings)
+    assert len(str(error.value)) < 1200
+
+
 def test_no_picture(client):
     with pytest.raises(AppError, match="There is no picture"):
         ask(client, None)
