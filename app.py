@@ -6,6 +6,7 @@ GRADIO_SERVER_PORT), LIBRA_SLOTS (questions computed at once), LIBRA_QUEUE (ques
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 
-from libra.errors import InputError
+from libra.errors import InputError, MediaWarning
 from libra.video import MAX_BYTES
 from page import (
     api,
@@ -414,6 +415,7 @@ def setting(variable: str, default: int | None, most: int) -> int | None:
 
 def main() -> int:
     """Serve the page; 2 and one line if the model or the port cannot be had."""
+    warnings.simplefilter("ignore", MediaWarning)  # the page says it to whom it concerns
     try:
         port = setting("PORT", None, 65535)
         build().launch(server_name=os.environ.get("HOST"), server_port=port, **LAUNCH)

@@ -10,7 +10,9 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
@@ -18,7 +20,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from libra import methods
-from libra.errors import InputError
+from libra.errors import InputError, MediaWarning
 from libra.methods import Method
 from libra.report import aligned, as_csv, facts, readout, sweep_table, table
 from libra.tables import paper_flops
@@ -30,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with _notes():
+            options.run(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -40,6 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Say what is to be known of pictures and videos in one line each, and once."""
+    said: set[str] = set()
+
+    def show(message, category, *where, **more) -> None:
+        if not issubclass(category, MediaWarning):
+            usual(message, category, *where, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            print(f"note: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 _FIRST_RUN = "note     first runs are slow: compare, sweep and the benchmarks measure later ones"

@@ -8,5 +8,9 @@ class InputError(ValueError):
     """
 
 
+class MediaWarning(UserWarning):
+    """A picture or a video of which only a part is looked at."""
+
+
 class ShortageError(InputError):
     """A model has run out of memory at work; the message says what needs less."""

@@ -13,10 +13,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from libra.errors import InputError
+from libra.errors import InputError, MediaWarning
 from libra.video import Clip, load_video, no_file
 
-__all__ = ["Clip", "Media", "Source", "load_image", "load_video"]
+__all__ = ["Clip", "Media", "Source", "load_image", "load_video", "moves"]
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
@@ -47,8 +47,8 @@ def load_image(source: Source) -> Image.Image:
     """A picture as upright RGB: a path, the bytes of a file, a PIL image, a uint8 array or tensor.
 
     The content decides about the format, not the extension. EXIF rotation is applied, the first
-    frame of an animation is taken, transparency is laid over white, 16 bits are scaled to 8.
-    Arrays and tensors are [H, W], [H, W, 3] or [H, W, 4].
+    frame of an animation is taken, with a `MediaWarning`, transparency is laid over white, 16 bits
+    are scaled to 8. Arrays and tensors are [H, W], [H, W, 3] or [H, W, 4].
 
     Raises:
         InputError: no such file, empty, over 20 MB or 40 megapixels, more than 100 times as long
@@ -73,11 +73,32 @@ def load_image(source: Source) -> Image.Image:
             )
     _check_size(image, name)
     try:
-        return _to_rgb(ImageOps.exif_transpose(image))
+        upright = _to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # decoders raise whatever comes up in a damaged file
         raise InputError(
             f"{name} is damaged or cut off and cannot be read to its end. Save or download it anew."
         ) from error
+    if image is not source and _moves(image):
+        warnings.warn(
+            f"{name} has more than one frame, and only the first is looked at: to ask about all of "
+            "them, give it as a video, such as GIF or MP4.",
+            MediaWarning,
+            stacklevel=2,
+        )
+    return upright
+
+
+def moves(path: str | Path) -> bool:
+    """Whether a file that is a picture has frames after its first, which `load_image` leaves."""
+    return _moves(_open(_read(Path(path)), Path(path).name))
+
+
+def _moves(image: Image.Image) -> bool:
+    """Whether there is a second frame; those of some photos are small copies of the first."""
+    try:
+        return image.format != "MPO" and getattr(image, "is_animated", False)
+    except Exception:  # decoders raise whatever comes up in a damaged file
+        return False
 
 
 def _read(path: Path) -> bytes:

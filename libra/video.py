@@ -14,13 +14,15 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from libra.errors import InputError
+from libra.container import is_cut
+from libra.errors import InputError, MediaWarning
 
 FRAMES = 8
 MAX_FRAMES = 64  # of one request, and so of a trace
@@ -49,6 +51,17 @@ class Clip:
     times: list[float]  # seconds of each frame, ascending
     duration: float  # seconds
     name: str
+    cut: bool = False  # whether the file lacks its end
+
+    @property
+    def note(self) -> str:
+        """What is to be known of a video that was cut off; nothing of others."""
+        if not self.cut:
+            return ""
+        return (
+            f"{self.name} is cut off, and what is left ends at {self.duration:.1f} s: to ask about "
+            "all of it, save or download it anew."
+        )
 
 
 def load_video(source: str | Path | Clip, frames: int = FRAMES, fps: float | None = None) -> Clip:
@@ -58,7 +71,8 @@ def load_video(source: str | Path | Clip, frames: int = FRAMES, fps: float | Non
     gives all of them. With `fps`, that many a second, as long as `frames` are enough for it. The
     rotation that a phone notes down is applied, and sides above 1,024 pixels are scaled down.
     Frames that are missing or broken are replaced by the next one, or left out at the end: the
-    times tell. A clip stays as it is.
+    times tell. A file that was cut off gives what it has, with a `MediaWarning`. A clip stays as
+    it is.
 
     Raises:
         InputError: no path, no such file, over 200 MB, 40 megapixels, an hour, or a minute of
@@ -80,7 +94,11 @@ def load_video(source: str | Path | Clip, frames: int = FRAMES, fps: float | Non
         "max_memory": MEMORY,
     }
     header, arrays = _decode(request, path.name)
-    return Clip([Image.fromarray(array) for array in arrays], **header, name=path.name)
+    frames = [Image.fromarray(array) for array in arrays]
+    clip = Clip(frames, **header, name=path.name, cut=is_cut(path))
+    if clip.note:
+        warnings.warn(clip.note, MediaWarning, stacklevel=2)
+    return clip
 
 
 def _path(source: object) -> Path:

@@ -13,7 +13,7 @@ from libra.errors import InputError
 from libra.media import load_video
 from page import engine, texts, views
 from page.errors import explained
-from page.media import filmed
+from page.media import filmed, tell
 from page.plan import parse_layers, request
 from page.readouts import numbers
 from page.shown import Added
@@ -102,4 +102,5 @@ async def _about(
     usual = engine.shape(model).frames
     async with decoding:
         clip = await in_thread(load_video, files[0], usual if frames is None else frames)
+    tell(clip)
     return Added(clip=clip)

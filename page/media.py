@@ -13,7 +13,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 from libra.errors import InputError
-from libra.media import Clip, load_image, load_video
+from libra.media import Clip, load_image, load_video, moves
 from libra.trace import MAX_PICTURES, Trace
 from libra.video import FRAMES, is_video
 from page import engine, panels, texts, views
@@ -67,7 +67,7 @@ class MediaBox:
                 many = len(there) + len(files)
                 raise InputError(texts.TOO_MANY_PICTURES.format(many, MAX_PICTURES))
             for file in files:
-                load_image(file)
+                check(file)
             lay_out(shown, [*there, *files])
             return self.draw(shown)
 
@@ -77,6 +77,7 @@ class MediaBox:
             return gr.skip()
         with explained():
             film(shown, files[0], shown.added.frames or usual_frames(shown.model))
+            tell(shown.added.clip)
             return self.draw(shown, texts.FIRST_FRAME)
 
     def sample(self, shown: Shown, frames: int) -> dict:
@@ -135,6 +136,21 @@ def uploaded(file: dict | None) -> str | None:
 def filmed(file: str) -> bool:
     """Whether a file is a video, or called like one: then it is told what is wrong with it."""
     return is_video(file) or Path(file).suffix.lower() in SUFFIXES
+
+
+def check(file: str) -> None:
+    """Raise what is wrong with a picture, and say if only a part of it is looked at."""
+    load_image(file)
+    if is_video(file):
+        gr.Info(texts.MOVES)
+    elif moves(file):
+        gr.Info(texts.STANDS)
+
+
+def tell(clip: Clip) -> None:
+    """Say if a video was cut off."""
+    if clip.note:
+        gr.Warning(escape(clip.note, quote=False))  # it names a file, and is shown as HTML
 
 
 def pictures(shown: Shown) -> list[str]:

@@ -137,6 +137,10 @@ TRACE_VIDEO = "The video of the trace file"
 CREDITS = "Whose pictures these are"
 PICTURE_ALT = "The picture to ask about"
 MOVES = "This picture moves, and its first frame is asked about. “Add” below takes all of it."
+STANDS = (
+    "This picture has more than one frame, and only the first is looked at: to ask about all of "
+    "them, add it as a video, such as GIF or MP4."
+)
 FIRST_FRAME = "The first frame of the video to ask about"
 NOT_UPLOADED = "This is not a picture that was uploaded here: drop one, or pick an example."
 NO_FILE = (

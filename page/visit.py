@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 import gradio as gr
 
 from libra import methods
-from libra.media import load_image
 from libra.trace import Trace
-from libra.video import is_video
 from page import engine, knowledge, learn, link, media, panels, plan, texts, views
 from page.ask import AskTab
 from page.compare import OWN, CompareTab
@@ -260,9 +258,7 @@ class Visit:
         """Say at once what is wrong with an uploaded picture."""
         with explained():
             path = media.uploaded(file)
-            load_image(path)
-        if is_video(path):
-            gr.Info(texts.MOVES)
+            media.check(path)
         shown.picture = path
         prepared = [tuple(map(str, example.more)) for example in self.examples]
         if shown.added.clip or shown.added.pictures in prepared:  # it takes the place of all

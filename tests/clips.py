@@ -75,6 +75,27 @@ def hold(path: Path, shares: Sequence[tuple[int, int]]) -> Path:
     return path
 
 
+def lead(path: Path) -> Path:
+    """Put the index of an MP4 file before its frames, as for the web: one cut off can be read."""
+    data = path.read_bytes()
+    at, first = data.index(b"moov") - 4, data.index(b"mdat") - 4
+    index = bytearray(data[at:])
+    offsets = index.index(b"stco") + 8
+    (n,) = struct.unpack_from(">I", index, offsets)
+    for place in range(offsets + 4, offsets + 4 + 4 * n, 4):
+        (offset,) = struct.unpack_from(">I", index, place)
+        struct.pack_into(">I", index, place, offset + len(index))
+    path.write_bytes(data[:first] + index + data[first:at])
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    """Leave the first share of a file, as a download that broke off does."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
 def silence(path: Path) -> Path:
     """Call the only track of an MP4 file sound."""
     path.write_bytes(path.read_bytes().replace(b"vide", b"soun"))

@@ -84,6 +84,22 @@ def test_compare_and_sweep_take_them_too(run, pictures, video):
     assert code == 0 and len(json.loads(out)) > 1
 
 
+@pytest.mark.parametrize("command", [["answer"], ["compare", "--methods", "vanilla,fastv"]])
+def test_what_is_looked_at_in_part_is_said_in_one_line(run, tmp_path, command):
+    moving, film = tmp_path / "moving.webp", [*map(clips.numbered, range(20))]
+    cut = clips.cut(clips.write(tmp_path / "cut.webm", film), 0.6)
+    first, *rest = (make_image(i) for i in range(3))
+    first.save(moving, save_all=True, append_images=rest)
+    for media, said in (
+        (["--image", moving], "moving.webp has more than one frame, and only the first"),
+        (["--video", cut, "--frames", 2], "cut.webm is cut off, and what is left ends at"),
+        (["--video", cut], "cut.webm is cut off, and what is left ends at"),
+    ):
+        code, _, err = run(*command, *media)
+        assert code == 0, err
+        assert err.startswith(f"note: {said}") and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

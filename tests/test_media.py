@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from libra.errors import InputError
+from libra.errors import InputError, MediaWarning
 from libra.media import load_image, load_video
 
 
@@ -145,7 +145,32 @@ def test_animation_gives_its_first_frame(form):
     options = {"lossless": True} if form == "WEBP" else {}
     film = encoded(first, form, save_all=True, append_images=[second], **options)
     assert Image.open(io.BytesIO(film)).n_frames == 2
-    same(load_image(film), first)
+    with pytest.warns(
+        MediaWarning, match="^The picture has more than one frame, and only the first"
+    ):
+        same(load_image(film), first)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_a_picture_of_one_frame_says_nothing(form):
+    load_image(encoded(scene(), form))
+    load_image(
+        Image.open(io.BytesIO(encoded(scene(), "GIF", save_all=True, append_images=[scene()])))
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_small_copy_in_a_photo_is_no_frame():
+    photo = encoded(scene(), "MPO", save_all=True, append_images=[scene(4, 3)])
+    assert Image.open(io.BytesIO(photo)).n_frames == 2
+    assert load_image(photo).size == scene().size
+
+
+def test_an_animation_whose_second_frame_is_damaged_has_a_first():
+    film = encoded(scene(), "GIF", save_all=True, append_images=[scene().rotate(180)])
+    second = film.rindex(b"\x2c")
+    same(load_image(film[: second + 4]), load_image(encoded(scene(), "GIF")))
 
 
 def test_the_content_decides_not_the_extension(tmp_path):

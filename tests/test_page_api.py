@@ -182,6 +182,15 @@ def test_what_was_sent_is_not_sent_back_at_length(client, picture, settings):
     assert len(str(error.value)) < 1200
 
 
+def test_a_video_that_was_cut_off_is_answered(client, film, tmp_path):
+    cut = tmp_path / "cut.webm"
+    cut.write_bytes(film.read_bytes())
+    job = client.submit(
+        image=handle_file(str(clips.cut(cut, 0.6))), question=QUESTION, api_name="/ask"
+    )
+    assert len(Trace.load(job.result()[2]).times) > 1
+
+
 def test_no_picture(client):
     with pytest.raises(AppError, match="There is no picture"):
         ask(client, None)

@@ -152,6 +152,28 @@ def test_a_picture_that_moves_says_that_its_first_frame_is_asked_about(
         assert said == told
 
 
+@pytest.mark.parametrize("form", ["png", "webp"])
+def test_a_picture_that_can_only_stand_still_says_so(visit, box, tmp_path, monkeypatch, form):
+    moving, said = str(tmp_path / f"moving.{form}"), []
+    frames = [make_image(i) for i in range(3)]
+    frames[0].save(moving, save_all=True, append_images=frames[1:])
+    monkeypatch.setattr(gr, "Info", said.append)
+    visit.check_picture({"path": moving}, Shown())
+    take(box, [moving], Shown())
+    assert said == [texts.STANDS] * 2
+
+
+def test_a_video_that_was_cut_off_says_so(box, film, tmp_path, monkeypatch):
+    cut, said = tmp_path / "<b>.webm", []
+    cut.write_bytes(Path(film).read_bytes())
+    monkeypatch.setattr(gr, "Warning", said.append)
+    take(box, [film], Shown())
+    assert said == []
+    take(box, [str(clips.cut(cut, 0.6))], shown := Shown())
+    assert shown.added.clip.cut and len(said) == 1
+    assert said[0].startswith("&lt;b&gt;.webm is cut off, and what is left ends at")
+
+
 @pytest.mark.parametrize("action", ["drop", "clear"])
 def test_a_video_can_be_removed(box, film, action):
     shown = Shown()

@@ -1,6 +1,7 @@
 """Videos of every format, and everything that can be wrong with them."""
 
 import os
+import struct
 import time
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from libra import video
-from libra.errors import InputError
+from libra import container, video
+from libra.errors import InputError, MediaWarning
 from libra.media import load_image
 from libra.video import Clip, load_video
 from tests import clips
@@ -209,6 +210,72 @@ def test_noise_behind_the_mark_of_a_video(tmp_path):
         (tmp_path / name).write_bytes(mark + noise)
         with pytest.raises(InputError, match=name):
             load_video(tmp_path / name)
+
+
+# Videos that were cut off
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.99])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_video_that_was_cut_off_says_so(clip, ending, share):
+    path = clip(ending, n=100)
+    clips.cut(clips.lead(path) if ending in (".mp4", ".mov") else path, share)
+    with pytest.warns(
+        MediaWarning, match=rf"^clip{ending} is cut off, .* ends at \d+\.\d s: .*anew"
+    ):
+        loaded = load_video(path)
+    assert loaded.cut and len(loaded.times) > 4
+    assert loaded.duration <= (10 if share > 0.9 else 9)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("n", [1, 20])
+def test_a_whole_video_says_nothing(clip, ending, n):
+    assert load_video(clip(ending, n=n)).note == ""
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_video_that_a_phone_has_trimmed_is_whole(clip):
+    """Its frames are all in the file, and half of them are not to be shown."""
+    path = clip(n=100)
+    data = bytearray(path.read_bytes())
+    (length,) = struct.unpack_from(">I", data, data.index(b"elst") + 12)
+    struct.pack_into(">I", data, data.index(b"elst") + 12, length // 2)
+    path.write_bytes(data)
+    loaded = load_video(path)
+    assert loaded.duration < 7 and not loaded.cut
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_recording_that_does_not_know_its_length_is_whole(clip):
+    path = clip(".webm", n=100)
+    data = path.read_bytes()
+    at = data.index(b"\x18\x53\x80\x67") + 4
+    path.write_bytes(data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8 : len(data) // 2])
+    assert 1 < load_video(path).duration < 9
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", False),
+        (b"\0\0\0\x08free", False),
+        (b"\0\0\0\x09free", True),
+        (b"\0\0\0\0mdat" + bytes(9), False),  # goes on to the end
+        (b"\0\0\0\1mdat" + (17).to_bytes(8, "big"), True),
+        (b"\0\0\0\1mdat" + (16).to_bytes(8, "big"), False),
+        (b"\0\0\0\x08free" + bytes(99), False),  # padding
+        (b"\x1a\x45\xdf\xa3", False),
+        (b"\x1a\x45\xdf\xa3\x81\0\x18\x53\x80\x67\x82\0", True),
+        (b"\x1a\x45\xdf\xa3\x81\0\x18\x53\x80\x67\x82\0\0", False),
+        (b"\x1a\x45\xdf\xa3\0" + bytes(99), False),
+        (b"GIF89a", False),
+    ],
+)
+def test_where_files_have_to_end(tmp_path, data, expected):
+    (tmp_path / "a").write_bytes(data)
+    assert container.is_cut(tmp_path / "a") is expected
 
 
 # What is no video
