@@ -24,25 +24,18 @@ element.addEventListener("click", ({target}) => {
   if (target.matches("dialog")) target.close(); // a click beside it
 });
 
-// Arrow keys go from tab to tab, and along choices: Gradio gives each radio button a name of its own,
-// so that it knows no neighbours.
-const KEYS = {ArrowLeft: -1, ArrowRight: 1}, MORE_KEYS = {ArrowUp: -1, ArrowDown: 1, ...KEYS};
-const GROUPS = [
-  ["#tabs [role=tablist]", "[role=tab]", KEYS], // up and down scroll there
-  [".segments", "input[type=radio]:enabled", MORE_KEYS],
-];
+// Arrow keys go from tab to tab; up and down scroll.
+const KEYS = {ArrowLeft: -1, ArrowRight: 1};
 document.addEventListener("keydown", event => {
   if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return; // the browser's own
-  for (const [group, item, keys] of GROUPS) {
-    const step = keys[event.key];
-    const all = [...event.target.closest(group)?.querySelectorAll(item) ?? []];
-    const place = all.indexOf(event.target);
-    if (!step || place < 0) continue;
-    const next = all.at((place + step) % all.length);
-    event.preventDefault();
-    next.click();
-    next.focus();
-  }
+  const step = KEYS[event.key];
+  const all = [...event.target.closest("#tabs [role=tablist]")?.querySelectorAll("[role=tab]") ?? []];
+  const place = all.indexOf(event.target);
+  if (!step || place < 0) return;
+  const next = all.at((place + step) % all.length);
+  event.preventDefault();
+  next.click();
+  next.focus();
 });
 
 // One question at a time: while one runs, Enter asks no other.
@@ -130,9 +123,14 @@ setInterval(() => {
   awake = Date.now();
 }, 60_000);
 
-// Gradio loads a picture when it is about to be scrolled to: what stands below it would jump. And it
-// makes buttons and links of pictures without a name, which keys need not stop at.
+// Gradio loads a picture when it is about to be scrolled to: what stands below it would jump. It makes
+// buttons and links of pictures without a name, which keys need not stop at. It tells no group of
+// choices what it is called, and no radio button its neighbours, which arrow keys go to.
 new MutationObserver(changes => {
+  for (const group of document.querySelectorAll("fieldset:has(> [data-testid=block-info]):not([aria-label])"))
+    group.ariaLabel = group.querySelector("[data-testid=block-info]").textContent;
+  for (const radio of document.querySelectorAll(".segments input[type=radio]"))
+    radio.name = radio.closest("fieldset").id;
   for (const picture of document.querySelectorAll('.figure img[loading="lazy"]')) picture.loading = "eager";
   for (const part of document.querySelectorAll(".image-container > button, .image-container a[download]"))
     part.tabIndex = -1;

@@ -683,6 +683,8 @@ def test_arrow_keys_move_along_the_stages(open_page):
     expect(page.locator("#stage input:checked")).to_have_value("2")
     expect(page.locator("#stage input:checked")).to_be_focused()
     expect(page.locator("#caption")).to_contain_text("stand for")
+    page.keyboard.press("Tab")  # the choices are one stop
+    expect(page.locator("#overlays button").first).to_be_focused()
 
 
 def test_own_settings_are_no_preset(open_page):
