@@ -38,6 +38,36 @@ document.addEventListener("keydown", event => {
   next.focus();
 });
 
+// Gradio's slider over two pictures has no names and knows no keys: arrow keys drag its handle.
+const DRAGS = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1};
+const handle = () => document.querySelector("#slider [data-testid=slider]");
+const nameSlider = () => {
+  const methods = document.querySelectorAll("#cards h3");
+  for (const [i, picture] of document.querySelectorAll("#slider img").entries())
+    picture.alt = methods[i]?.textContent ?? "";
+  if (!handle() || handle().role === "slider") return;
+  Object.assign(handle(), {tabIndex: 0, role: "slider", ariaLabel: "Share of the left picture"});
+  new MutationObserver(tellShare).observe(handle(), {attributeFilter: ["style"]}); // wherever it goes
+  tellShare();
+};
+const tellShare = () => {
+  if (!handle()) return;
+  const share = new DOMMatrix(getComputedStyle(handle()).transform).m41 / handle().parentElement.clientWidth;
+  const value = Math.round(100 * share) || 0; // of a closed tab
+  Object.assign(handle(), {ariaValueNow: value, ariaValueText: `${value} %`});
+};
+document.addEventListener("keydown", event => {
+  const step = DRAGS[event.key];
+  if (!step || event.target !== handle()) return;
+  event.preventDefault();
+  const {left, top, width, height} = event.target.getBoundingClientRect();
+  const by = step * event.target.parentElement.clientWidth / 20;
+  const at = {view: window, bubbles: true, clientX: left + width / 2, clientY: top + height / 2};
+  const moved = {...at, clientX: at.clientX + by};
+  event.target.querySelector(".inner").dispatchEvent(new MouseEvent("mousedown", at));
+  for (const end of ["mousemove", "mouseup"]) window.dispatchEvent(new MouseEvent(end, moved));
+});
+
 // One question at a time: while one runs, Enter asks no other.
 document.addEventListener("keydown", event => {
   const running = document.getElementById("stop-button");
@@ -134,6 +164,7 @@ new MutationObserver(changes => {
   for (const picture of document.querySelectorAll('.figure img[loading="lazy"]')) picture.loading = "eager";
   for (const part of document.querySelectorAll(".image-container > button, .image-container a[download]"))
     part.tabIndex = -1;
+  nameSlider();
   if (changes.some(({target}) => target.closest?.("#answer"))) look();
   if (changes.some(({target}) => target.closest?.("#media"))) compareSoon();
 }).observe(document.body, {childList: true, subtree: true});

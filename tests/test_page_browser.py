@@ -1,6 +1,7 @@
 """The page in headless Chromium, on the micro model."""
 
 import io
+import re
 import zipfile
 
 import pytest
@@ -151,6 +152,18 @@ def test_two_answers_to_what_is_asked_now_are_compared_under_a_slider(open_page,
         "old => [...document.querySelectorAll('#slider img')].every((i, k) => i.src !== old[k])",
         arg=pictures,
     )
+
+
+def test_the_slider_over_two_pictures_knows_keys(open_page):
+    page = open_page()
+    page.get_by_role("tab", name="Compare").click()
+    slider = page.get_by_role("slider", name="Share of the left picture")
+    slider.focus()
+    expect(slider).to_have_attribute("aria-valuenow", "50")
+    page.keyboard.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuenow", "55")
+    above = page.get_by_role("img", name="Libra-Merging", exact=True)
+    expect(above).to_have_attribute("style", re.compile(r"clip-path: inset\(0px 0px 0px 5[45]"))
 
 
 def test_a_parameter_left_empty_is_found_automatically(open_page):
