@@ -183,6 +183,7 @@ const place = () => {
   tip.style.top = `${Math.max(8, below ? at.bottom + 8 : at.top - height - 8)}px`;
 };
 const explain = ({target}) => {
+  if (target === tip) return; // it can be pointed at
   term = target?.closest?.(".tip") ?? document.activeElement.closest(".tip"); // or that in focus
   tip.hidden = !term;
   tip.textContent = term?.dataset.tip;

@@ -681,6 +681,16 @@ def test_explanations_stay_inside_the_window(open_page, width):
     expect(page.locator("#tip")).to_be_hidden()
 
 
+def test_an_explanation_can_be_pointed_at(open_page):
+    page = open_page()
+    page.locator("#readouts .tip").first.hover()
+    box = page.locator("#tip").bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 20, steps=20)
+    expect(page.locator("#tip")).to_be_visible()
+    page.mouse.move(4, 4)
+    expect(page.locator("#tip")).to_be_hidden()
+
+
 def test_a_chosen_word_leaves_the_status_of_the_answer(open_page):
     page = open_page()
     status = page.locator("#answer .status").inner_text()
