@@ -17,7 +17,7 @@ from viz import inspector
 
 # The new question is asked at the foot of the inspector and answered at its head.
 SHOW_STOP = """() => {
-  document.querySelector("#inspect-top").scrollIntoView({behavior: "smooth"});
+  glideTo(document.querySelector("#inspect-top"));
   return {visible: true, __type__: "update"};
 }"""
 

@@ -37,7 +37,7 @@ _HAND_OVER = """() => {
 SHOW_ASK = _HAND_OVER + "  return " + _SWAP.format("true", "false") + "}"
 _TO_ANSWER = """
   if (matchMedia("(max-width: 760px)").matches)
-    document.querySelector("#answer").scrollIntoView({behavior: "smooth"});
+    glideTo(document.querySelector("#answer"));
 """
 SHOW_STOP = (
     _HAND_OVER

@@ -21,7 +21,7 @@ const show = () => {
   if (!chosen) return;
   const place = chosen.closest("label");
   const left = place.offsetLeft - (strip.clientWidth - place.clientWidth) / 2;
-  strip.scrollTo({left, behavior: "smooth"});
+  strip.scrollTo({left});
 };
 element.addEventListener("change", event => {
   props.value = Number(event.target.value);

@@ -24,6 +24,10 @@ element.addEventListener("click", ({target}) => {
   if (target.matches("dialog")) target.close(); // a click beside it
 });
 
+// Come into view, at once for those who want nothing to move.
+window.glideTo = part =>
+  part.scrollIntoView({behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth"});
+
 // Arrow keys go from tab to tab; up and down scroll.
 const KEYS = {ArrowLeft: -1, ArrowRight: 1};
 document.addEventListener("keydown", event => {
