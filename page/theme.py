@@ -39,6 +39,9 @@ STONE = Color(
     c950="#121211",
 )
 
+# Where a field begins and ends meets AA as well (3:1 against it and the page).
+EDGE, EDGE_DARK = "#8f8f8a", "#6b6b66"
+
 # Gradio says this to screen readers where a task ends, and has no word for it in any language.
 WORDS = gr.I18n(en={"common.complete": "Done"})
 
@@ -99,8 +102,8 @@ def theme() -> gr.themes.Base:
         input_background_fill="white",
         input_background_fill_dark="*neutral_950",
         input_border_width="1px",
-        input_border_color="*neutral_300",
-        input_border_color_dark="*neutral_700",
+        input_border_color=EDGE,
+        input_border_color_dark=EDGE_DARK,
         input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_400",
         button_primary_background_fill="*primary_600",
@@ -123,4 +126,6 @@ def theme() -> gr.themes.Base:
         slider_color_dark="*primary_400",
         checkbox_background_color_selected="*primary_600",
         checkbox_border_color_selected="*primary_600",
+        checkbox_border_color=EDGE,
+        checkbox_border_color_dark=EDGE_DARK,
     )
