@@ -260,10 +260,26 @@ def test_the_keyboard_moves_holds_frees_and_selects(open_file, libra):
     assert run(page, "return I.state.lock") == 1
     page.keyboard.press("Space")
     assert run(page, "return [...I.state.selected]") == [1]
+    expect(page.locator(".i-spoken")).to_have_text("Selected. 1 patch in all.")
     page.keyboard.press("Comma")
     assert run(page, "return I.state.stage") == 2
     page.keyboard.press("Escape")
     assert run(page, "return [I.state.lock, I.state.hover]") == [-1, -1]
+    page.get_by_role("button", name="Previous stage").click()
+    caption = page.locator(".i-caption").inner_text()
+    expect(page.locator(".i-spoken")).to_have_text(f"No patch. {caption}")
+
+
+def test_nothing_in_the_file_is_without_a_heading_or_a_value(open_file, libra):
+    page = open_file(libra)
+    expect(page.get_by_role("heading", level=1)).to_have_text(libra.question)
+    levels = "all => all.filter(h => h.checkVisibility()).map(h => [h.tagName, h.textContent])"
+    headings = page.locator("h1, h2, h3, h4, h5, h6").evaluate_all(levels)
+    assert all(text for _, text in headings)
+    assert all(int(b[1]) <= int(a[1]) + 1 for (a, _), (b, _) in itertools.pairwise(headings))
+    eta = page.get_by_label("η, the temperature")  # on a logarithmic scale
+    shown = eta.locator("..").locator("output").inner_text()
+    expect(eta).to_have_attribute("aria-valuetext", shown)
 
 
 def test_a_tap_holds_a_patch_and_scrolling_does_not(open_file, libra):

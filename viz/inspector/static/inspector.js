@@ -172,11 +172,16 @@ function createInspector(root, emit = null) {
     flow.play(state.stage === trace().last ? 0 : state.stage);
   }
 
+  function step(by) {
+    pick({ stage: state.stage + by });
+    speak();
+  }
+
   const on = (selector, event, listener) =>
     root.querySelector(selector).addEventListener(event, listener);
-  on(".i-playback .i-back", "click", () => pick({ stage: state.stage - 1 }));
+  on(".i-playback .i-back", "click", () => step(-1));
   on(".i-playback .i-play", "click", play);
-  on(".i-playback .i-forth", "click", () => pick({ stage: state.stage + 1 }));
+  on(".i-playback .i-forth", "click", () => step(1));
   on(".i-quiz-button", "click", startQuiz);
   on(".i-tour-button", "click", () => visit(0));
   on(".i-save", "click", ({ target }) => target.value && save(target.value));

@@ -35,6 +35,14 @@ function toggle(actions, patch) {
   choose(actions, patches);
 }
 
+// What keys have done to the patch in hand, for those who do not see it.
+function toggleAloud(actions, patch) {
+  toggle(actions, patch);
+  const patches = chosen(actions);
+  const now = patches.has(patch) ? "Selected" : "Not selected";
+  actions.speak(`${now}. ${plural(patches.size, "patch")} in all.`);
+}
+
 function followPicture(picture, actions) {
   const { canvas } = picture;
   const { state, update, pick, speak, hand, guessing, trace, flow } = actions;
@@ -85,11 +93,11 @@ function followPicture(picture, actions) {
       update({ hover: next, lock: state.lock < 0 ? -1 : next });
       speak();
     } else if (key === "Enter" && patch >= 0)
-      guessing() ? toggle(actions, patch) : hold(actions, patch);
+      guessing() ? toggleAloud(actions, patch) : hold(actions, patch);
     else if (key === "Escape") {
       pick({ lock: -1, hover: -1 });
       speak();
-    } else if (key === " " && patch >= 0) toggle(actions, patch);
+    } else if (key === " " && patch >= 0) toggleAloud(actions, patch);
     else if (key === "," || key === ".") {
       pick({ stage: Math.min(last, Math.max(0, state.stage + (key === "." ? 1 : -1))) });
       speak();

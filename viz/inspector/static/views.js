@@ -245,7 +245,8 @@ class Views {
   speak(text) {
     const { title, place, fate, why } = this.card.description ?? {};
     const held = this.state.lock >= 0 ? " Held." : "";
-    const card = title ? `${title}, ${place}: ${FATES[fate]}. ${why}${held}` : "No patch.";
+    const none = `No patch. ${this.find(".i-caption").textContent}`;
+    const card = title ? `${title}, ${place}: ${FATES[fate]}. ${why}${held}` : none;
     this.find(".i-spoken").textContent = text ?? card;
   }
 }

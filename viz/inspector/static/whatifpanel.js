@@ -38,8 +38,9 @@ class WhatIfPanel {
     for (const { name, write, text, stored } of this.sliders) {
       const value = change[name] ?? stored;
       const label = this.controls.querySelector(`[name=${name}]`).parentElement;
-      label.querySelector("input").value = write(value);
-      label.querySelector("output").textContent = text(value);
+      const slider = label.querySelector("input");
+      slider.value = write(value);
+      slider.ariaValueText = label.querySelector("output").textContent = text(value);
     }
     this.controls.hidden = this.sliders.length === 0;
     find(".i-reset").disabled = !changed;
@@ -66,7 +67,7 @@ class WhatIfPanel {
         { title },
         node("span", {}, label),
         node("input", { type: "range", name, min, max, step }),
-        node("output"),
+        node("output", { "aria-live": "off" }), // the slider says it
       ),
     );
     const reset = node("button", { type: "button", className: "i-reset" }, "As it was");
