@@ -522,10 +522,10 @@ def test_the_word_where_two_answers_part_shows_both_lists(open_file, libra, fast
     expect(page.locator(".i-parting")).to_have_text(
         "The answers part at word 2: Libra-Merging says “woman”, FastV “man”."
     )
-    expect(page.locator(".i-rivals h5")).to_have_text(["Libra-Merging", "FastV"])
+    expect(page.locator(".i-rivals h3")).to_have_text(["Libra-Merging", "FastV"])
     expect(page.locator(".i-rivals li:first-child span")).to_have_text(["woman", "man"])
     page.locator(".i-words button").nth(0).click()
-    expect(page.locator(".i-rivals h5")).to_have_count(1)
+    expect(page.locator(".i-rivals h3")).to_have_count(1)
 
 
 def test_chances_are_worded_as_the_page_words_them(open_file, libra):

@@ -99,6 +99,7 @@ def document(traces: dict[str, Trace]) -> str:
 </head>
 <body>
 <main>
+<h1>{question}</h1>
 {static("inspector.html")}
 </main>
 <script type="application/json" id="data">{data}</script>

@@ -113,7 +113,7 @@ class AnswerPanel {
     return node(
       "div",
       {},
-      node("h5", {}, title || "The chosen word, and what else the model weighed there"),
+      node("h3", {}, title || "The chosen word, and what else the model weighed there"),
       node("ol", {}, ...rows),
     );
   }
@@ -138,6 +138,7 @@ class Card {
     const { element } = this;
     const find = (name) => element.querySelector(name);
     element.classList.toggle("i-empty", !description);
+    find("header").hidden = !description;
     find("h3").textContent = description?.title ?? "";
     find(".i-place").textContent = description?.place ?? "";
     find(".i-why").textContent = description?.why ?? (secret ? SECRET : HINT);
