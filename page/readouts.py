@@ -22,7 +22,7 @@ def readouts(trace: Trace | None, vanilla: Trace | None = None) -> str:
         _row("KV cache", *_against(cost.kv_bytes, cost.vanilla_kv_bytes, size)),
         _row("Prefill", *_prefill(trace, vanilla)),
     )
-    return f'<dl class="readouts">{"".join(rows)}</dl>'
+    return f'<h2 class="unseen">{texts.COSTS}</h2><dl class="readouts">{"".join(rows)}</dl>'
 
 
 def numbers(trace: Trace, vanilla: Trace) -> dict:
@@ -123,8 +123,9 @@ def per_layer(traces: Sequence[Trace]) -> str:
         for trace in traces
     )
     return (
-        f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">Decoder layer</th>'
-        f"{layers}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{texts.PER_LAYER}">'
+        f'<table class="numbers"><thead><tr><th scope="col">Decoder layer</th>{layers}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -169,7 +170,7 @@ def _scaled(value: float, most: float | None, base: int, units: tuple[str, ...])
 
 
 def _row(term: str, value: str, picture: str) -> str:
-    return f"<div><dt>{term}{tip(term)}</dt><dd>{value}</dd>{picture}</div>"
+    return f"<div><dt>{term}{tip(term)}</dt><dd>{value}</dd><dd>{picture}</dd></div>"
 
 
 def _against(ours: float, vanillas: float, unit) -> tuple[str, str]:
@@ -206,10 +207,11 @@ def _columns(trace: Trace) -> str:
         for layer, count in enumerate(trace.counts)
     )
     layers = f"layers 0 to {len(trace.counts) - 1}"
+    counts = ", ".join(map(str, trace.counts))
     earlier = sum(event.site != "decoder" for event in trace.events)
     verb = "comes" if earlier == 1 else "come"
     steps = f"; {earlier} of the steps above {verb} before" if earlier else ""
     return (
-        f'<div class="columns" role="img" aria-label="Visual tokens in each of {layers}">'
+        f'<div class="columns" role="img" aria-label="Visual tokens in each of {layers}: {counts}">'
         f"{columns}</div><p>tokens that each decoder layer works on, {layers}{steps}</p>"
     )

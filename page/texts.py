@@ -96,6 +96,11 @@ OVERLAYS = {
 HEAT = ("importance", "word")  # overlays that show attention
 
 EMPTY_ANSWER = "Ask a question: the answer appears here, and every visual token can be followed."
+ANSWER = "Answer"
+HEARD = "Answer: {}"
+COSTS = "Costs"
+PER_LAYER = "Visual tokens per layer"
+PROGRESS = "Progress"
 RIVALS = "The chosen word, and what else the model weighed there:"
 LOADING = "Loading {} …"
 READING = "Reading the picture …"
@@ -262,7 +267,7 @@ EFFICIENCY = (
 )
 CLOCK = "Times of the answers: {}."
 CHARTS = (
-    ("Visual tokens per layer", "Each step down is a compression layer; the rest works on less."),
+    (PER_LAYER, "Each step down is a compression layer; the rest works on less."),
     (
         "Theory against measurement",
         "How many times faster than vanilla the prefill is: by the FLOPs of all tokens, and by the "

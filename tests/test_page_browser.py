@@ -1059,7 +1059,7 @@ def test_a_refused_number_of_tokens_gives_way_to_that_of_the_charts(open_page):
 def test_many_counts_leave_the_explanation_beside_its_term(open_page):
     page = open_page()
     row = page.locator(".readouts > div").first
-    row.locator("dd").evaluate(
+    row.locator("dd").first.evaluate(
         "counts => { counts.textContent = '2880 › 1440 + 1 › 720 + 1 › 360' }"
     )
     term, mark = (row.locator(part).bounding_box() for part in ("dt", ".tip"))
