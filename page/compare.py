@@ -157,7 +157,7 @@ def _file(path: str | None) -> gr.DownloadButton:
 
 def build() -> CompareTab:
     """Place the components."""
-    gr.HTML(f'<p class="lead">{texts.COMPARE}</p>')
+    gr.HTML(panels.lead("Compare", texts.COMPARE))
     with gr.Row(elem_id="compare-controls"):
         parts = {
             "chosen": picker.build("Methods", texts.METHODS_HELP, DEFAULT, "compare-methods"),

@@ -175,7 +175,7 @@ def _where(model: str, device: str, tokens: str | None) -> tuple[str, str, int |
 
 def build(controls: Controls) -> EfficiencyTab:
     """Place the components; a sweep asks what the controls of the Ask tab say."""
-    gr.HTML(f'<p class="lead">{texts.EFFICIENCY}</p>')
+    gr.HTML(panels.lead("Efficiency", texts.EFFICIENCY))
     times = gr.HTML(panels.note(""), elem_id="clock")
     with gr.Row(elem_classes="charts"):
         cards = {spec.name: _card(spec) for spec in charts.MEASURED[:2]}

@@ -83,8 +83,10 @@ class FiguresTab:
         others = drawn is not trace
         specs = [s for s in viz.FIGURES.values() if others or (s.of_picture and of != image)]
         for i, spec in enumerate(specs, 1):
-            status = panels.note(texts.DRAWING.format(i, len(specs)) if i < len(specs) else "")
-            yield self._fill(spec, trace, image) | {self.status: status}
+            status = texts.DRAWING.format(i, len(specs)), texts.DRAWING_FIGURES
+            if i == len(specs):
+                status = "", texts.DRAWN
+            yield self._fill(spec, trace, image) | {self.status: panels.counting(*status)}
             if shown.trace is not trace or shown.own_image != image:
                 return  # another answer or picture has come up meanwhile
         shown.drawn = trace, image
@@ -138,8 +140,8 @@ def write(
 
 def build() -> FiguresTab:
     """Place one card per figure."""
-    gr.HTML(f'<p class="lead">{texts.FIGURES}</p>')
-    status = gr.HTML(panels.note(""), elem_id="figures-status")
+    gr.HTML(panels.lead("Figures", texts.FIGURES))
+    status = gr.HTML(panels.counting("", ""), elem_id="figures-status")
     frames = scrubber.build(FRAMES)
     with gr.Row(elem_id="gallery"):
         cards = {

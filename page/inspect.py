@@ -9,7 +9,7 @@ import gradio as gr
 from libra import methods
 from libra.errors import InputError
 from libra.trace import Trace
-from page import engine, files, texts, views
+from page import engine, files, panels, texts, views
 from page.again import Again, panel, request_of
 from page.errors import explained
 from page.shown import Shown
@@ -196,7 +196,7 @@ def named(shown: Shown) -> dict[str, Trace]:
 
 def build(model: str) -> InspectTab:
     """Place the inspector of a page with that model; it fills when its tab is opened."""
-    gr.HTML(f'<p class="lead">{texts.INSPECT}</p>', elem_id="inspect-top")
+    gr.HTML(panels.lead("Inspect", texts.INSPECT), elem_id="inspect-top")
     with gr.Column(elem_id="again-place"):
         again = gr.HTML("", elem_id="again")
         with gr.Row(elem_id="again-buttons"):

@@ -226,6 +226,16 @@ def waiting(status: str) -> str:
     return streaming("", "", status)
 
 
+def lead(title: str, text: str) -> str:
+    """What a tab is for, under a heading for those who go from one to the next."""
+    return f'<h2 class="unseen">{title}</h2><p class="lead">{text}</p>'
+
+
+def counting(text: str, heard: str) -> str:
+    """A line that changes often, and what is heard of it instead."""
+    return f'<p class="note">{escape(text)}</p><p class="unseen" role="status">{escape(heard)}</p>'
+
+
 def note(text: str) -> str:
     """A quiet line of text."""
     return f'<p class="note" role="status">{escape(text)}</p>'

@@ -260,6 +260,7 @@ FIGURES = (
     "the numbers behind it (CSV)."
 )
 DRAWING = "Drawing: {} of {} …"
+DRAWING_FIGURES, DRAWN = "Drawing the figures …", "The figures are drawn."
 SAVE = "Save"
 EFFICIENCY = (
     "What compression saves: by arithmetic, by the clock, and what it would save elsewhere. The "

@@ -282,7 +282,7 @@ def test_figures_of_one_picture_are_drawn_anew_with_the_picture(monkeypatch, fil
     next(steps)
     later = list(tab.pick(shown, 1))
     assert len(list(steps)) == 0 and len(later) > 3  # the earlier one ended there
-    assert later[-1][tab.status] == figures.panels.note("")
+    assert later[-1][tab.status] == figures.panels.counting("", texts.DRAWN)
 
 
 # ----- lessons -----
