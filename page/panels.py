@@ -82,7 +82,8 @@ def _share() -> str:
         "share",
         texts.SHARE,
         f"""<p><input readonly aria-label="Link">
-<button type="button" data-act="copy">Copy</button></p><p class="note">{texts.SHARED}</p>""",
+<button type="button" data-act="copy" aria-live="polite">Copy</button></p>
+<p class="note">{texts.SHARED}</p>""",
     )
 
 
@@ -216,7 +217,8 @@ def progress(done: int, of: int, method: str) -> str:
 def bar(done: int, of: int, words: str) -> str:
     """How far something has come."""
     return (
-        f'<p class="note progress" role="status"><progress max="{of}" value="{done}"></progress>'
+        f'<p class="note progress" role="status"><progress max="{of}" value="{done}" '
+        f'aria-label="{texts.PROGRESS}"></progress>'
         f"{escape(words)}</p>"
     )
 
@@ -269,8 +271,8 @@ def answer(trace: Trace | None, chosen: int = 0, status: str = "") -> str:
         for i, word in enumerate(trace.words)
     )
     weighed = rivals(trace.words[chosen].top if trace.words else ())
-    body = f'<p class="words">{words}</p>{weighed}'
-    return _answer(trace.question, body, status, trace.history, identity(trace))
+    body, said = f'<p class="words">{words}</p>{weighed}', trace.answer or texts.SILENT
+    return _answer(trace.question, body, status, trace.history, identity(trace), said)
 
 
 def identity(*traces: Trace) -> str:
@@ -284,12 +286,18 @@ def _answer(
     status: str,
     history: Sequence[tuple[str, str]] = (),
     of: str = "",
+    complete: str = "",
 ) -> str:
-    """The card of an answer; `of` tells complete ones apart."""
+    """The card of an answer; `of` tells complete ones apart.
+
+    Those who listen hear a `complete` answer, once and as a whole: not each word as it comes.
+    """
+    heard = texts.HEARD.format(escape(complete)) if complete else ""
     earlier = "".join(f"<li>{escape(q)} <b>{escape(a)}</b></li>" for q, a in history)
     turns = f'<ol class="turns" aria-label="{texts.EARLIER}">{earlier}</ol>' if earlier else ""
     return (
-        f'<div class="answer" data-of="{of}">{turns}<p class="asked">{escape(question)}</p>{body}'
+        f'<div class="answer" data-of="{of}"><h2 class="unseen">{texts.ANSWER}</h2>{turns}'
+        f'<p class="asked">{escape(question)}</p><p class="unseen" role="status">{heard}</p>{body}'
         f'<p class="status" role="status" aria-live="polite" data-outdated="{texts.OUTDATED}">'
         f"{escape(status)}</p></div>"
     )

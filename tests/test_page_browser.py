@@ -579,6 +579,98 @@ CONTRAST = """() => {
 }"""
 
 
+@pytest.mark.parametrize("width", [1440, 390])
+def test_every_part_has_a_name_a_place_and_room(open_page, width):
+    page = open_page(width=width)
+    assert page.title() and page.locator("html").get_attribute("lang") == "en"
+    for tab in TABS:
+        open_tab(page, tab)
+        page.wait_for_timeout(500)
+        faults = page.evaluate(FAULTS)
+        assert not faults, f"{tab}: {faults}"
+    for window in ("help", "share"):
+        page.locator(f"[data-act={window}]").click()
+        expect(page.locator(f"#{window}")).to_be_visible()
+        assert not page.evaluate(FAULTS), window
+        page.keyboard.press("Escape")
+
+
+# What cannot be told apart by those who listen, or hardly be hit: WCAG A, AA and headings in order.
+FAULTS = """() => {
+  const faults = [];
+  const fault = (what, part) => faults.push(`${what}: ${part.outerHTML.slice(0, 100)}`);
+  const open = document.querySelector("dialog[open]");
+  const all = selector => [...(open ?? document).querySelectorAll(selector)]
+    .filter(e => e.checkVisibility({visibilityProperty: true}) && !e.closest("[aria-hidden=true]"));
+
+  const title = e => document.getElementById(e.getAttribute("aria-labelledby"));
+  const named = e => [
+    e.ariaLabel, e.alt, e.title, title(e)?.innerText, e.labels?.[0]?.innerText,
+    e.querySelector(":scope > legend, :scope > summary")?.innerText,
+    ...(e.matches("button, a, summary") ? [e.innerText, e.querySelector("img")?.alt] : []),
+  ].some(name => name?.trim());
+  const controls = "button, a[href], input, select, textarea, summary, [tabindex='0']";
+  const groups = "fieldset, details, dialog, [role=group], [role=radiogroup]";
+  for (const e of all(`${controls}, ${groups}, img, canvas, [role=img]`)) {
+    const decorates = e.matches("img[alt='']") && e.closest("button, label, #media");
+    if (e.tabIndex >= 0 || !e.matches(controls)) named(e) || decorates || fault("no name", e);
+  }
+
+  let level = open ? 1 : 0;
+  for (const heading of all("h1, h2, h3, h4, h5, h6")) {
+    const own = Number(heading.tagName[1]);
+    if (own > level + 1) fault(`after a heading ${level}`, heading);
+    if (!heading.textContent.trim()) fault("empty", heading);
+    level = own;
+  }
+  for (const e of all("dl > :not(dt, dd, div), dl > div > :not(dt, dd)")) fault("in a list", e);
+
+  // 24 pixels, or as much room around the middle; words of a sentence are as high as their line.
+  const targets = all(controls).filter(e => e.tabIndex >= 0 && !e.closest(".words")).map(e => {
+    const {left, right, top, bottom} = (e.closest("label") ?? e).getBoundingClientRect();
+    const small = Math.min(right - left, bottom - top) < 24;
+    return {e, small, left, right, top, bottom, x: (left + right) / 2, y: (top + bottom) / 2};
+  });
+  const meet = ({e, x, y}, other) => !e.contains(other.e) && !other.e.contains(e) && (
+    (other.small && Math.hypot(other.x - x, other.y - y) < 24) || Math.hypot(
+      Math.max(other.left - x, 0, x - other.right), Math.max(other.top - y, 0, y - other.bottom)
+    ) < 12);
+  for (const target of targets)
+    if (target.small && targets.some(other => meet(target, other))) fault("no room", target.e);
+  return faults;
+}"""
+
+
+def test_an_answer_is_heard_once_and_as_a_whole(open_page):
+    page = open_page()
+    page.evaluate(
+        "() => { window.heard = []; new MutationObserver(() => {"
+        " const now = document.querySelector('#answer .unseen[role=status]').textContent;"
+        " if (now !== heard.at(-1)) heard.push(now);"
+        "}).observe(document.querySelector('#answer'), {subtree: true, childList: true,"
+        " characterData: true}) }"
+    )
+    question(page).press("Enter")
+    answered(page)
+    words = page.locator("#answer .words button").all_inner_texts()
+    heard = page.evaluate("heard")
+    (answer,) = heard[heard.index("") + 1 :]  # nothing while it streams
+    assert answer.startswith(texts.HEARD.format(""))
+    assert all(word in answer for word in words if word != "␣")
+
+
+def test_where_the_system_sets_all_colours_what_is_chosen_shows(open_page):
+    page = open_page(forced_colors="active")
+    grounds = "labels => labels.map(label => getComputedStyle(label).backgroundColor)"
+    before, *_, chosen = page.locator("#stage label").evaluate_all(grounds)
+    assert before != chosen
+    chosen = page.locator("#overlays [aria-pressed=true]").evaluate_all(grounds)
+    assert chosen[0] not in page.locator("#overlays [aria-pressed=false]").evaluate_all(grounds)
+    assert page.locator(".columns i").first.evaluate(
+        "column => getComputedStyle(column).backgroundImage.includes('gradient')"
+    )
+
+
 def test_the_theme_switch_is_remembered(open_page):
     page = open_page(color_scheme="light")
     expect(page.locator("body.dark")).to_have_count(0)
