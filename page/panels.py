@@ -205,8 +205,8 @@ def below(legend: str, overlay: str, pair: Sequence[Trace] = ()) -> str:
         if pair
         else ""
     )
-    words = " ".join(filter(None, (sides, texts.OVERLAYS[overlay][1], texts.POINT_AT_ANY)))
-    return f'{legend}<p class="caption">{words}</p>'
+    point = texts.POINT if pair else texts.POINT_AT_ANY
+    return f'{legend}<p class="caption">{sides} {texts.OVERLAYS[overlay][1]} {point}</p>'
 
 
 def progress(done: int, of: int, method: str) -> str:
