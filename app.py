@@ -176,7 +176,7 @@ def _wire_visit(p: Parts, visit: Visit) -> None:
 
     # A visit can begin with what a link says, and end in one.
     come = p.page.load(visit.arrive, [shown, c.model], p.everything, **CHECKED)
-    come.success(**c.noting("open"), **QUICK)
+    come.success(**c.noting("arrive"), **QUICK)
     shared = p.top.link(visit.share, [shown, *c.inputs], p.address, preprocess=False, **QUICK)
     shared.success(None, p.address, None, js=link.SHOW)
 

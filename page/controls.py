@@ -63,7 +63,7 @@ class Controls:
         """An event of the browser's that notes down what would be asked.
 
         The steps: "change" of a control, "ask", "fill" (an example, which may bring an answer),
-        "open" (a stored answer).
+        "open" (a stored answer), "arrive" (on the page, perhaps by a link).
         """
         owners = json.dumps([method for method, _ in self.parameters])
         return {"fn": None, "inputs": self.noted, "js": NOTE % (owners, step)}

@@ -121,11 +121,14 @@ const compareSoon = () => {
   clearTimeout(due);
   due = setTimeout(compare, 60); // what one step changes does not arrive at once
 };
+let touched = false; // whether the visitor has changed anything yet
+document.addEventListener("input", () => (touched = true), true);
 // What would be asked, at a step of `Controls.noting`.
 window.noteSettings = (step, values) => {
   current = values;
   const now = JSON.stringify([current, media()]);
   if (step === "ask") sent = now;
+  if (step === "arrive" && !touched) answered = now; // by a link, which fills the controls
   if (step === "open" || (step === "fill" && complete() !== before)) answered = now;
   answered ??= now; // the page has just been opened
   compareSoon();

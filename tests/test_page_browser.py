@@ -9,7 +9,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from libra.trace import Trace
-from page import engine, texts
+from page import engine, link, texts
 from page.shown import Result
 from tests.conftest import N_VISUAL, QUESTION, expect, make_image
 
@@ -931,6 +931,32 @@ def test_an_answer_to_other_settings_says_so_until_it_is_asked_anew(open_page):
     page.locator("#ask-button").click()
     expect(page.get_by_text("There is no question")).to_be_visible()
     said(True)
+
+
+def test_what_is_changed_before_the_server_has_welcomed_a_visitor_is_a_change(
+    open_page, monkeypatch
+):
+    from threading import Event
+
+    go = Event()
+
+    class Late:
+        def __iter__(self):
+            go.wait(60)
+            return iter(())
+
+    monkeypatch.setattr(link, "PARTS", Late())
+    page = open_page()
+    page.evaluate("""() => {
+      const note = noteSettings;
+      window.noteSettings = (step, values) => { note(step, values); window.noted = step; };
+    }""")
+    page.locator("#question textarea").fill("is there a cat ?")
+    page.wait_for_function("document.body.classList.contains('outdated')")
+    go.set()
+    page.wait_for_function("window.noted === 'arrive'")
+    page.wait_for_timeout(200)  # longer than the page waits for what else a step changes
+    assert page.evaluate("document.body.classList.contains('outdated')")
 
 
 def test_what_is_changed_while_an_answer_is_given_is_not_what_it_answers(open_page, monkeypatch):
