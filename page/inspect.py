@@ -71,10 +71,13 @@ class InspectTab:
         return self._hold(shown, shown.traces, event)
 
     def _hold(self, shown: Shown, traces: Sequence[Trace], event: gr.EventData) -> dict:
-        """One of some answers, with the patch in hand that its picture was clicked at."""
-        trace = next(iter(traces[event.index : event.index + 1]), None)
-        if trace is None:
+        """One of some answers, with the patch in hand that its picture was clicked at.
+
+        Nothing where the picture is of answers that are there no more.
+        """
+        if event.of != panels.identity(*traces) or event.index not in range(len(traces)):
             return gr.skip()
+        trace = traces[event.index]
         image = min(shown.image, len(trace.images) - 1)
         patch = views.patch_at(trace, image, event.x, event.y)
         there = named(shown)

@@ -14,7 +14,7 @@ import viz
 from libra.errors import InputError
 from libra.reduction import Fate
 from libra.trace import Trace
-from page import again, engine, examples, figures, inspect, learn, plan, texts, views
+from page import again, engine, examples, figures, inspect, learn, panels, plan, texts, views
 from page.again import Again
 from page.shown import Result, Shown
 from tests.conftest import N_VISUAL, PATIENCE, QUESTION, expect, make_image
@@ -155,9 +155,9 @@ def test_without_an_answer_nothing_changes_and_the_same_one_is_not_sent_twice(ta
     assert tab.lead(shown)[tab.view]["tour"] is True
 
 
-def click(x: float = 0.1, y: float = 0.1, index: int = 0) -> SimpleNamespace:
-    """On one of the pictures under panes, at stage 1."""
-    return SimpleNamespace(index=index, stage=1, x=x, y=y)
+def click(*traces, x: float = 0.1, y: float = 0.1, index: int = 0) -> SimpleNamespace:
+    """On one of the pictures of traces under panes, at stage 1."""
+    return SimpleNamespace(of=panels.identity(*traces), index=index, stage=1, x=x, y=y)
 
 
 @pytest.mark.parametrize("image", [0, 2])
@@ -168,15 +168,15 @@ def test_the_patch_at_a_place_of_the_picture_is_taken_in_hand(tab, film, image):
     here = (film.layout.image == image).nonzero().flatten().tolist()
     for patch in (here[0], here[len(here) // 2], here[-1]):
         x0, y0, x1, y1 = framed(film).layout.box[patch].tolist()
-        view = tab.point(shown, click((x0 + x1) / 2, (y0 + y1) / 2))[tab.view]
+        view = tab.point(shown, click(film, x=(x0 + x1) / 2, y=(y0 + y1) / 2))[tab.view]
         assert (view["patch"], view["stage"]) == (patch, 1)
-    for outside in (click(1.0, 0.5), click(-0.01, 0.5), click(float("nan"), 0.5)):
-        assert tab.point(shown, outside)[tab.view]["patch"] == -1
+    for outside in (1.0, -0.01, float("nan")):
+        assert tab.point(shown, click(film, x=outside))[tab.view]["patch"] == -1
 
 
 def test_a_click_shows_what_was_clicked_whatever_is_compared(tab, libra):
     """The comparison may be of other methods about another picture."""
-    shown, at = Shown(), click()
+    shown, at = Shown(), click(libra)
     other = make_trace("fastv", grid=(6, 6), pictures=[np.asarray(make_image(3, 60, 60))])
     shown.show(libra)
     shown.compared = {"fastv": Result("fastv", other.answer, other)}
@@ -194,18 +194,20 @@ def test_a_click_on_a_compared_picture_takes_its_answer_in_hand(tab, libra):
     failed = Result("tome", error="no room")
     compared = [Result("vanilla", "2", make_trace("vanilla")), failed, Result("fastv", "2", fastv)]
     shown.compared = {result.method: result for result in compared}
-    view = tab.point_compared(shown, click(index=1))[tab.view]  # of those that have a picture
+    second = click(*shown.traces, index=1)  # of those that have a picture
+    view = tab.point_compared(shown, second)[tab.view]
     assert [t["name"] for t in view["traces"]] == ["FastV", "Vanilla (no compression)"]
     assert (view["patch"], view["stage"]) == (views.patch_at(fastv, 0, 0.1, 0.1), 1)
     assert next(iter(shown.inspected.values())) is fastv
     for nowhere in (2, -1):
-        assert tab.point_compared(shown, click(index=nowhere)) == gr.skip()
+        assert tab.point_compared(shown, click(*shown.traces, index=nowhere)) == gr.skip()
+    assert tab.point_compared(shown, click(fastv, libra)) == gr.skip()  # as they were before
 
 
 def test_the_same_click_again_is_sent_again(tab, libra):
     shown = Shown()
     shown.show(libra)
-    first, second = (tab.point(shown, click())[tab.view] for _ in range(2))
+    first, second = (tab.point(shown, click(libra))[tab.view] for _ in range(2))
     assert first != second and first["patch"] == second["patch"]
 
 
@@ -214,7 +216,7 @@ def test_a_click_leaves_the_question_that_is_asked_again_alone(tab, libra):
     shown.show(libra)
     tab.draw(shown)
     shown.forcing = True
-    assert set(tab.point(shown, click())) == {tab.view}
+    assert set(tab.point(shown, click(libra))) == {tab.view}
     assert set(tab.lead(shown)) == {tab.view}
     shown.forcing = False
     assert set(tab.lead(shown)) == set(tab.outputs)

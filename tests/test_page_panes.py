@@ -19,6 +19,8 @@ SETTLED = """async picture => {
   await picture.decode();
   for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
 }"""
+# When nothing of an element moves any more.
+ARRIVED = "part => Promise.all(part.getAnimations({subtree: true}).map(each => each.finished))"
 
 
 def point(page, picture, patch: int) -> tuple[float, float]:
@@ -38,6 +40,14 @@ def compared(page, *names: str) -> None:
     expect(page.locator("#compare-status")).to_have_text(
         texts.COMPARED.format(len(names), len(names))
     )
+
+
+def under_a_slider(page) -> list:
+    page.locator("#compare-button").click()
+    expect(page.locator("#compare-status")).to_have_text(texts.COMPARED.format(2, 2))
+    pictures = page.locator("#slider img").all()
+    pictures[1].scroll_into_view_if_needed()
+    return pictures
 
 
 def test_a_patch_is_pointed_at_in_all_pictures_of_a_comparison(open_page):
@@ -84,12 +94,40 @@ def test_a_click_on_a_picture_of_a_comparison_leads_to_its_answer(open_page):
 
 def test_under_a_slider_the_picture_that_is_seen_tells(open_page):
     page = open_page()
-    page.locator("#compare-button").click()
-    expect(page.locator("#compare-status")).to_have_text(texts.COMPARED.format(2, 2))
-    left, right = page.locator("#slider img").all()
-    right.scroll_into_view_if_needed()
+    left, right = under_a_slider(page)
     for picture, patch, compressed in ((left, 4, False), (right, 7, True)):
         point(page, picture, patch)
         expect(page.locator(f"{TOLD} h3")).to_have_text(f"Patch {patch}")
         expect(page.locator("#panes canvas")).to_have_count(1)
         assert (page.locator(f"{TOLD} .i-path li").count() > 0) == compressed
+
+
+def test_a_picture_of_which_nothing_is_known_yet_has_no_pane(open_page):
+    page = open_page()
+    compared(page, "vanilla", "fastv", "libra")
+    pictures = page.locator("#cards img")
+    pictures.first.evaluate("picture => picture.after(picture.cloneNode())")
+    pictures.first.scroll_into_view_if_needed()
+    point(page, pictures.first, 5)
+    expect(page.locator("#panes canvas")).to_have_count(3)
+    point(page, pictures.last, 5)
+    expect(page.locator(TOLD)).to_have_count(0)
+
+
+def test_a_click_leads_out_of_the_whole_screen_and_a_drag_nowhere(open_page):
+    page = open_page()
+    _, right = under_a_slider(page)
+    page.locator("#slider").get_by_role("button", name="Fullscreen").click()
+    expect(page.locator("#slider.fullscreen")).to_have_count(1)
+    page.locator("#slider").evaluate(ARRIVED)
+    x, y = point(page, right, 6)
+    expect(page.locator(f"{TOLD} h3")).to_have_text("Patch 6")
+    page.mouse.down()
+    page.mouse.move(x + 20, y)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    expect(page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
+    page.mouse.click(x, y)
+    expect(page.get_by_role("tab", name="Inspect")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#inspector .i-card h3")).to_have_text("Patch 6")
+    expect(page.locator("#slider.fullscreen")).to_have_count(0)

@@ -26,7 +26,8 @@ def pane_component(pictures: str) -> dict[str, object]:
     it: somebody points there. Then, if the pointer is a mouse, every picture outlines the patch
     under it, and the token that it went into there; a card says what became of it in the picture
     under the pointer, and why, and a few words say it in the others. A click is the event `select`:
-    the `index` of the picture, its `stage`, and the place in it, `x` and `y` from 0 to 1.
+    `of` which traces the pictures are, the `index` of this one, its `stage`, and the place in it,
+    `x` and `y` from 0 to 1.
     """
     page = """
 const pane = createPane(element.querySelector(".i-pane"), PICTURES, trigger);

@@ -1,6 +1,7 @@
 // Panes over pictures that stand elsewhere on the page: the patch under the pointer, in all of them.
 
 const BESIDE = 14; // pixels between the picture and the card
+const STILL = 4; // as far as the pointer may move in a click
 
 class Pane extends Picture {
   constructor(canvas, note) {
@@ -56,8 +57,10 @@ function createPane(element, selector, trigger) {
   const panes = []; // by the place of their picture
   const now = { of: null, traces: null, looks: null, stages: [], image: 0, at: -1, patch: -1 };
   let last = null; // where the pointer was over a picture that nothing is known of yet
+  let pressed = { clientX: 0, clientY: 0 }; // where it went down
 
-  const pictures = () => [...document.querySelectorAll(selector)];
+  // Those of which stages are known: the pictures change a moment before these, or after.
+  const pictures = () => [...document.querySelectorAll(selector)].slice(0, now.stages.length);
 
   // The pane over the picture of that place, there where it stands now.
   function cover(at, box) {
@@ -108,7 +111,7 @@ function createPane(element, selector, trigger) {
 
   // Which picture an event is over, and where in it; null where there is none.
   function under({ target, clientX, clientY }) {
-    const at = now.of === null ? -1 : pictures().indexOf(target.closest?.(selector));
+    const at = pictures().indexOf(target.closest?.(selector));
     if (at < 0 || !target.naturalWidth) return null;
     const box = contained(target);
     return { at, box, x: clientX - box.left, y: clientY - box.top };
@@ -128,11 +131,14 @@ function createPane(element, selector, trigger) {
     if (patch >= 0) stand(event, box);
   }
 
+  // A picture that is larger than its frame can be dragged: that is no click.
   function choose(event) {
-    const place = under(event);
+    const moved = [event.clientX - pressed.clientX, event.clientY - pressed.clientY];
+    const place = Math.hypot(...moved) < STILL && under(event);
     if (!place) return;
-    const { at: index, box, x, y } = place;
-    trigger("select", { index, stage: now.stages[index], x: x / box.width, y: y / box.height });
+    const { at: index, box } = place;
+    const [x, y] = [place.x / box.width, place.y / box.height];
+    trigger("select", { of: now.of, index, stage: now.stages[index], x, y });
   }
 
   function know(traces, looks) {
@@ -142,8 +148,10 @@ function createPane(element, selector, trigger) {
 
   point(-1);
   document.addEventListener("pointermove", follow);
+  document.addEventListener("pointerdown", (event) => (pressed = event), true);
   document.addEventListener("click", choose);
-  for (const away of ["scroll", "click", "keydown"]) document.addEventListener(away, leave, true);
+  for (const away of ["scroll", "wheel", "click", "keydown"])
+    document.addEventListener(away, leave, true);
 
   return {
     // Other traces, stages or another picture, or what is known of the traces.
