@@ -22,7 +22,8 @@ SHOW_STOP = """() => {
 }"""
 
 TO_TOP = """() => {
-  document.querySelector("#hero.fullscreen .icon-button-wrapper button:last-child")?.click();
+  const bar = ":is(#hero, #slider).fullscreen .icon-button-wrapper";
+  document.querySelector(`${bar} > button:last-of-type`)?.click();
   scrollTo({top: 0});
   return [];
 }"""
