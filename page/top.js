@@ -28,11 +28,14 @@ element.addEventListener("click", ({target}) => {
 window.glideTo = part =>
   part.scrollIntoView({behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth"});
 
+// How far a key goes; with another one held, it is the browser's own.
+const stepOf = (event, keys) =>
+  event.altKey || event.ctrlKey || event.metaKey || event.shiftKey ? undefined : keys[event.key];
+
 // Arrow keys go from tab to tab; up and down scroll.
 const KEYS = {ArrowLeft: -1, ArrowRight: 1};
 document.addEventListener("keydown", event => {
-  if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return; // the browser's own
-  const step = KEYS[event.key];
+  const step = stepOf(event, KEYS);
   const all = [...event.target.closest("#tabs [role=tablist]")?.querySelectorAll("[role=tab]") ?? []];
   const place = all.indexOf(event.target);
   if (!step || place < 0) return;
@@ -43,26 +46,26 @@ document.addEventListener("keydown", event => {
 });
 
 // Gradio's slider over two pictures has no names and knows no keys: arrow keys drag its handle.
-const DRAGS = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1};
-const handle = () => document.querySelector("#slider [data-testid=slider]");
+const DRAGS = {...KEYS, ArrowDown: -1, ArrowUp: 1};
+const HANDLE = "#slider [data-testid=slider]";
 const nameSlider = () => {
   const methods = document.querySelectorAll("#cards h3");
   for (const [i, picture] of document.querySelectorAll("#slider img").entries())
     picture.alt = methods[i]?.textContent ?? "";
-  if (!handle() || handle().role === "slider") return;
-  Object.assign(handle(), {tabIndex: 0, role: "slider", ariaLabel: "Share of the left picture"});
-  new MutationObserver(tellShare).observe(handle(), {attributeFilter: ["style"]}); // wherever it goes
-  tellShare();
-};
-const tellShare = () => {
-  if (!handle()) return;
-  const share = new DOMMatrix(getComputedStyle(handle()).transform).m41 / handle().parentElement.clientWidth;
-  const value = Math.round(100 * share) || 0; // of a closed tab
-  Object.assign(handle(), {ariaValueNow: value, ariaValueText: `${value} %`});
+  const handle = document.querySelector(HANDLE);
+  if (!handle || handle.role === "slider") return;
+  Object.assign(handle, {tabIndex: 0, role: "slider", ariaLabel: "Share of the left picture"});
+  const tell = () => {
+    const share = new DOMMatrix(getComputedStyle(handle).transform).m41 / handle.parentElement?.clientWidth;
+    const value = Math.round(100 * share) || 0; // of a closed tab
+    Object.assign(handle, {ariaValueNow: value, ariaValueText: `${value} %`});
+  };
+  new MutationObserver(tell).observe(handle, {attributeFilter: ["style"]}); // wherever it goes
+  tell();
 };
 document.addEventListener("keydown", event => {
-  const step = DRAGS[event.key];
-  if (!step || event.target !== handle()) return;
+  const step = stepOf(event, DRAGS);
+  if (!step || !event.target.matches(HANDLE)) return;
   event.preventDefault();
   const {left, top, width, height} = event.target.getBoundingClientRect();
   const by = step * event.target.parentElement.clientWidth / 20;
