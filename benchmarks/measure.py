@@ -177,7 +177,7 @@ def run(
         print(str(error).splitlines()[0], file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped: the rows above were complete", file=sys.stderr)
+        print("stopped: what is above is complete", file=sys.stderr)
         return 130
 
 

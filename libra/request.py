@@ -153,9 +153,9 @@ def _first_events(
 
 
 def loaded(
-    images: Source | Iterable[Source] | None = (),
-    video: str | Path | Clip | None = None,
-    frames: int = FRAMES,
+    images: Source | Iterable[Source] | None,
+    video: str | Path | Clip | None,
+    frames: int,
 ) -> dict[str, object]:
     """Arguments of `LVLM.stream` for the same media, read once for several questions.
 
@@ -180,7 +180,7 @@ def load_media(
     """
     if video is None:
         return Media(load_pictures(images))
-    if not (images is None or (isinstance(images, Sequence) and len(images) == 0)):
+    if images is not None and (not isinstance(images, Sequence) or len(images)):
         raise InputError("A question is about pictures or about one video: leave one of them out.")
     clip = load_video(video, frames)
     return Media(clip.frames, clip.times)
