@@ -23,7 +23,7 @@ def is_cut(path: Path) -> bool:
             return 8 + int.from_bytes(head[4:8], "little") > size
         if head.startswith(MATROSKA):
             return _end_of_segment(head) > size
-        return _end_of_boxes(file, size) > size
+        return _end_of_boxes(file) > size
 
 
 def _end_of_segment(head: bytes) -> int:
@@ -46,7 +46,7 @@ def _number(data: bytes, at: int) -> tuple[int | None, int]:
     return (None if value == (1 << 7 * length) - 1 else value), at + length
 
 
-def _end_of_boxes(file: BinaryIO, size: int) -> int:
+def _end_of_boxes(file: BinaryIO) -> int:
     """Where the last box of an MP4 or MOV file has to end, one box being led to by the other."""
     end = 0
     for _ in range(BOXES):
