@@ -3,6 +3,8 @@ const AGAIN =
   "it. The model does not run.";
 const ROUNDED = "For another number of tokens, similarities are only known to ±";
 const NOT_HELD = "The trace does not hold what it takes to decide this step again.";
+const BEFORE = "Choose a stage after compression.";
+const NO_STEP = "Without compression there is no step to decide again.";
 
 // What if: sliders for what can be decided again on the stored tokens.
 class WhatIfPanel {
@@ -52,7 +54,9 @@ class WhatIfPanel {
         ? AGAIN + precision
         : stage > 0
           ? NOT_HELD
-          : "Choose a stage after compression.";
+          : trace.stages.length > 1
+            ? BEFORE
+            : NO_STEP;
     find(".i-result").textContent = changed ? difference(trace.stages[stage], situation) : "";
   }
 
