@@ -123,7 +123,7 @@ def table(costing: Costing) -> str:
     """What the answers would cost, as HTML, each amount with what it saves beside vanilla."""
     if not costing.works:
         return ""
-    heads = ("All FLOPs", "First word", "Each further word", "KV cache", "Activations")
+    heads = ("All FLOPs", "First word", "Each further word", "Whole KV cache", "Activations")
     found = [_amounts(row) for row in _estimates(costing)]
     units = in_units(found, (flops, seconds, seconds, size, size))
     rows = ""

@@ -47,14 +47,15 @@ TERMS = {
     "tokens happens here.",
     "FLOPs": "Arithmetic operations that the decoder spends on the visual tokens during prefill, "
     "by the papers' formula.",
-    "KV cache": "The memory of all tokens read so far: keys and values of every layer, kept until "
+    "KV cache": "The memory of the visual tokens: their keys and values in every layer, kept until "
     "the answer ends.",
+    "Whole KV cache": "The memory of all tokens that were read, those of the question among them.",
     "All FLOPs": "Arithmetic operations of encoder, connector and prefill, those on the words of "
     "the question among them.",
     "First word": "From the picture to the first word: encoder, connector and prefill.",
-    "Each further word": "One step of decoding, which reads all weights and the KV cache.",
+    "Each further word": "One step of decoding, which reads all weights and the whole KV cache.",
     "Activations": "The most memory that intermediate results take at once during the prefill, "
-    "beside weights and KV cache.",
+    "beside weights and the whole KV cache.",
     "Roofline": "What a device can reach at best: limited by its arithmetic, or, where little is "
     "computed per byte, by its memory.",
     "IoU": "Intersection over union: of the patches that either of two methods keeps, the share "
