@@ -96,15 +96,17 @@ def _lessons(prepared: Sequence[Lesson]) -> str:
 
 
 def _outcome(lesson: Lesson) -> str:
-    """What is left of the picture in small; the numbers of tokens and the answer in words."""
+    """What is left of the picture in small; its name, numbers of tokens and answer in words."""
     trace, method = Trace.load(lesson.file), methods.get(lesson.method)
+    staircase = readouts.staircase(trace)
     overlay = "merged" if method.kind == "merge" else "kept"
     picture = views.data_url(views.picture(trace, overlay, len(trace.events), **views.SMALL))
     return (
         f'<img src="{picture}" alt="" width="56" height="56">'
         f"<span><b>{escape(method.title)}</b>"
         f"{texts.GROUPS[plan.group(lesson.method)]}<br>"
-        f"{texts.OUTCOME.format(readouts.staircase(trace), escape(trace.answer))}</span>"
+        f"{texts.OUTCOME.format(escape(lesson.example.title), staircase, escape(trace.answer))}"
+        f"</span>"
     )
 
 

@@ -392,7 +392,7 @@ LESSONS = (
     "computed, and you can leave the path at any time. New here? Take FastV, which drops, then "
     "Libra-Merging, which merges; then box an object there, and ask again without it."
 )
-OUTCOME = "{} tokens, says “{}”"
+OUTCOME = "{}: {} tokens, says “{}”"
 PRESETS = "As in the papers:"
 DIAGRAM = (
     "Each diagram is the method itself at work on sixteen toy tokens: colour is content, the bar "
