@@ -214,8 +214,8 @@ METHODS_HELP = (
     "run their own."
 )
 COMPARE_RATIO_HELP = (
-    "Share of the tokens that each step removes: each method's own, or one for all. iLLaVA's steps "
-    "inside the encoder keep theirs."
+    "Share of the tokens that each step removes: each method's own, or one for all steps but "
+    "iLLaVA's inside the encoder."
 )
 POSITION_HELP = "In step: methods with fewer steps move on later, and all end together."
 REFERENCE = "The answer that the others are held against."
