@@ -59,7 +59,7 @@ def marks(overlay: str, there: Collection[Fate]) -> str:
     if overlay == "kept":
         return _keys((("kept", "kept"), ("faded", "not kept")))
     lost = ((SWATCHES[f], LOOKS[f].name) for f in LOST if f in there)
-    return _keys((("group", "one token per colour"), *lost))
+    return _keys((("group", "one token per group"), *lost))
 
 
 def heat(there: Collection[int], extra: str = "extra token") -> str:
