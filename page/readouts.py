@@ -209,8 +209,8 @@ def _columns(trace: Trace) -> str:
     layers = f"layers 0 to {len(trace.counts) - 1}"
     counts = ", ".join(map(str, trace.counts))
     earlier = sum(event.site != "decoder" for event in trace.events)
-    verb = "comes" if earlier == 1 else "come"
-    steps = f"; {earlier} of the steps above {verb} before" if earlier else ""
+    which = "first step comes" if earlier == 1 else f"first {earlier} steps come"
+    steps = f"; the {which} before them" if earlier else ""
     return (
         f'<div class="columns" role="img" aria-label="Visual tokens in each of {layers}: {counts}">'
         f"{columns}</div><p>tokens that each decoder layer works on, {layers}{steps}</p>"

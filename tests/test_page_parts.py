@@ -250,8 +250,8 @@ def test_units_never_need_a_power_of_ten():
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("fastervlm", "1 of the steps above comes before"),
-        ("evit", "2 of the steps above come before"),
+        ("fastervlm", "; the first step comes before them"),
+        ("evit", "; the first 2 steps come before them"),
     ],
 )
 def test_steps_before_the_decoder_are_told_in_good_grammar(method, words):
