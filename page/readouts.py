@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 from libra import methods
+from libra.report import facts
 from libra.statistics import percent
 from libra.trace import Trace
-from page import texts
+from page import plan, texts
 from page.shown import Result
 from viz.panel import left
+
+SAVING = 0.05  # share of the tokens: to remove less is hardly to compress
 
 
 def readouts(trace: Trace | None, vanilla: Trace | None = None) -> str:
@@ -62,10 +65,12 @@ def comparison(results: Sequence[Result], stored: bool = False) -> str:
         f"{_costs(result, len(terms), amounts)}</tr>"
         for result in complete
     )
+    notes = [texts.MEASURED.format(clock(traces, stored))]
+    notes += [f"{methods.title(t.method)}: {words}" for t in traces if (words := hardly(t))]
     return (
         f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">Method</th>'
         f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-        f'<p class="note">{texts.MEASURED.format(escape(clock(traces, stored)))}</p>'
+        + "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     )
 
 
@@ -93,7 +98,7 @@ def _costs(result: Result, columns: int, amounts: Iterator[Sequence[str]]) -> st
         return f'<td class="error" colspan="{columns}">{escape(result.error)}</td>'
     cost, (work, cache, prefill, total) = trace.cost, next(amounts)
     cells = (
-        staircase(trace),
+        f"{staircase(trace)}<small>{facts(trace)['where']}</small>",
         f"{percent(cost.flops / cost.vanilla_flops)}<small>{work}</small>",
         f"{percent(cost.kv_bytes / cost.vanilla_kv_bytes)}<small>{cache}</small>",
         prefill,
@@ -127,6 +132,42 @@ def per_layer(traces: Sequence[Trace]) -> str:
         f'<table class="numbers"><thead><tr><th scope="col">Decoder layer</th>{layers}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
+
+
+def hardly(trace: Trace) -> str:
+    """What is to be said where a method saves nothing, or hardly anything."""
+    if not trace.events:
+        return ""
+    last, n = trace.events[-1], len(trace.layout)
+    extra = len(last.reduction.extras)
+    if _by_own_rule(trace):
+        summed = texts.AND_SUMS.format(_more(extra, " that")) if extra else ""
+        words = texts.HARDLY.format(last.reduction.n_kept, n, summed)
+        return words if trace.ratio < SAVING else ""
+    if all(event.reduction.n_kept == event.reduction.n_in for event in trace.events):
+        return texts.NOTHING_REMOVED
+    if trace.counts[-1] < n:
+        return ""
+    if last.site == "decoder" and last.layer == len(trace.counts) - 1:
+        return texts.AFTER_THE_LAST
+    return texts.AS_MANY.format(last.reduction.n_kept, n, _more(extra))
+
+
+def _more(n: int, that: str = "") -> str:
+    """The subject and the verb of a sentence on so many extra tokens: "one more that sums"."""
+    return f"{n} more{that} sum" if n > 1 else f"one more{that} sums"
+
+
+def _by_own_rule(trace: Trace) -> bool:
+    """Whether the method found out itself how many tokens stay.
+
+    A trace has no more than the ratio. One that was given is a round number, which hardly any count
+    of tokens comes to; where all stay there is nothing to tell.
+    """
+    name, first = trace.method, trace.events[0].reduction
+    if name not in methods.names() or not methods.takes(name, "ratio") or plan.slides(name):
+        return False
+    return "keep" not in trace.params and 0 < trace.ratio == 1 - first.n_kept / first.n_in
 
 
 def tip(term: str) -> str:

@@ -130,9 +130,9 @@ AFTER_THE_LAST = (
     "Tokens go after the last layer only, where nothing is left to save: choose another."
 )
 HARDLY = (
-    "{} goes by a rule of its own, which keeps {} of {} tokens here{}. The more patches stand out "
-    "by their attention, the smaller the steps in which it adds others; here they are 1, so it "
-    "adds nearly all, and nearly nothing is saved. A ratio among its parameters sets the number."
+    "The method's own rule keeps {} of {} tokens here{}. The more patches stand out by their "
+    "attention, the smaller the steps in which it adds others; here they are 1, so it adds nearly "
+    "all, and nearly nothing is saved. A ratio among the method's parameters sets the number."
 )
 AND_SUMS = ", each blended with those most like it, and {} up the rest"
 FROM_EXAMPLE = "A stored answer: nothing was computed for it. Press Ask to run it here."

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import gradio as gr
 
-from libra import methods
 from libra.trace import Trace
 from page import engine, knowledge, learn, link, media, panels, plan, texts, views
 from page.ask import AskTab
@@ -13,11 +12,10 @@ from page.compare import OWN, CompareTab
 from page.controls import Controls
 from page.errors import explained
 from page.examples import Example
-from page.readouts import readouts, seconds
+from page.readouts import hardly, readouts, seconds
 from page.shown import Added, Result, Shown, overlays
 
 LOADING = gr.Progress(track_tqdm=True)  # transformers and the hub count what they read
-SAVING = 0.05  # share of the tokens: to remove less is hardly to compress
 
 
 def waiting(model: str) -> str:
@@ -301,7 +299,7 @@ class Visit:
             status = f"{status} {foreign}"
         elif shown.trace.history and known.words:
             status = f"{status} {texts.ONE_QUESTION}"
-        status = _joined(status, _unlike(shown), _hardly(shown.trace))
+        status = _joined(status, _unlike(shown), hardly(shown.trace))
         numbers = readouts(shown.trace, shown.vanilla)
         return self._status(shown, status) | {self.tab.readouts: numbers}
 
@@ -314,42 +312,6 @@ class Visit:
         """The answer so far."""
         history = request.get("history", ())
         return {self.tab.answer: panels.streaming(request["question"], text, status, history)}
-
-
-def _hardly(trace: Trace) -> str:
-    """What is to be said where a method saves nothing, or hardly anything."""
-    if not trace.events:
-        return ""
-    last, n = trace.events[-1], len(trace.layout)
-    extra = len(last.reduction.extras)
-    if _by_own_rule(trace):
-        summed = texts.AND_SUMS.format(_more(extra, " that")) if extra else ""
-        words = methods.title(trace.method), last.reduction.n_kept, n, summed
-        return texts.HARDLY.format(*words) if trace.ratio < SAVING else ""
-    if all(event.reduction.n_kept == event.reduction.n_in for event in trace.events):
-        return texts.NOTHING_REMOVED
-    if trace.counts[-1] < n:
-        return ""
-    if last.site == "decoder" and last.layer == len(trace.counts) - 1:
-        return texts.AFTER_THE_LAST
-    return texts.AS_MANY.format(last.reduction.n_kept, n, _more(extra))
-
-
-def _more(n: int, that: str = "") -> str:
-    """The subject and the verb of a sentence on so many extra tokens: "one more that sums"."""
-    return f"{n} more{that} sum" if n > 1 else f"one more{that} sums"
-
-
-def _by_own_rule(trace: Trace) -> bool:
-    """Whether the method found out itself how many tokens stay.
-
-    A trace has no more than the ratio. One that was given is a round number, which hardly any count
-    of tokens comes to; where all stay there is nothing to tell.
-    """
-    name, first = trace.method, trace.events[0].reduction
-    if name not in methods.names() or not methods.takes(name, "ratio") or plan.slides(name):
-        return False
-    return "keep" not in trace.params and 0 < trace.ratio == 1 - first.n_kept / first.n_in
 
 
 def _status_of_stored(shown: Shown, note: str) -> str:

@@ -30,8 +30,9 @@ from page import (
 )
 from page.controls import _ratio_help, control
 from page.errors import explained
+from page.readouts import hardly
 from page.shown import Result, Shown
-from page.visit import _hardly, _status_of_stored
+from page.visit import _status_of_stored
 from tests.conftest import N_VISUAL, QUESTION, make_image
 from tests.make_trace import make_trace
 from viz.heat import NO_TOKEN
@@ -156,29 +157,29 @@ def test_a_method_that_keeps_nearly_everything_by_its_own_rule_is_explained():
     """With every sixth patch an outlier, the steps of PruMerge+ are 1."""
     most = prumerge_plus(100)
     assert readouts.staircase(most) == "576 › 575 + 1"
-    words = _hardly(most)
-    assert "PruMerge+ goes by a rule of its own, which keeps 575 of 576 tokens" in words
+    words = hardly(most)
+    assert "The method's own rule keeps 575 of 576 tokens here, each blended" in words
     assert "one more that sums up the rest" in words and "here they are 1" in words
-    words = _hardly(prumerge_plus(100, pictures=2))
-    assert "a rule of its own, which keeps 1150 of 1152 tokens" in words
+    words = hardly(prumerge_plus(100, pictures=2))
+    assert "own rule keeps 1150 of 1152 tokens" in words
     assert "2 more that sum up the rest" in words
-    assert not _hardly(prumerge_plus(40))
-    assert not _hardly(prumerge_plus(100, ratio=0.01))
-    assert not _hardly(replace(most, method="unheard of", counts=[575] * 8))
+    assert not hardly(prumerge_plus(40))
+    assert not hardly(prumerge_plus(100, ratio=0.01))
+    assert not hardly(replace(most, method="unheard of", counts=[575] * 8))
 
 
 def test_a_count_that_leaves_as_many_as_before_says_so():
-    words = _hardly(prumerge_plus(100, keep=575))
+    words = hardly(prumerge_plus(100, keep=575))
     assert words.startswith("575 of 576 tokens stay") and "rule" not in words
 
 
 def test_what_removes_nothing_says_so(lvlm, trace):
-    assert not _hardly(replace(trace, ratio=0.0))
+    assert not hardly(replace(trace, ratio=0.0))
     asked = {"images": [make_image()], "question": QUESTION, "method": "fastv"}
     same, late = (lvlm.answer(**asked, **how).trace for how in ({"ratio": 0.0}, {"layers": (7,)}))
-    assert _hardly(same) == texts.NOTHING_REMOVED and _hardly(late) == texts.AFTER_THE_LAST
+    assert hardly(same) == texts.NOTHING_REMOVED and hardly(late) == texts.AFTER_THE_LAST
     for pictures in (1, 2):
-        assert _hardly(prumerge_plus(100, pictures, ratio=0.0)) == texts.NOTHING_REMOVED
+        assert hardly(prumerge_plus(100, pictures, ratio=0.0)) == texts.NOTHING_REMOVED
 
 
 def test_times_keep_their_digits():
@@ -239,6 +240,17 @@ def test_a_column_of_the_comparison_has_one_unit(trace):
     assert "4.83 GFLOPs" in table and "0.773 GFLOPs" in table and "MFLOPs" not in table
     assert "5 MiB" in table and "0.8 MiB" in table and "KiB" not in table
     assert "2.00 s" in table and "0.32 s" in table and " ms" not in table
+
+
+def test_the_comparison_says_where_tokens_went_and_where_hardly_any_did(trace):
+    """The same counts cost more after a layer than before the decoder."""
+    plus = prumerge_plus(100)
+    results = [Result(name, "yes", t) for name, t in (("libra", trace), ("prumerge+", plus))]
+    table = readouts.comparison(results)
+    layers = ", ".join(str(event.layer) for event in trace.events)
+    assert f"<small>after layers {layers}</small>" in table
+    assert "<small>after the encoder</small>" in table
+    assert "PruMerge+: The method&#x27;s own rule" in table and "Libra-Merging: " not in table
 
 
 def test_units_never_need_a_power_of_ten():

@@ -8,9 +8,8 @@ from make_trace import make_trace, photo, twice
 import viz
 from libra.reduction import Fate
 from page.legends import legend
-from page.readouts import staircase
+from page.readouts import hardly, staircase
 from page.views import caption
-from page.visit import _hardly
 from viz import inspector
 from viz.inspector.tours import tour
 from viz.masks import collectors
@@ -123,5 +122,5 @@ def test_the_inspector_and_its_tour_know_both(traces):
 def test_the_page_says_where_as_many_are_left_as_before():
     alone = make_trace("evit", grid=(12, 12), keep=N - 1)
     said = "{} of {} tokens stay, and {} up the rest"
-    assert said.format(143, 144, "one more sums") in _hardly(alone)
-    assert said.format(286, 288, "2 more sum") in _hardly(twice(alone))
+    assert said.format(143, 144, "one more sums") in hardly(alone)
+    assert said.format(286, 288, "2 more sum") in hardly(twice(alone))
