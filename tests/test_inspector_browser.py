@@ -982,6 +982,24 @@ def test_one_of_several_pictures_can_be_shown_alone(open_file, film):
     assert run(page, "return I.state.hover") == 5 * N  # and none of another above it
 
 
+def test_the_legend_counts_what_is_shown(open_file, film):
+    """The caption below it tells of the whole sequence."""
+    page = open_file(film)
+    stage, pictures = len(film.events), page.locator(".i-pictures label")
+    kept = film.lineage(stage).fate() == Fate.KEPT
+    legend, caption = page.locator(".i-legend li").first, page.locator(".i-caption")
+    expect(legend).to_have_text(f"kept {int(kept.sum())}")
+    expect(caption).to_contain_text(f"{20 * N} patches.")
+    pictures.nth(6).click()
+    expect(legend).to_have_text(f"kept {int(kept[film.layout.image == 5].sum())}")
+    expect(caption).to_contain_text(f"{20 * N} patches of all frames.")
+    page.locator(".i-overlays label", has_text="Groups").click()
+    group, merged = film.lineage(stage).group(), film.lineage(stage).fate() != Fate.COMPENSATED
+    sizes, here = group[merged].bincount(), merged & (film.layout.image == 5)
+    groups = {root for root in group[here].tolist() if sizes[root] > 1}
+    expect(legend).to_have_text(f"{len(groups)} groups of several patches")
+
+
 def test_a_patch_of_another_frame_brings_its_frame_up(open_file, film):
     page = open_file(film)
     page.locator(".i-pictures label").nth(1).click()

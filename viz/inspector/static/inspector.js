@@ -96,7 +96,7 @@ function createInspector(root, emit = null) {
   // Everything the views need: the answer and those about the same patches, the decision that led
   // to the stage and where the patches are (both under the what-if), attention row, and overlay.
   function look() {
-    const { stage, mode, whatIf, beside, word, layer } = state;
+    const { stage, mode, whatIf, beside, word, layer, image } = state;
     const { looks, images, traces, ask } = data;
     const mine = trace();
     const stored = mine.decisions[decisionIndex(stage)];
@@ -105,7 +105,7 @@ function createInspector(root, emit = null) {
     const others = traces.filter((other) => other !== mine && samePatches(other, mine));
     const other = others[beside];
     const found = {
-      ...{ trace: mine, traces, others, other, stage, mode, decision, changed },
+      ...{ trace: mine, traces, others, other, stage, mode, decision, changed, image },
       ...{ looks, images, ask },
       situation: changed ? situationAfter(decision) : mine.stages[stage],
       theirs: other?.stages[stage === mine.last ? other.last : Math.min(stage, other.last)],

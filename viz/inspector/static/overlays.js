@@ -13,7 +13,7 @@ const OVERLAYS = {
     paint: (ctx, picture, { situation, mode }) => paintGroups(ctx, picture, situation, mode),
     legend(now) {
       const { root } = now.situation;
-      const groups = new Set(root.filter((r) => now.situation.isGroup(r)));
+      const groups = new Set(root.filter((r, p) => now.situation.isGroup(r) && isShown(now, p)));
       return [
         { text: groups.size ? `${plural(groups.size, "group")} of several patches` : "no groups" },
         ...fateSamples(now, [3, 0, 4]),
@@ -58,9 +58,10 @@ const OVERLAYS = {
     can: ({ other }) => other,
     paint: (ctx, picture, now) =>
       paintAgreement(ctx, picture, agreement(now.situation, now.theirs).side),
-    legend({ trace, other, situation, theirs, looks }) {
-      const { onlyMine, onlyTheirs, both, iou } = agreement(situation, theirs);
-      const { chance, most } = blindAgreement(onlyMine + both, onlyTheirs + both, trace.n);
+    legend(now) {
+      const { trace, other, situation, theirs, looks } = now;
+      const { onlyMine, onlyTheirs, both, iou, n } = agreement(situation, theirs, (p) => isShown(now, p));
+      const { chance, most } = blindAgreement(onlyMine + both, onlyTheirs + both, n);
       const bounds = `by chance ${chance.toFixed(2)}, at most ${most.toFixed(2)}`;
       return [
         { sample: looks.sides[0], look: "rising", text: `only ${trace.name} ${onlyMine}` },
@@ -91,16 +92,24 @@ const PLAIN = {
   caption: () => "",
 };
 
-const keptSample = ({ situation }) => ({
+// Whether a patch is in what is shown: all pictures, or one of them alone.
+const isShown = ({ trace, image }, p) => image < 0 || trace.image[p] === image;
+
+// How many of the patches that are shown have a fate.
+const shownWith = (now, fate) =>
+  now.situation.fate.reduce((sum, f, p) => sum + (f === fate && isShown(now, p)), 0);
+
+const keptSample = (now) => ({
   sample: "transparent",
   look: "outlined",
-  text: `kept ${situation.counts[Fate.KEPT]}`,
+  text: `kept ${shownWith(now, Fate.KEPT)}`,
 });
 
-const fateSamples = ({ situation: { counts }, looks }, fates) =>
+const fateSamples = (now, fates) =>
   fates
-    .filter((f) => counts[f])
-    .map((f) => ({ sample: looks.sample(f), text: `${FATES[f]} ${counts[f]}` }));
+    .map((f) => ({ sample: now.looks.sample(f), text: FATES[f], count: shownWith(now, f) }))
+    .filter(({ count }) => count)
+    .map(({ sample, text, count }) => ({ sample, text: `${text} ${count}` }));
 
 const heatScale = (looks, { counts, extra }, row) => [
   {
@@ -114,25 +123,27 @@ const heatScale = (looks, { counts, extra }, row) => [
   ...(counts[Fate.DROPPED] ? [{ sample: "var(--line)", text: "no token here any more" }] : []),
 ];
 
-function stageCaption({ trace, stage, situation, changed }) {
+function stageCaption({ trace, stage, situation, changed, image }) {
   const { counts } = situation;
   const { name, nTokens, extras, extra } = trace.stages[stage];
   if (changed) {
     const gathered = andExtra(+(counts[Fate.COMPENSATED] > 0), extra);
     const left = plural(counts[Fate.KEPT], "token");
-    return `What if: ${left}${gathered} would stand for ${patches(trace.n, counts)}.`;
+    return `What if: ${left}${gathered} would stand for ${patches(trace, counts, image)}.`;
   }
   if (stage === 0) return `Before compression: one token for each of ${trace.n} patches.`;
   const gathered = andExtra(extras.length, extra);
   const tokens = plural(nTokens - extras.length, "token");
   const place = name.startsWith("encoder") ? `after ${name}` : name;
-  return `${capital(place)}, ${tokens}${gathered} stand for ${patches(trace.n, counts)}.`;
+  return `${capital(place)}, ${tokens}${gathered} stand for ${patches(trace, counts, image)}.`;
 }
 
 /** Which of all patches are still there in a token, in words. */
-function patches(n, counts) {
+function patches({ n, video, pictures }, counts, image) {
   const gone = counts[Fate.DROPPED];
-  return gone ? `${n - gone} of ${n} patches, the others are gone` : `${n} patches`;
+  const among = image < 0 || pictures.length < 2 ? "" : ` of all ${video ? "frames" : "pictures"}`;
+  const all = `${n} patches${among}`;
+  return gone ? `${n - gone} of ${all}, the others are gone` : all;
 }
 
 const HEAT = 0.78; // how far a heat map covers the picture
@@ -215,18 +226,19 @@ function heatTop(row) {
   return sorted.length ? sorted[low] + (at - low) * (sorted[high] - sorted[low]) || 1 : 1;
 }
 
-// Who keeps which patch: only one, only the other, both.
-function agreement(mine, theirs) {
+// Who keeps which patch: only one, only the other, both; how many of those that are `counted`.
+function agreement(mine, theirs, counted = () => true) {
   const kept = (situation, p) => situation.fate[p] === Fate.KEPT;
   const side = Uint8Array.from(mine.fate, (_, p) => kept(mine, p) + 2 * kept(theirs, p));
   const counts = [0, 0, 0, 0];
-  for (const s of side) counts[s]++;
-  const [, onlyMine, onlyTheirs, both] = counts;
+  side.forEach((s, p) => (counts[s] += counted(p)));
+  const [neither, onlyMine, onlyTheirs, both] = counts;
   return {
     side,
     onlyMine,
     onlyTheirs,
     both,
+    n: neither + onlyMine + onlyTheirs + both,
     iou: both / Math.max(1, onlyMine + onlyTheirs + both),
   };
 }
