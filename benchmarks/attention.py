@@ -199,8 +199,8 @@ def _measure_all(options: argparse.Namespace) -> None:
     def rows() -> Iterator[Row]:
         for architecture in architectures:
             model = decoder(architecture, device, dtype(options), options.fused)
+            name = architecture.name
             for n in options.tokens:
-                name = architecture.name
                 yield from measure(model, name, n, device, options.fused, options.repeats)
 
     about = setup(options, attention=options.fused, scale=str(scale), text=TEXT)

@@ -22,7 +22,7 @@ def facts(trace: Trace) -> dict:
         "ratio": trace.ratio,
         "layers": list(trace.layers),
         "encoder_layers": _layers(trace, "encoder"),
-        "where": _where(trace),
+        "where": where_removed(trace),
         "params": trace.params,
         "tokens": trace.counts,
         "flops": trace.cost.flops,
@@ -62,7 +62,7 @@ def readout(trace: Trace, architecture: Architecture | None = None) -> str:
     )
 
 
-def _where(trace: Trace) -> str:
+def where_removed(trace: Trace) -> str:
     """`in encoder layers 3, 4 and after layer 5`: where tokens were removed."""
     layers = {site: _layers(trace, site) for site in STAGE_NAMES}
     places = {

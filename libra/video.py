@@ -94,8 +94,8 @@ def load_video(source: str | Path | Clip, frames: int = FRAMES, fps: float | Non
         "max_memory": MEMORY,
     }
     header, arrays = _decode(request, path.name)
-    frames = [Image.fromarray(array) for array in arrays]
-    clip = Clip(frames, **header, name=path.name, cut=is_cut(path))
+    pictures = [Image.fromarray(array) for array in arrays]
+    clip = Clip(pictures, **header, name=path.name, cut=is_cut(path))
     if clip.note:
         warnings.warn(clip.note, MediaWarning, stacklevel=2)
     return clip

@@ -63,7 +63,7 @@ class CompareTab:
         choices = comparison.positions(traces)
         if position not in [value for _, value in choices]:
             position = comparison.LAST
-        image = min(shown.image, len(traces[0].images) - 1) if traces else 0
+        image = shown.image_of(traces[0]) if traces else 0
         view = comparison.View.of(traces, overlay, position, image)
         slides = len(results) == len(traces) == 2
         paint = {

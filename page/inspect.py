@@ -79,8 +79,7 @@ class InspectTab:
         if event.of != panels.identity(*traces) or event.index not in range(len(traces)):
             return gr.skip()
         trace = traces[event.index]
-        image = min(shown.image, len(trace.images) - 1)
-        patch = views.patch_at(trace, image, event.x, event.y)
+        patch = views.patch_at(trace, shown.image_of(trace), event.x, event.y)
         there = named(shown)
         name = next((name for name, t in there.items() if t is trace), None)
         name = name or texts.ASKED.format(methods.title(trace.method))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 from libra import methods
-from libra.report import facts
+from libra.report import where_removed
 from libra.statistics import percent
 from libra.trace import Trace
 from page import plan, texts
@@ -98,7 +98,7 @@ def _costs(result: Result, columns: int, amounts: Iterator[Sequence[str]]) -> st
         return f'<td class="error" colspan="{columns}">{escape(result.error)}</td>'
     cost, (work, cache, prefill, total) = trace.cost, next(amounts)
     cells = (
-        f"{staircase(trace)}<small>{escape(facts(trace)['where'])}</small>",
+        f"{staircase(trace)}<small>{escape(where_removed(trace))}</small>",
         f"{percent(cost.flops / cost.vanilla_flops)}<small>{work}</small>",
         f"{percent(cost.kv_bytes / cost.vanilla_kv_bytes)}<small>{cache}</small>",
         prefill,

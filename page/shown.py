@@ -115,7 +115,7 @@ class Shown:
         self.trace, self.word, self.about = trace, 0, self.media
         self.asked = {request["method"]: request for request in requests}
         self.stage = len(trace.events) if at_end else min(self.stage, len(trace.events))
-        self.image = min(self.image, len(trace.images) - 1)
+        self.image = self.image_of(trace)
         self.overlay = self.overlay if self.overlay in overlays(trace) else "fate"
         self.measure(vanilla)
 
@@ -151,7 +151,11 @@ class Shown:
     @property
     def own_image(self) -> int:
         """The chosen picture, or the last of the trace's: a comparison may be about more."""
-        return min(self.image, len(self.trace.images) - 1) if self.trace else 0
+        return self.image_of(self.trace) if self.trace else 0
+
+    def image_of(self, trace: Trace) -> int:
+        """The chosen picture of any trace, the last one where it is about fewer."""
+        return min(self.image, len(trace.images) - 1)
 
     @property
     def traces(self) -> list[Trace]:
