@@ -8,7 +8,7 @@ import torch
 
 from libra.errors import InputError
 from libra.layout import TokenLayout
-from libra.methods import Tokens, create, prumerge_plus
+from libra.methods import Tokens, create, divprune, prumerge_plus
 from libra.reduction import Fate
 
 
@@ -245,6 +245,16 @@ def test_divprune(n, ratio):
     hidden = random_case(n)[0]
     reduction = create("divprune", ratio=ratio).reduce(Tokens(hidden))
     assert reduction.slot.tolist() == divprune_reference(hidden, keep(n, ratio))
+
+
+def test_divprune_does_not_leave_a_tie_to_rounding(monkeypatch):
+    """Two tokens that are each other's nearest are equally far, and the first is taken."""
+    hidden = torch.tensor([[1.0, 0.0], [0.9, 0.4], [-1.0, 0.1], [-0.3, 1.0]])
+    cosines, lower = divprune.cosines, torch.ones(4, 4).tril() * 1e-6
+    for rounding in (lower, lower.T):
+        monkeypatch.setattr(divprune, "cosines", lambda a, b, off=rounding: cosines(a, b) - off)
+        first = create("divprune", keep=1).reduce(Tokens(hidden)).slot.tolist()
+        assert first == divprune_reference(hidden, 1) == [2]
 
 
 def test_divprune_never_takes_a_token_twice():

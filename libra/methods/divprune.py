@@ -32,6 +32,8 @@ class DivPrune(RatioMethod):
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
         """Select `n_keep` tokens round by round."""
         distance = 1 - cosines(tokens.hidden, tokens.hidden)
+        # Two that are each other's nearest are equally far: rounding shall not choose between them.
+        distance = torch.maximum(distance, distance.T)
         nearest = distance.clone().fill_diagonal_(torch.inf).amin(1)
         chosen = nearest.argmax()[None]
         gap = torch.full_like(nearest, torch.inf)  # to the closest token chosen so far
