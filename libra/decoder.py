@@ -8,7 +8,7 @@ output, where nothing is left to save), once, in the prefill, ranked with layer 
 From there on the sequence is shorter: the tokens keep their original
 positions, so their rotary embeddings are gathered and the causal mask is cut to size. Decoding
 appends to the caches as they are; new tokens continue from the original length, which is still
-the length of layer 0's cache.
+the length of layer 0's cache. A method that renumbers counts anew in every layer instead.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class DecoderSequence:
         visual: [N] places of its visual tokens in the prompt.
         n_trailing: how many of the media's other tokens, as newlines, follow the last of them.
         recorder: what else is to be known of a request that is traced.
+        in_line: whether positions are 0, 1, 2, ...; those in rows and columns are never renumbered.
     """
 
     def __init__(
@@ -57,9 +58,12 @@ class DecoderSequence:
         visual: LongTensor,
         n_trailing: int = 0,
         recorder: Recorder | None = None,
+        in_line: bool = True,
     ):
         self.compression = compression
         self._recorder = recorder
+        self._renumbers = compression.method.renumbers and in_line
+        self._numbered: tuple[Tensor, ...] | None = None  # rotary embeddings of 0, 1, 2, ...
         self.visual = visual
         self._n_before_text = int(visual.max()) + 1 + n_trailing
         self.positions: LongTensor | None = None  # [S] prompt position of each token
@@ -116,8 +120,10 @@ class DecoderSequence:
             if layer - 1 in self.compression.layers:
                 hidden = self._reduce(layer - 1, hidden)
             self._visual_of.append(self.visual)
-            if self._rearranged:
+            if self._rearranged and not self._renumbers:
                 self._gather_positions(kwargs)
+        if self._renumbers:
+            self._count_positions(layer, cached, hidden.shape[1], kwargs)
         # One sequence. Flash attention would look, in every layer, whether it is several that are
         # packed: a GPU would be waited for, and gaps would be taken for borders.
         kwargs["position_ids"] = None
@@ -259,6 +265,21 @@ class DecoderSequence:
                 for table in kwargs["position_embeddings"]
             )
         kwargs["position_embeddings"] = self._tables
+
+    def _count_positions(self, layer: int, start: int, n: int, kwargs: dict) -> None:
+        """Give the layer the rotary embeddings of `n` tokens behind `start` in its own cache.
+
+        No layer gets further than the first one, whose embeddings are those of the whole prompt
+        and of each word after it.
+        """
+        if layer == 0:
+            known, new = self._numbered, kwargs["position_embeddings"]
+            self._numbered = new
+            if start:
+                pairs = zip(known, new, strict=True)
+                self._numbered = tuple(torch.cat([x[..., :start, :], y], -2) for x, y in pairs)
+        tables = self._numbered
+        kwargs["position_embeddings"] = tuple(x[..., start : start + n, :] for x in tables)
 
 
 def _without(x: Tensor, place: int) -> Tensor:

@@ -90,7 +90,11 @@ class Generation:
         self.prompt = prompt = self.request.prompt.reduced(self.place)
         self.recorder = self._recorder()
         self.sequence = DecoderSequence(
-            self.compression, prompt.visual, prompt.n_trailing, self.recorder
+            self.compression,
+            prompt.visual,
+            prompt.n_trailing,
+            self.recorder,
+            in_line=prompt.positions is None,
         )
         self.cache = CompressedCache(self.family.model.config, self.sequence)
         return self.family.inputs(prompt, tokens, specials)

@@ -27,6 +27,7 @@ PLANS = {
     "libra, up to the last layer": (create("libra", ratio=0.5), (3, 5, 7)),
     "fastv, up to the last layer": (create("fastv", ratio=0.4), (0, 4, 7)),
     "sparsevlm": (create("sparsevlm", ratio=0.4), (1, 3)),
+    "pyramiddrop": (create("pyramiddrop", ratio=0.5), (1, 3, 5)),
     "illava, as in the paper": (create("illava", ratio=0.5, follow="paper"), (1, 4)),
     "k-means": (create("kmeans", ratio=0.5), (2,)),
     "k-means of means": (create("kmeans", ratio=0.5), (1, 4)),
@@ -93,6 +94,8 @@ def recompute(model, prompt, method, layers, n_tokens=6):
         size = torch.ones(len(visual))
         for i, layer in enumerate(decoder.layers):
             n, n_prompt = x.shape[1], x.shape[1] - len(tokens)
+            if method.name == "pyramiddrop":
+                positions = list(range(n))
             tables = decoder.rotary_emb(x, torch.tensor([positions]))
             causal = torch.full((1, 1, n, n), torch.finfo(x.dtype).min, dtype=x.dtype).triu(1)
             hidden = layer(x, attention_mask=causal, position_embeddings=tables)
@@ -127,7 +130,8 @@ def recompute(model, prompt, method, layers, n_tokens=6):
             patches = [patches[slot] for slot in reduction.slot.tolist()]
             size = (reduction.dense() > 0).float() @ size
             compensated = int(reduction.compensation is not None)
-        assert positions[-len(tokens) - 1] == embedded.shape[1] - 1
+        if method.name != "pyramiddrop":
+            assert positions[-len(tokens) - 1] == embedded.shape[1] - 1
         logits.append(model.lm_head(decoder.norm(x))[0, -1])
         tokens.append(int(logits[-1].argmax()))
     return tokens, torch.stack(logits)

@@ -106,6 +106,7 @@ def rearranged(embedded, prompt, slots, tokens):
         (create("libra", ratio=0.5), (1, 3)),
         (create("fastv", ratio=0.4), (2,)),
         (create("kmeans", ratio=0.5), (1,)),
+        (create("pyramiddrop", ratio=0.5), (0, 2)),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

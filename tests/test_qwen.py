@@ -32,6 +32,7 @@ PLANS = {
         (3, 5),
     ),
     "sparsevlm": (create("sparsevlm", ratio=0.4), (2, 4)),
+    "pyramiddrop, which renumbers elsewhere": (create("pyramiddrop", ratio=0.5), (2, 4, 6)),
     "illava, as in the paper": (create("illava", ratio=0.5, follow="paper"), (2, 5)),
 }
 MEDIA = {
@@ -56,7 +57,8 @@ def decode(lvlm, media, method, layers, n_tokens=3, **settings):
     features = compression.encode(family)
     tokens = family.connect(compression.connect(family, features))
     prompt = family.prompt(QUESTION, prepared).reduced(compression.standing.place)
-    cache = CompressedCache(family.model.config, DecoderSequence(compression, prompt.visual))
+    sequence = DecoderSequence(compression, prompt.visual, in_line=prompt.positions is None)
+    cache = CompressedCache(family.model.config, sequence)
     inputs, words, logits = family.inputs(prompt, tokens), [], []
     for step in range(n_tokens):
         output = family.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -74,6 +74,7 @@ class Method(ABC):
     site: ClassVar[str] = "decoder"  # where it acts: "encoder", "connector" or "decoder"
     needs: ClassVar[tuple[str, ...]] = ()  # fields of Tokens it cannot do without
     weighs: ClassVar[bool] = False  # whether it looks at how many patches a token stands for
+    renumbers: ClassVar[bool] = False  # in the decoder: whether positions are counted anew
     presets: ClassVar[dict[str, dict]] = {}  # settings "as in the paper"
     instead_of_ratio: ClassVar[tuple[str, ...]] = ()  # parameters that overrule a ratio if given
 
