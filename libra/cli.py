@@ -320,12 +320,20 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
 
 def _add_request(command: argparse.ArgumentParser) -> None:
     _add_inputs(command)
-    command.add_argument(
+    amount = command.add_mutually_exclusive_group()
+    amount.add_argument(
         "--ratio",
         type=_share,
         metavar="R",
         help="share of the visual tokens that each compression removes, such as 0.5 or 2/3 "
         "(default: the method's own, one half for most)",
+    )
+    amount.add_argument(
+        "--left",
+        type=_share,
+        metavar="S",
+        help="share of the visual tokens that is left in the end, such as 1/4, however many times "
+        "a method removes some",
     )
     command.add_argument(
         "--layers",
@@ -471,7 +479,7 @@ _TRACING = {"off": False, "summary": True, "full": "full"}
 
 
 def _request(options: argparse.Namespace) -> dict:
-    names = (*_INPUTS, "ratio", "layers", "encoder_layers")
+    names = (*_INPUTS, "ratio", "left", "layers", "encoder_layers")
     values = {name: getattr(options, name) for name in names}
     return _media(options) | values | {"tracing": _TRACING[options.tracing]}
 

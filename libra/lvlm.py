@@ -185,6 +185,7 @@ class LVLM:
         ratio: float | None = None,
         layers: int | Sequence[int] | None = None,
         encoder_layers: int | Sequence[int] | None = None,
+        left: float | None = None,
         max_new_tokens: int = 32,
         seed: int = 0,
         keep: int | Sequence[int] | None = None,
@@ -213,6 +214,8 @@ class LVLM:
                 that act there, up to the last one, after which nothing is left to save; default: as
                 in the paper, scaled to the depth.
             encoder_layers: encoder layers inside which to reduce, for methods that act there.
+            left: instead of a ratio, the share of the visual tokens that is left after all events:
+                what each removes follows from how many they are. Fused tokens are not counted.
             max_new_tokens: where the answer is cut off.
             seed: of methods that draw at random.
             keep: patches that the first event may not remove or change (`libra.counterfactual`).
@@ -243,6 +246,7 @@ class LVLM:
                 video=video,
                 method=method,
                 ratio=ratio,
+                left=left,
                 layers=layers,
                 encoder_layers=encoder_layers,
                 max_new_tokens=max_new_tokens,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from io import IOBase
 from itertools import pairwise
 from numbers import Integral, Real
@@ -63,6 +63,7 @@ def check_request(
     video: str | Path | Clip | None,
     method: str,
     ratio: float | None,
+    left: float | None,
     layers: int | Sequence[int] | None,
     encoder_layers: int | Sequence[int] | None,
     max_new_tokens: int,
@@ -81,7 +82,7 @@ def check_request(
     media = load_media(images, video, family.frames)
     if isinstance(keep, Integral) and type(keep) is not bool:  # the method's own of that name
         params, keep = params | {"keep": operator.index(keep)}, None
-    _check_common(ratio, seed)
+    _check_common(ratio, left, seed)
     if tracing not in (False, True, "full"):
         raise InputError(f"tracing must be False, True or 'full', not {tracing!r}.")
     about = methods.get(method)
@@ -93,6 +94,8 @@ def check_request(
     _check_support(name, family, plan)
     layers = _plan_layers(plan, family, layers)
     encoder_layers = _plan_encoder_layers(plan, family, encoder_layers)
+    if left is not None:
+        plan = replace(plan, **plan.leaving(left, len(encoder_layers), len(layers)))
     plain = family.prepare(media)
     prepared = family.prepare(media, pooled=False) if encoder_layers else plain
     if len(prepared.views) > MAX_PICTURES:
@@ -285,11 +288,14 @@ def _chosen_layers(
     return layers if default else ()
 
 
-def _check_common(ratio: object, seed: object) -> None:
+def _check_common(ratio: object, left: object, seed: object) -> None:
     """Raise InputError for what is wrong under any method, whether it uses it or not."""
-    number = isinstance(ratio, Real) and not isinstance(ratio, bool)
-    if ratio is not None and not (number and 0 <= ratio <= 1):  # NaN fails the comparison
-        raise InputError(f"The ratio must be a number from 0.0 to 1.0, not {ratio!r}.")
+    for what, share in {"ratio": ratio, "share that is left": left}.items():
+        number = isinstance(share, Real) and not isinstance(share, bool)
+        if share is not None and not (number and 0 <= share <= 1):  # NaN fails the comparison
+            raise InputError(f"The {what} must be a number from 0.0 to 1.0, not {share!r}.")
+    if ratio is not None and left is not None:
+        raise InputError("Give a ratio for each event or the share that is left, not both.")
     if not _whole(seed, range(2**63)):
         raise InputError(f"The seed must be a whole number from 0 on, not {seed!r}.")
 

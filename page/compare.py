@@ -13,8 +13,16 @@ from viz import inspector
 
 DEFAULT = ["vanilla", "fastv", "libra"]
 DEFAULT_OVERLAY = "groups"
-OWN = "own"
-RATIOS = [("Own", OWN), ("50 %", 1 / 2), ("67 %", 2 / 3), ("80 %", 4 / 5)]  # those of the papers
+OWN = "Own"
+RATIOS = {  # what takes the place of the methods' own; the papers' are removed in each step
+    OWN: {},
+    "50 %": {"ratio": 1 / 2},
+    "67 %": {"ratio": 2 / 3},
+    "80 %": {"ratio": 4 / 5},
+    "½ left": {"left": 1 / 2},
+    "¼ left": {"left": 1 / 4},
+    "⅛ left": {"left": 1 / 8},
+}
 FRAMES = "compare-frames"  # the scrubber's id
 OVERLAYS = [(label, key) for key, (label, _) in texts.OVERLAYS.items() if key != "word"]
 
@@ -161,7 +169,7 @@ def build() -> CompareTab:
     with gr.Row(elem_id="compare-controls"):
         parts = {
             "chosen": picker.build("Methods", texts.METHODS_HELP, DEFAULT, "compare-methods"),
-            "ratio": _segments(RATIOS, OWN, "Ratio", texts.COMPARE_RATIO_HELP, "compare-ratio"),
+            "ratio": _segments([*RATIOS], OWN, "Ratio", texts.COMPARE_RATIO_HELP, "compare-ratio"),
         }
         with gr.Column(elem_id="compare-buttons", min_width=120):
             parts["run"] = gr.Button("Compare", variant="primary", elem_id="compare-run")

@@ -30,11 +30,12 @@ def comparison(own: dict, chosen: Sequence[str], shared: dict[str, Any]) -> list
         own: the request of the Ask tab, whose method keeps its settings; the other methods run
             as in their papers.
         chosen: names of methods.
-        shared: settings that replace those of all of them; a ratio takes the place of counts.
+        shared: settings that replace those of all of them; a ratio, and the share that is left,
+            take the place of a ratio and of counts.
     """
-    if "ratio" in shared:
-        counts = methods.get(own["method"]).instead_of_ratio
-        own = {name: value for name, value in own.items() if name not in counts}
+    if {"ratio", "left"} & shared.keys():
+        replaced = ("ratio", *methods.get(own["method"]).instead_of_ratio)
+        own = {name: value for name, value in own.items() if name not in replaced}
     inputs = {name: own[name] for name in ("images", "video", "question", "history") if name in own}
     requests = [
         (own if name == own["method"] else inputs | {"method": name}) | shared

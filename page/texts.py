@@ -214,8 +214,8 @@ METHODS_HELP = (
     "run their own."
 )
 COMPARE_RATIO_HELP = (
-    "Share of the tokens that each step removes: each method's own, or one for all steps but "
-    "iLLaVA's inside the encoder."
+    "Each method's own, a share that each step removes (but iLLaVA's inside the encoder), or the "
+    "share that is left in the end under every method, however many steps it takes."
 )
 POSITION_HELP = "In step: methods with fewer steps move on later, and all end together."
 REFERENCE = "The answer that the others are held against."

@@ -143,6 +143,15 @@ def test_lists_may_have_spaces_and_ratios_be_fractions(run):
     assert [row["tokens"][-1] for row in rows] == [N_VISUAL, N_VISUAL // 4]
 
 
+def test_what_is_left_can_be_given_instead_of_a_ratio(run):
+    chosen = ("--methods", "fastv,pyramiddrop")
+    rows = json.loads(run("compare", *chosen, "--left", "1/4", "--json")[1])
+    assert [row["tokens"][-1] for row in rows] == [N_VISUAL // 4] * 2
+    assert [row["ratio"] for row in rows] == [0.75, pytest.approx(1 - 0.25 ** (1 / 3))]
+    code, _, err = run("compare", *chosen, "--left", "1/4", "--ratio", "0.5")
+    assert code == 2 and "--ratio: not allowed with argument --left" in err
+
+
 def test_an_answer_of_several_lines_stays_in_its_row():
     rows = [{"method": "vanilla", "answer": "A cat.\n\nA dog."}]
     assert aligned(rows).splitlines() == ["method   answer", "vanilla  A cat. A dog."]

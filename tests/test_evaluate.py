@@ -66,7 +66,8 @@ def test_every_method_is_there_at_every_ratio(lvlm):
 def test_methods_inside_the_encoder_remove_their_share_in_all(lvlm, name, ratio):
     request = dict(own_plan(lvlm, name, ratio).request)
     inside, layers = request.pop("encoder_layers"), request.pop("layers", ())
-    method, n = create(name, **request), 576
+    method, n = create(name), 576
+    method = replace(method, **method.leaving(request["left"], len(inside), len(layers)))
     for _ in inside:
         step = method.encoder_step(n, 576, len(inside))
         n = step.keep or max(1, round(n * (1 - step.ratio)))

@@ -463,6 +463,9 @@ REFUSED = {
     "ratio above 1": ({"ratio": 1.5}, "ratio"),
     "ratio NaN": ({"ratio": float("nan")}, "ratio"),
     "ratio text": ({"ratio": "half"}, "ratio"),
+    "left below 0": ({"left": -0.1}, "share that is left"),
+    "left text": ({"left": "half"}, "share that is left"),
+    "left beside a ratio": ({"left": 0.5, "ratio": 0.5}, "not both"),
     "ratio of vanilla": ({"method": "vanilla", "ratio": float("nan")}, "ratio"),
     "layer too deep": ({"layers": (1, N_LAYERS)}, f"0..{N_LAYERS - 1}"),
     "negative layer": ({"layers": (-1,)}, f"0..{N_LAYERS - 1}"),
@@ -490,6 +493,10 @@ def test_bad_requests_are_refused_before_anything_runs(lvlm, case, monkeypatch):
         ask(lvlm, **changes)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_count_overrules_what_is_left(lvlm):
+    assert ask(lvlm, method="fastv", left=0.5, keep=3).trace.counts[-1] == 3
 
 
 def test_extreme_ratios_have_defined_results(lvlm):

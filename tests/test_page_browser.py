@@ -8,6 +8,7 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
+from libra import methods
 from libra.trace import Trace
 from page import engine, link, texts
 from page.shown import Result
@@ -210,6 +211,17 @@ def test_one_ratio_for_all_methods(open_page):
     page.locator("#compare-run").click()
     expect(page.locator("#compare-status")).to_have_text(texts.COMPARED.format(2, 2))
     expect(page.locator("#numbers")).to_contain_text(f"{N_VISUAL} › 3")
+
+
+def test_all_methods_leave_the_same_number_of_tokens(open_page):
+    page = open_page()
+    compare_methods(page, "fastv", "pyramiddrop", "prumerge")
+    page.locator("#compare-ratio label").filter(has_text="¼ left").click()
+    page.locator("#compare-run").click()
+    expect(page.locator("#compare-status")).to_have_text(texts.COMPARED.format(3, 3))
+    for method in ("fastv", "pyramiddrop", "prumerge"):
+        row = page.locator("#numbers tbody tr").filter(has_text=methods.title(method)).first
+        expect(row).to_contain_text(f"› {N_VISUAL // 4}")
 
 
 def test_a_method_that_fails_says_so_in_its_place(open_page):

@@ -70,6 +70,13 @@ def test_one_ratio_takes_the_place_of_counts(method, counts):
     assert not methods.create(method, **counts).by_ratio
 
 
+def test_what_is_left_takes_the_place_of_a_ratio_and_of_counts():
+    own = {"images": ["a"], "question": "?", "method": "visionzip", "ratio": 0.9}
+    requests = plan.comparison(own | {"keep": 3}, ["fastv", "visionzip"], {"left": 0.25})
+    inputs = {"images": ["a"], "question": "?"}
+    assert requests == [inputs | {"method": m, "left": 0.25} for m in ("fastv", "visionzip")]
+
+
 def test_nothing_chosen_is_explained(own):
     with pytest.raises(InputError, match="choose at least one"):
         plan.comparison(own, [], {})

@@ -36,6 +36,16 @@ def test_it_has_the_geometry_of_llava(lvlm):
     assert lvlm.default_layers("libra") == (1, 3, 5)
 
 
+@pytest.mark.parametrize("method", methods.names())
+def test_what_is_left_is_the_same_under_all_methods(lvlm, method):
+    """However many their events, each of which rounds."""
+    image = EXAMPLES / "orchard.png"
+    trace = lvlm.answer([image], "?", method=method, left=1 / 4, max_new_tokens=1).trace
+    left = trace.lineage(len(trace.events))
+    expected = 576 if method == "vanilla" else 576 / 4
+    assert left.n_out - len(left.extras) == pytest.approx(expected, abs=2)
+
+
 def shapes(rng: np.random.Generator) -> scenes.Scene:
     """Three shapes of different kinds at random places."""
     names = rng.choice(objects.SHAPES, 3, replace=False)

@@ -1,7 +1,6 @@
 """Plans: one method with its settings, and tables of them."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -96,15 +95,8 @@ def own_plan(lvlm: LVLM, name: str, ratio: float) -> Plan:
     if name == "tome":  # in every layer, as published: half at most is merged in each
         inside = tuple(range(lvlm.family.last_encoder_layer + 1))
     request: dict[str, object] = {"ratio": ratio}
-    if name == "illava":
-        usual = methods.create(name)
-        parts = math.log(1 - usual.encoder_ratio), math.log(1 - usual.ratio)
-        left = (1 - ratio) ** (parts[1] / sum(parts))  # by the decoder
-        request = {"ratio": 1 - left, "encoder_ratio": 1 - (1 - ratio) / left}
-    elif inside:
-        request = {"ratio": each(ratio, len(inside))}
     if inside:
-        request["encoder_layers"] = inside
+        request = {"left": 1 - ratio, "encoder_layers": inside}
     return replace(plan(lvlm, name, ratio, **request), settings="")
 
 
@@ -113,11 +105,6 @@ def once(lvlm: LVLM, name: str, layer: int, ratio: float, **request: object) -> 
     if name == "illava":
         request["encoder_ratio"] = 0.0
     return plan(lvlm, name, ratio, ratio=ratio, layers=(layer,), **request)
-
-
-def each(ratio: float, n_events: int) -> float:
-    """The share that each of `n_events` events removes, if together they remove `ratio`."""
-    return 1 - (1 - ratio) ** (1 / n_events)
 
 
 def lines(plans: Iterable[Plan]) -> list[Line]:

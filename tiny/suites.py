@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from libra import LVLM, methods
-from tiny.plans import VANILLA, Line, Plan, Table, each, lines, listed, once, own_plan, plan
+from tiny.plans import VANILLA, Line, Plan, Table, lines, listed, once, own_plan, plan
 
 HALF, THIRD, FIFTH = 1 / 2, 2 / 3, 4 / 5  # what Libra-Merging removes; a third or a fifth stays
 RATIOS = (HALF, THIRD, FIFTH)
@@ -182,8 +182,7 @@ def illava(lvlm: LVLM, early: int) -> list[Table]:
     inside, ratio = lvlm.default_encoder_layers("illava"), methods.create("illava").encoder_ratio
 
     def encoder(name: str, **request: object) -> Plan:
-        share = each(ratio, len(inside))
-        return plan(lvlm, name, ratio, ratio=share, encoder_layers=inside, **request)
+        return plan(lvlm, name, ratio, left=1 - ratio, encoder_layers=inside, **request)
 
     def recycled(**request: object) -> Plan:  # its own encoder part, and nothing in the decoder
         return plan(lvlm, "illava", ratio, ratio=0.0, encoder_layers=inside, **request)

@@ -102,6 +102,16 @@ class Method(ABC):
     def reduce(self, tokens: Tokens) -> Reduction:
         """Decide where the visual tokens go: a map from `len(tokens)` tokens to fewer."""
 
+    def leaving(self, share: float, n_encoder: int, n_decoder: int) -> dict[str, float | None]:
+        """The parameters with which it leaves `share` of the tokens in the end, if it removes any.
+
+        Args:
+            share: from 0 to 1; fused and compensation tokens are not counted.
+            n_encoder: events inside the encoder.
+            n_decoder: events inside the decoder; without any of both, one is at the connector.
+        """
+        return {}
+
     def encoder_step(self, n: int, n_first: int, n_steps: int) -> "Method":
         """The method as it acts in one of `n_steps` events inside the encoder.
 
@@ -177,6 +187,10 @@ class RatioMethod(Method):
     def keeping(self, n: int) -> "RatioMethod":
         """The same method set to keep so many tokens."""
         return replace(self, keep=n)
+
+    def leaving(self, share: float, n_encoder: int, n_decoder: int) -> dict[str, float | None]:
+        """A ratio that is the same for all events."""
+        return {"ratio": 1 - share ** (1 / (n_encoder + n_decoder or 1))}
 
     def reduce(self, tokens: Tokens) -> Reduction:
         """Check the inputs, change nothing where nothing is to be removed, else decide."""

@@ -1,5 +1,6 @@
 """iLLaVA: recycle the least attended tokens into one of them."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -81,6 +82,17 @@ class ILLaVA(RatioMethod):
     def sites(self) -> tuple[str, ...]:
         """Encoder and decoder."""
         return ("encoder", "decoder")
+
+    def leaving(self, share: float, n_encoder: int, n_decoder: int) -> dict[str, float | None]:
+        """Encoder and decoder each do the part of it that they do in the paper."""
+        usual = type(self)()
+        inside, after = math.log(1 - usual.encoder_ratio), math.log(1 - usual.ratio)
+        part = inside / (inside + after)
+        return {
+            "encoder_ratio": 1 - share**part,
+            "encoder_layer_ratio": None,
+            "ratio": 1 - share ** ((1 - part) / n_decoder),
+        }
 
     def encoder_step(self, n: int, n_first: int, n_steps: int) -> "ILLaVA":
         """Every encoder layer removes as many: by default 92 of 729, or 73 of 576, in four.
