@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -29,6 +30,7 @@ from libra.request import (
 )
 from libra.shortage import bounded
 from libra.trace import Trace
+from libra.turns import measure_in_turns
 from libra.video import Clip
 
 TYPICAL = Image.new("RGB", (640, 480))  # the picture that a card speaks of
@@ -317,7 +319,8 @@ def compare(
 ) -> list[Answer]:
     """Ask the same question under several methods; the encoder runs once for all that leave it be.
 
-    It runs once more where some are traced in full and others are not.
+    It runs once more where some are traced in full and others are not. Quick prefills are measured
+    again in the end, in turns (`libra.turns`).
 
     Args:
         lvlm: the model.
@@ -331,7 +334,7 @@ def compare(
     """
     methods = [methods] if isinstance(methods, str | Mapping) else methods
     media = loaded(images, video, lvlm.family.frames)
-    encoded, answers = {}, []  # features with and without full tracing, once they are needed
+    encoded, asked, answers = {}, [], []  # features by tracing in full or not, once needed
     for choice in methods:
         own = {"method": choice} if isinstance(choice, str) else choice
         request = {
@@ -345,10 +348,14 @@ def compare(
         full = request["tracing"] == "full"
         if full not in encoded and not lvlm.default_encoder_layers(request["method"]):
             encoded[full] = lvlm.encode(**media, tracing=request["tracing"])
+        request["features"] = encoded.get(full)
         try:
-            answers.append(lvlm.answer(**request, features=encoded.get(full)))
+            answers.append(lvlm.answer(**request))
+            asked.append(request)
         except InputError as error:
             if refused is None:
                 raise
             refused(request["method"], error)
+    runs = [(request, answer.trace) for request, answer in zip(asked, answers, strict=True)]
+    deque(measure_in_turns(lvlm, runs), maxlen=0)  # to its end
     return answers

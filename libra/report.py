@@ -32,6 +32,7 @@ def facts(trace: Trace) -> dict:
         "encoder_s": times.encoder,
         "connector_s": times.connector,
         "prefill_s": times.prefill,
+        "prefill_turns": times.turns,
         "decode_s": times.decode,
         "measured_on": times.where,
         "model": trace.model,

@@ -12,12 +12,12 @@ from libra import methods
 from libra.errors import InputError
 from libra.request import loaded, scale_layers
 from libra.trace import Trace
+from libra.turns import QUICK, TURNS, prefill
 
 if TYPE_CHECKING:
     from libra.lvlm import LVLM
 
 _SHARED = ("question", "max_new_tokens", "seed")  # what vanilla is asked, too
-TURNS, QUICK = 3, 1.0  # a prefill of less than so many seconds is measured so often
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 LAYERS = (3, 7, 15, 23)  # of 32
 MAX_SETTINGS = 100
@@ -155,16 +155,11 @@ def sweep(
         trace = lvlm.answer(**each).trace
         vanilla = vanilla or trace
         turns = TURNS if trace.timings.prefill < QUICK else 1  # one alone would be mostly noise
-        times = [(trace.timings.prefill, _prefill(lvlm, plain))]
-        times += [(_prefill(lvlm, each), _prefill(lvlm, plain)) for _ in range(turns - 1)]
-        trace.timings.prefill = median(ours for ours, _ in times)
+        times = [(trace.timings.prefill, prefill(lvlm, plain))]
+        times += [(prefill(lvlm, each), prefill(lvlm, plain)) for _ in range(turns - 1)]
+        trace.timings.prefill, trace.timings.turns = median(ours for ours, _ in times), turns
         shares = [1.0] if trace is vanilla else [ours / theirs for ours, theirs in times]
         yield Row.of(setting, trace, vanilla, shares), trace
-
-
-def _prefill(lvlm: LVLM, request: dict) -> float:
-    """Seconds of a request's prefill."""
-    return lvlm.answer(**request | {"max_new_tokens": 1}).trace.timings.prefill
 
 
 def _own(method: str, setting: Setting) -> dict:

@@ -87,6 +87,7 @@ class Timings:
     decode: list[float] = field(default_factory=list)
     where: str = ""  # what they have to be read with: device, dtype, attention; older ones lack it
     read: int | None = None  # tokens that the prefill read behind an earlier answer's; None: all
+    turns: int = 1  # how often the prefill was measured, in turns with others; it is the median
 
     @property
     def total(self) -> float:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 100_000  # characters
 MAX_PLACE = 300  # characters that say where times were taken
+MAX_MEASURED = 1000  # how often times were taken
 MAX_GRID = 1024  # rows, columns, frames
 MAX_LAYERS = 1024
 MAX_UNITS = 4096
@@ -184,6 +185,7 @@ def _check_costs(trace: Trace) -> None:
     seconds = [times.encoder, times.connector, times.prefill, *times.decode]
     _need(all(map(_number, seconds)), "times are seconds")
     _need(_text(times.where) and len(times.where) <= MAX_PLACE, "times say where they were taken")
+    _need(_whole(times.turns, 1, MAX_MEASURED), "prefills are measured some times")
     _need(times.read is None or _whole(times.read, 1, MAX_TEXT), "something was read")
     cost = trace.cost
     _need(_text(cost.attention) and len(cost.attention) <= MAX_PLACE, "attention has a name")

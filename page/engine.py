@@ -17,6 +17,7 @@ from libra.errors import InputError
 from libra.models import room
 from libra.request import default_encoder_layers, default_layers, default_settings, loaded
 from libra.trace import Trace
+from libra.turns import measure_in_turns
 from page import texts
 from page.shelf import Shelf
 from page.shown import Result
@@ -216,24 +217,28 @@ def compare(model: str, requests: Sequence[dict]) -> Iterator[Result]:
     """Answer one question under one method after the other, word by word.
 
     What one of them cannot do is its result and leaves the others alone; what none of them could
-    answer raises InputError before anything runs.
+    answer raises InputError before anything runs. In the end, prefills are measured in turns, and
+    those results come again.
 
     Args:
         model: one of the models that are offered; loaded unless it is there.
         requests: arguments of `LVLM.stream`, with the same images and question in all.
     """
     with shelf.use(model) as lvlm:
-        shared = _encoded(lvlm, requests[0], tracing(model))
+        shared, runs = _encoded(lvlm, requests[0], tracing(model)), []
         for request in requests:
             method = request["method"]
             try:
                 for step in lvlm.stream(**request | shared):
                     yield Result(method, step.text, step.trace)
+                runs.append((request | shared, step.trace))
             except InputError as error:
                 yield Result(method, error=str(error))
             except Exception:
                 log.exception("%s failed", method)
                 yield Result(method, error=texts.FAILED)
+        for trace in measure_in_turns(lvlm, runs):
+            yield Result(trace.method, trace.answer, trace)
 
 
 def tracing(model: str) -> bool | str:

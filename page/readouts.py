@@ -65,7 +65,7 @@ def comparison(results: Sequence[Result], stored: bool = False) -> str:
         f"{_costs(result, len(terms), amounts)}</tr>"
         for result in complete
     )
-    notes = [texts.MEASURED.format(clock(traces, stored))]
+    notes = [texts.MEASURED.format(clock(traces, stored), how_often(traces))]
     notes += [f"{methods.title(t.method)}: {words}" for t in traces if (words := hardly(t))]
     return (
         f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">Method</th>'
@@ -81,6 +81,12 @@ def clock(traces: Sequence[Trace], stored: bool) -> str:
     # Of "CPU (AMD EPYC), float32, sdpa, batch 1, ..." what all the answers have in common.
     places = {trace.timings.where.partition(", batch")[0] for trace in traces} - {""}
     return texts.STORED_TIMES.format("; ".join(sorted(places)) or texts.ANOTHER_MACHINE)
+
+
+def how_often(traces: Sequence[Trace]) -> str:
+    """How many measurements there are behind the times."""
+    turns = min((trace.timings.turns for trace in traces), default=1)
+    return texts.MEASURED_IN_TURNS.format(turns) if turns > 1 else texts.MEASURED_ONCE
 
 
 def _amounts(trace: Trace) -> tuple[float, ...]:

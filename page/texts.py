@@ -228,11 +228,13 @@ FAILED = "This failed unexpectedly; the log of the page says why."
 NO_METHODS = "There is no method to compare: choose at least one."
 LAST_ANSWER = "These are the last answer and vanilla's. Press Compare to run the methods above."
 COMPARED = "{} of {} methods answered."
+IN_TURNS = "All have answered. Measuring their prefills in turns …"
 STOPPED = "Stopped. {} of {} methods answered."
 MEASURED = (
-    "FLOPs and KV cache: as shares of vanilla's, visual tokens in the decoder alone. Times: {}, "
-    "once for each method."
+    "FLOPs and KV cache: as shares of vanilla's, visual tokens in the decoder alone. Times: {}, {}."
 )
+MEASURED_ONCE = "once for each method"
+MEASURED_IN_TURNS = "the prefills as medians of {} turns, all else once for each method"
 MEASURED_HERE = "as measured here"
 STORED_TIMES = "stored, measured on {}"
 ANOTHER_MACHINE = "another machine"
@@ -273,7 +275,8 @@ CHARTS = (
     (
         "Theory against measurement",
         "How many times faster than vanilla the prefill is: by the FLOPs of all tokens, and by the "
-        "clock, one run each. Far above 100 %, vanilla was held up: a sweep measures in turns.",
+        "clock. A comparison measures short ones three times, in turns; of an answer alone, far "
+        "above 100 % means that vanilla was held up.",
     ),
     (
         "Cost beside vanilla",

@@ -90,7 +90,10 @@ class Visit:
                     yield self.several.start(list(results.values()))
                 if shown.compared is not results:
                     return  # something else has been opened since
-                results[result.method] = result
+                again, results[result.method] = results[result.method].complete, result
+                if again:
+                    yield {self.several.status: panels.note(texts.IN_TURNS)}
+                    continue
                 so_far = list(results.values())
                 yield self.several.go_on(so_far, result, overlay, position, shown.image)
 

@@ -31,6 +31,7 @@ from libra.layout import TokenLayout
 from libra.methods import create
 from libra.request import default_layers
 from libra.trace import kept_size
+from libra.turns import TURNS
 
 
 def ask(lvlm, **changes):
@@ -331,7 +332,7 @@ def test_compare_leaves_an_encoder_alone_that_no_method_does(lvlm, monkeypatch):
     monkeypatch.setattr(lvlm.family, "encode", lambda *a: calls.append(len(a)) or encode(*a))
     request = {"images": [make_image()], "question": QUESTION, "max_new_tokens": 2}
     libra.compare(lvlm, ["evit", {"method": "tome"}], **request)
-    assert calls == [2, 2]  # each with its own reducers
+    assert calls == [2, 2] * (1 + TURNS)  # each with its own reducers, and so in every turn
 
 
 def test_compare_encodes_once_and_answers_as_alone(lvlm, monkeypatch):

@@ -9,6 +9,7 @@ from PIL import Image
 from libra import methods
 from libra.errors import InputError
 from libra.models.llava import Llava
+from libra.turns import TURNS
 from page import compare, comparison, engine, panels, plan, readouts, texts, views
 from page.shown import Result, Shown
 from page.visit import Visit
@@ -104,7 +105,18 @@ def test_the_plain_encoder_runs_once_for_all_that_leave_it_alone(model, own, mon
     list(engine.compare(model, plan.comparison(own, ["vanilla", "libra", "prumerge"], {})))
     assert runs == [False]
     list(engine.compare(model, plan.comparison(own, ["vanilla", "tome"], {})))
-    assert runs == [False, False, True]
+    assert runs == [False, False] + [True] * (1 + TURNS)  # in there, every turn needs its own
+
+
+def test_prefills_are_measured_in_turns_and_the_table_says_so(model, own, results):
+    requests = plan.comparison(own, ["vanilla", "fastv"], {"max_new_tokens": 2})
+    complete = [r.method for r in engine.compare(model, requests) if r.complete]
+    assert complete == ["vanilla", "fastv"] * (1 + TURNS)
+    assert {r.trace.timings.turns for r in results.values()} == {TURNS}
+    said = texts.MEASURED_IN_TURNS.format(TURNS)
+    assert said in readouts.comparison(list(results.values()))
+    alone = Result("vanilla", trace=engine.load(model).answer(**requests[0]).trace)
+    assert texts.MEASURED_ONCE in readouts.comparison([alone, results["fastv"]])
 
 
 def test_what_one_method_cannot_do_stands_in_its_place(model, own, caplog, monkeypatch):
