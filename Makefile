@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format train evaluate examples gpu gpu-check clean
+.PHONY: help demo test lint format train evaluate examples benchmarks gpu gpu-check clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ evaluate: $(VENV)/develop  ## measure the embedded model, about an hour, and wri
 
 examples: $(VENV)/develop  ## draw the examples again and answer them
 	$(BIN)/python -m tiny.examples
+
+benchmarks: $(VENV)/develop  ## measure what compression saves on this machine (MINUTES=60)
+	$(BIN)/python -m benchmarks --out runs/benchmarks --minutes $(or $(MINUTES),60)
 
 gpu: $(VENV)/runtime  ## add what speeds up a CUDA machine
 	$(BIN)/pip install --no-build-isolation -r requirements-gpu.txt
