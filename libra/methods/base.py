@@ -214,7 +214,12 @@ class RatioMethod(Method):
 
 @dataclass(frozen=True)
 class Baseline(RatioMethod):
-    """A method that looks at hidden states at most, and so can act anywhere."""
+    """A method that looks at hidden states at most, and so can act anywhere, as iLLaVA's do."""
+
+    presets: ClassVar[dict[str, dict]] = {
+        "iLLaVA, Table 7": {"ratio": 0.3, "layers": (1,)},
+        "iLLaVA, Table 4": {"ratio": 0.16, "site": "encoder", "encoder_layers": (3, 4, 5, 6)},
+    }
 
     site: str = field(
         default="decoder",

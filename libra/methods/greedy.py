@@ -1,7 +1,6 @@
 """Greedy merging: the most similar pair, again and again."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -23,10 +22,6 @@ class Greedy(Baseline):
     paper = "baseline in iLLaVA, section 3.2 and Tables 4 and 7"
     kind = "merge"
     weighs = True
-    presets: ClassVar[dict[str, dict]] = {
-        "iLLaVA, Table 7": {"ratio": 0.3, "layers": (1,)},
-        "iLLaVA, Table 4": {"ratio": 0.16, "site": "encoder", "encoder_layers": (3, 4, 5, 6)},
-    }
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
         """Merge pairs; a merged token stands where the first of the two stood."""

@@ -1,7 +1,6 @@
 """k-means merging: clusters of similar tokens become their means."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import LongTensor, Tensor
@@ -25,10 +24,6 @@ class KMeans(Baseline):
     paper = "baseline in iLLaVA, Tables 4 and 7 (5 iterations)"
     kind = "merge"
     weighs = True
-    presets: ClassVar[dict[str, dict]] = {
-        "iLLaVA, Table 7": {"ratio": 0.3, "layers": (1,)},
-        "iLLaVA, Table 4": {"ratio": 0.16, "site": "encoder", "encoder_layers": (3, 4, 5, 6)},
-    }
 
     iterations: int = field(
         default=5, metadata={"help": "rounds of assigning and averaging", "range": (1, 100)}

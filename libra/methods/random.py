@@ -1,7 +1,6 @@
 """Random: a seeded random subset."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -21,10 +20,6 @@ class Random(Baseline):
     summary = "Keeps a random subset of the visual tokens: what any method has to beat."
     paper = "baseline in iLLaVA, Tables 4 and 7"
     kind = "prune"
-    presets: ClassVar[dict[str, dict]] = {
-        "iLLaVA, Table 7": {"ratio": 0.3, "layers": (1,)},
-        "iLLaVA, Table 4": {"ratio": 0.16, "site": "encoder", "encoder_layers": (3, 4, 5, 6)},
-    }
 
     def decide(self, tokens: Tokens, n_keep: int) -> Reduction:
         """Select `n_keep` tokens at random."""
