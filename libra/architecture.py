@@ -21,6 +21,20 @@ class Stack:
     gated: bool = True  # three matrices in the MLP instead of two
     d_q: int | None = None  # heads times head size, where that is not the hidden size
 
+    @classmethod
+    def of_decoder(cls, text: PretrainedConfig) -> Stack:
+        """The layers of a language model's configuration."""
+        heads = text.num_attention_heads
+        head = getattr(text, "head_dim", None) or text.hidden_size // heads
+        return cls(
+            n_layers=text.num_hidden_layers,
+            d=text.hidden_size,
+            m=text.intermediate_size,
+            heads=heads,
+            d_kv=(getattr(text, "num_key_value_heads", None) or heads) * head,
+            d_q=None if heads * head == text.hidden_size else heads * head,
+        )
+
     @property
     def width(self) -> int:
         """Numbers in the queries of a token."""
@@ -71,8 +85,6 @@ class Architecture:
     def of(cls, name: str, config: PretrainedConfig) -> Architecture:
         """The sizes in a model's configuration, for encoders like CLIP, SigLIP and Qwen2-VL's."""
         text, vision = config.get_text_config(), config.vision_config
-        heads = text.num_attention_heads
-        head = getattr(text, "head_dim", None) or text.hidden_size // heads
         d = _first(vision, "embed_dim", "hidden_size")
         merge = getattr(vision, "spatial_merge_size", 1) ** 2
         side = getattr(vision, "image_size", 0) // vision.patch_size
@@ -84,14 +96,7 @@ class Architecture:
         features = [features] if isinstance(features, int) else features
         return cls(
             name=name,
-            decoder=Stack(
-                text.num_hidden_layers,
-                text.hidden_size,
-                text.intermediate_size,
-                heads,
-                (getattr(text, "num_key_value_heads", None) or heads) * head,
-                d_q=None if heads * head == text.hidden_size else heads * head,
-            ),
+            decoder=Stack.of_decoder(text),
             vocabulary=text.vocab_size,
             encoder=Stack(
                 max(i % (depth + 1) for i in features),

@@ -280,10 +280,8 @@ class Generation:
         sizes, prompt = self.family.geometry, self.request.prompt
         counts = self.sequence.counts
         vanilla = [self.request.n_plain] * sizes.n_layers
-        widths, itemsize = (
-            (sizes.d, sizes.m, sizes.d_kv, sizes.d_q),
-            self.family.model.dtype.itemsize,
-        )
+        widths = sizes.d, sizes.m, sizes.d_kv, sizes.d_q
+        itemsize = self.family.model.dtype.itemsize
         return Cost(
             flops=cost.prefill_flops(counts, *widths),
             vanilla_flops=cost.prefill_flops(vanilla, *widths),

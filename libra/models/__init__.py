@@ -21,7 +21,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from libra.errors import InputError
 from libra.models import room
-from libra.models.base import Family, Geometry
+from libra.models.base import Family
 from libra.models.features import Features
 from libra.models.llava import Llava
 from libra.models.llava_next import LlavaNext
@@ -37,7 +37,6 @@ from libra.models.videollama3 import VideoLlama3
 __all__ = [
     "Family",
     "Features",
-    "Geometry",
     "ModelEntry",
     "catalog",
     "entry",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from typing import ClassVar, Protocol
 
@@ -12,24 +11,13 @@ import torch
 from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from libra.architecture import Stack
 from libra.detail import spread_layers
 from libra.errors import InputError
 from libra.media import Media
 from libra.models.features import EncoderAttention, Features
 from libra.models.prepared import Prepared, Prompt
 from libra.video import FRAMES
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Sizes of the decoder that its cost depends on."""
-
-    n_layers: int
-    d: int  # hidden size
-    m: int  # MLP size
-    d_kv: int  # key-value heads times head size
-    d_q: int  # heads times head size, which is the hidden size in most
-
 
 _CALLED = {"image": "pictures", "video": "videos"}
 
@@ -83,15 +71,7 @@ class Family(ABC):
         if tokenizer.chat_template is None:
             raise InputError("This model has no chat template: questions cannot be put to it.")
         config = model.config.get_text_config()
-        heads = config.num_attention_heads
-        head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self.geometry = Geometry(
-            n_layers=config.num_hidden_layers,
-            d=config.hidden_size,
-            m=config.intermediate_size,
-            d_kv=(getattr(config, "num_key_value_heads", None) or heads) * head_width,
-            d_q=heads * head_width,
-        )
+        self.geometry = Stack.of_decoder(config)
         self.max_positions = config.max_position_embeddings
         eos = model.generation_config.eos_token_id or tokenizer.eos_token_id
         self.eos = set(eos if isinstance(eos, list) else [eos])
