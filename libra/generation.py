@@ -18,7 +18,7 @@ from libra.conversation import Kept, Memory
 from libra.decoder import CompressedCache, DecoderSequence
 from libra.detail import Detail, spread_layers
 from libra.devices import name_of, now
-from libra.models import Family, Features
+from libra.models import Family
 from libra.recorder import Recorder, received_in_encoder
 from libra.request import Request
 from libra.trace import Cost, Timings, Trace, Word, kept_size
@@ -218,7 +218,7 @@ class Generation:
             counts=self.sequence.counts,
             importance=rows[0] if rows else [],
             attention=rows[: len(self.words)],
-            cls_attention=self._cls_attention(self.features),
+            cls_attention=self._cls_attention(),
             timings=self.timings,
             cost=self._cost(),
             detail=self._detail(),
@@ -265,14 +265,13 @@ class Generation:
         )
 
     @torch.no_grad()
-    def _cls_attention(self, features: Features) -> Tensor | None:
+    def _cls_attention(self) -> Tensor | None:
         """[N] CLS row of the last encoder layer, if tracing and if all patches are there."""
-        if not self.request.tracing or self.request.encoder_layers:
+        family, request = self.family, self.request
+        if not request.tracing or request.encoder_layers or not family.has_cls:
             return None
-        if not self.family.has_cls:
-            return None
-        rows = [self.family.encoder_attention(-1, x).cls_row() for x in features.inputs[-1]]
-        packed = self.family.pack([row[:, None] for row in rows], self.request.prepared)
+        rows = [family.encoder_attention(-1, x).cls_row() for x in self.features.inputs[-1]]
+        packed = family.pack([row[:, None] for row in rows], request.prepared)
         return packed[:, 0].cpu()
 
     def _cost(self) -> Cost:
