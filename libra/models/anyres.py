@@ -134,7 +134,3 @@ class AnyresFamily(TowerFamily):
         """[K, d] as many newline tokens as there are places."""
         n = sum(int((~span).sum()) for span in prepared.spans)
         return self.model.model.image_newline.expand(n, -1)
-
-    def connect(self, tokens: Tensor) -> Tensor:
-        """[n, D] -> [n, d]."""
-        return self.model.model.multi_modal_projector(tokens)

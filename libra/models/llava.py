@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
 from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration
 
 from libra.media import Media
@@ -32,11 +31,3 @@ class Llava(TowerFamily):
         """A square grid in the centre of each picture, or over all of it where none is cut."""
         grids = square_grids(media.pictures, self.grid, self.image_processor.do_center_crop)
         return Prepared.of_pictures(media, grids)
-
-    def pixels(self, prepared: Prepared) -> Tensor:
-        """CLIP's own processing of each picture."""
-        return self.image_processor(prepared.media.pictures, return_tensors="pt").pixel_values
-
-    def connect(self, tokens: Tensor) -> Tensor:
-        """[n, D] -> [n, d]."""
-        return self.model.model.multi_modal_projector(tokens)

@@ -5,7 +5,6 @@ The tower is run layer by layer, so that chosen layers can shrink their tokens.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
@@ -67,9 +66,9 @@ class TowerFamily(Family):
         """The vision encoder for these media."""
         return self.tower
 
-    @abstractmethod
     def pixels(self, prepared: Prepared) -> Tensor:
-        """[U, 3, H, W] what the encoder sees of each unit."""
+        """[U, 3, H, W] what the encoder sees of each unit: pictures as the processor has them."""
+        return self.image_processor(prepared.media.pictures, return_tensors="pt").pixel_values
 
     @property
     def encoder_layers(self) -> nn.ModuleList:
@@ -149,6 +148,10 @@ class TowerFamily(Family):
             for project in (layer.self_attn.q_proj, layer.self_attn.k_proj)
         )
         return EncoderAttention(query, key, n_front, self.has_cls)
+
+    def connect(self, tokens: Tensor) -> Tensor:
+        """The projector: [n, D] -> [n, d]."""
+        return self.model.model.multi_modal_projector(tokens)
 
     def _embed(self, tower: nn.Module, pixels: Tensor) -> Tensor:
         """[U, 3, H, W] -> [U, F + T, D]: the input of the first layer."""

@@ -67,10 +67,6 @@ class VideoLlava(FrameFamily):
             return_legacy_image_output=False,
         ).pixel_values
 
-    def connect(self, tokens: Tensor) -> Tensor:
-        """[n, D] -> [n, d]."""
-        return self.model.model.multi_modal_projector(tokens)
-
     def specials(self, features: Features, prepared: Prepared) -> Tensor | None:
         """[K, d] the CLS token of each frame."""
         if not prepared.media.is_video:

@@ -147,10 +147,6 @@ class VideoLlama2(TowerFamily):
             box=torch.cat([first[:, :2], last[:, 2:]], dim=1),
         )
 
-    def pixels(self, prepared: Prepared) -> Tensor:
-        """The tower's own processing of each frame."""
-        return self.image_processor(prepared.media.pictures, return_tensors="pt").pixel_values
-
     def tokens(self, features: Features, prepared: Prepared) -> Tensor:
         """[N, d] what the connector's convolution makes of the clips."""
         return self._mixed(features.hidden, prepared, self.connector.mix)
