@@ -11,6 +11,7 @@ from torch import LongTensor, Tensor
 
 from libra.media import Media
 
+Tables = tuple[Tensor, Tensor]  # [(U,) T, d] cosines and sines of a rotary embedding
 PAIRS = 2**26  # of query and key, in all heads, that attention is formed of at once: 256 MiB
 
 
@@ -64,13 +65,10 @@ class EncoderAttention:
 
 @dataclass(frozen=True)
 class LayerInput:
-    """What a layer sees of one unit, or of several of one length, where it turns queries and keys.
-
-    With it come cosines and sines of the rotary embedding.
-    """
+    """What a layer sees of one unit, or of several of one length, as it turns queries and keys."""
 
     hidden: Tensor  # [(U,) T, D]
-    tables: tuple[Tensor, Tensor]  # [(U,) T, d] each
+    tables: Tables
 
     def split(self, counts: Sequence[int]) -> list[LayerInput]:
         """The units of so many tokens each that stand one after the other."""

@@ -24,8 +24,9 @@ from libra.devices import now
 from libra.errors import InputError
 from libra.layout import TokenLayout
 from libra.media import MAX_ASPECT, Media
+from libra.methods.operations import at_least_fp32
 from libra.models.base import EncoderReducers, Family
-from libra.models.features import EncoderAttention, Features, LayerInput
+from libra.models.features import EncoderAttention, Features, LayerInput, Tables
 from libra.models.folder import (
     load_image_processor,
     load_model,
@@ -34,8 +35,6 @@ from libra.models.folder import (
 )
 from libra.models.prepared import Prepared
 from libra.models.units import bounds
-
-Tables = tuple[Tensor, Tensor]  # [T, d] cosines and sines of the encoder's rotary embedding
 
 
 class QwenVL(Family):
@@ -204,11 +203,10 @@ class QwenVL(Family):
 
     def attention(self, layer: nn.Module, seen: LayerInput, n_front: int = 0) -> EncoderAttention:
         """Queries and keys of a layer, after rotary embedding."""
-        dtype = torch.promote_types(seen.hidden.dtype, torch.float32)
         mixed = layer.attn.qkv(layer.norm1(seen.hidden))
         query, key, _ = mixed.unflatten(-1, (3, layer.attn.num_heads, -1)).unbind(-3)
         query, key = apply_rotary_pos_emb_vision(query, key, *seen.tables)
-        query, key = (x.transpose(-3, -2).to(dtype) for x in (query, key))
+        query, key = (at_least_fp32(x.transpose(-3, -2)) for x in (query, key))
         return EncoderAttention(query, key, n_front, has_cls=False)
 
     def pack(self, patches: Sequence[Tensor], prepared: Prepared) -> Tensor:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from libra.devices import now
 from libra.errors import InputError
-from libra.methods.operations import complement
+from libra.methods.operations import at_least_fp32, complement
 from libra.models.base import EncoderReducers, Family
 from libra.models.features import EncoderAttention, Features
 from libra.models.folder import load_image_processor, load_model, load_tokenizer
@@ -141,10 +141,9 @@ class TowerFamily(Family):
     def _attention(self, layer: nn.Module, hidden: Tensor, n_front: int) -> EncoderAttention:
         """Queries and keys of a layer for its input [(U,) F + T, D]."""
         heads = (layer.self_attn.num_heads, layer.self_attn.head_dim)
-        dtype = torch.promote_types(hidden.dtype, torch.float32)
         normed = layer.layer_norm1(hidden)
         query, key = (
-            project(normed).unflatten(-1, heads).transpose(-3, -2).to(dtype)
+            at_least_fp32(project(normed).unflatten(-1, heads).transpose(-3, -2))
             for project in (layer.self_attn.q_proj, layer.self_attn.k_proj)
         )
         return EncoderAttention(query, key, n_front, self.has_cls)

@@ -21,8 +21,9 @@ from transformers.vision_utils import get_vision_position_ids
 from libra.devices import now
 from libra.layout import TokenLayout
 from libra.media import Media
+from libra.methods.operations import at_least_fp32
 from libra.models.base import EncoderReducers, Family
-from libra.models.features import EncoderAttention, Features, LayerInput
+from libra.models.features import EncoderAttention, Features, LayerInput, Tables
 from libra.models.folder import (
     load_image_processor,
     load_model,
@@ -32,7 +33,6 @@ from libra.models.folder import (
 from libra.models.prepared import Prepared, Prompt
 from libra.models.units import run_reduced
 
-Tables = tuple[Tensor, Tensor]  # [T, d] cosines and sines of the encoder's rotary embedding
 STILL = 0.1  # mean difference, times 255, up to which a token repeats the frame before
 
 
@@ -214,14 +214,13 @@ class VideoLlama3(Family):
     def attention(self, layer: nn.Module, seen: LayerInput, n_front: int) -> EncoderAttention:
         """Queries and keys of a layer, after rotary embedding."""
         heads = (layer.self_attn.num_heads, layer.self_attn.head_dim)
-        dtype = torch.promote_types(seen.hidden.dtype, torch.float32)
         normed = layer.layer_norm1(seen.hidden)
         query, key = (
             project(normed).unflatten(-1, heads)
             for project in (layer.self_attn.q_proj, layer.self_attn.k_proj)
         )
         query, key = apply_rotary_pos_emb_vision(query, key, *seen.tables)
-        query, key = (x.transpose(-3, -2).to(dtype) for x in (query, key))
+        query, key = (at_least_fp32(x.transpose(-3, -2)) for x in (query, key))
         return EncoderAttention(query, key, n_front, has_cls=False)
 
     def pack(self, patches: Sequence[Tensor], prepared: Patches) -> Tensor:
