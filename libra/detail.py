@@ -18,7 +18,7 @@ MAX_PAIRED = 1100  # tokens of what is stored in pairs: then about a megabyte
 SEGMENTS = ("system", "image", "instruction", "output")
 BINS = (16, 48, 24, 24)  # of each segment, at most
 OCTAVES = 24  # below one, that log codes reach
-SCALE = 2.0**14  # keeps the digits of small attention in half precision: 1 * 2**14 < 65504
+ATTENTION_SCALE = 2.0**14  # keeps the digits of 1e-8 in half precision: 1 * 2**14 < 65504
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def pack(detail: Detail) -> tuple[dict, dict[str, Tensor]]:
     arrays = {"heads": torch.cat([x.flatten() for x in detail.heads])}
     arrays |= {f"encoder{layer}": row for layer, row in detail.encoder.items()}
     arrays |= {f"matrix{layer}.pooled": m.pooled for layer, m in detail.matrices.items()}
-    arrays = {name: (array * SCALE).half() for name, array in arrays.items()}
+    arrays = {name: (array * ATTENTION_SCALE).half() for name, array in arrays.items()}
     arrays |= {
         f"matrix{layer}.raw": m.raw for layer, m in detail.matrices.items() if m.raw is not None
     }
@@ -185,7 +185,7 @@ def unpack(header: dict, rows: list[int], file: Reader) -> Detail:
         stored = file.tensor(f"detail.{name}")
         if stored.dtype != torch.float16:
             raise ValueError(f"{name} holds no shares of attention")
-        return stored.float() / SCALE
+        return stored.float() / ATTENTION_SCALE
 
     heads = header["heads"]
     matrices = {}

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from libra import methods
-from libra.detail import Detail, pack, unpack
+from libra.detail import ATTENTION_SCALE, Detail, pack, unpack
 from libra.errors import InputError
 from libra.layout import TokenLayout
 from libra.reduction import Reduction
@@ -47,11 +47,6 @@ STAGE_NAMES = {
 def at_layers(where: str, layers: Sequence[int]) -> str:
     """`after layers 1, 3` or `after layer 1`, where `where` is `after layer`."""
     return f"{where}{'s' * (len(layers) != 1)} {', '.join(map(str, layers))}"
-
-
-# Attention is stored in half precision, scaled by a power of two so that the smallest rows
-# (1e-8 and below for a video) keep their digits: 1 * 2**14 < 65504.
-_ATTENTION_SCALE = 2.0**14
 
 
 @dataclass
@@ -302,7 +297,7 @@ def _pack(trace: Trace) -> tuple[dict, dict[str, np.ndarray]]:
         )
     arrays["importance"] = _flat(trace.importance)
     rows = [_flat(word) for word in trace.attention]
-    arrays["attention"] = (torch.stack(rows) if rows else torch.empty(0, 0)) * _ATTENTION_SCALE
+    arrays["attention"] = (torch.stack(rows) if rows else torch.empty(0, 0)) * ATTENTION_SCALE
     arrays["attention"] = arrays["attention"].half()
     if trace.cls_attention is not None:
         arrays["cls_attention"] = trace.cls_attention
@@ -350,7 +345,7 @@ def _unpack(file: _Reader) -> Trace:
         events=[_unpack_event(file, i, event) for i, event in enumerate(header["events"])],
         importance=list(file.tensor("importance").split(rows)) if rows else [],
         attention=[
-            list((row.float() / _ATTENTION_SCALE).split(rows)) for row in file.tensor("attention")
+            list((row.float() / ATTENTION_SCALE).split(rows)) for row in file.tensor("attention")
         ],
         cls_attention=file.tensor("cls_attention") if header["cls_attention"] else None,
         timings=Timings(**header["timings"]),

@@ -14,14 +14,14 @@ from make_trace import make_trace, nothing_left, photo
 from PIL import Image
 
 from libra import methods
-from libra.detail import Detail, Similarity
+from libra.detail import ATTENTION_SCALE, Detail, Similarity
 from libra.errors import InputError
 from libra.methods import Tokens
 from libra.reduction import Fate, Reduction
 from libra.trace import Event, Trace, Word
 from viz import inspector
 from viz.agreement import blind_agreement
-from viz.inspector.data import ATTENTION_SCALE, MAX_ATTENTION, packed
+from viz.inspector.data import MAX_ATTENTION, packed
 from viz.inspector.decisions import rule, what_if
 from viz.inspector.export import EVENTS, STATIC, document
 from viz.inspector.pane import SCRIPTS

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from libra import methods
+from libra.detail import ATTENTION_SCALE
 from libra.errors import InputError
 from libra.reduction import Fate, Reduction
 from libra.trace import Event, Trace
@@ -31,7 +32,6 @@ from viz.strip import patch_colours
 
 MAX_PAIRS = 700_000  # stored similarities of all traces together: a third of it
 MAX_ATTENTION = 400_000  # stored attention values of all traces together: half a file's 3 MB
-ATTENTION_SCALE = 2.0**14  # half precision then holds rows of 1e-8
 QUALITY = 88  # of the pictures' JPEG
 
 
