@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 from PIL import Image
-from torch import BoolTensor, Tensor
+from torch import Tensor
 from transformers import CLIPImageProcessorPil
 
 from libra.layout import TokenLayout
@@ -89,11 +89,6 @@ def prepare_frames(
         after: other tokens after the last frame.
     """
     layout = square_grids(media.pictures, grid, crops)
-    frame = _span(before, grid[0] * grid[1])
+    frame = torch.arange(before + grid[0] * grid[1]) >= before
     span = torch.cat([*[frame] * len(media.pictures), torch.zeros(after, dtype=torch.bool)])
     return Prepared.of_pictures(media, layout, [span])
-
-
-def _span(before: int, n: int) -> BoolTensor:
-    """`n` visual tokens after some others."""
-    return torch.arange(before + n) >= before
