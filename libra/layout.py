@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from torch import LongTensor, Tensor
+from torch import BoolTensor, LongTensor, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,13 @@ class TokenLayout:
     def __len__(self) -> int:
         return len(self.image)
 
+    def of_picture(self, image: int) -> BoolTensor:
+        """[N] which of the tokens are a patch of one picture."""
+        return (self.image == image) & (self.row >= 0)
+
     def grid(self, image: int = 0, frame: int | None = None) -> tuple[int, int]:
         """(rows, columns) of the patch grid of one picture or frame; (0, 0) where there is none."""
-        here = (self.image == image) & (self.row >= 0)
+        here = self.of_picture(image)
         if frame is not None:
             here &= self.frame == frame
         if not here.any():

@@ -46,7 +46,7 @@ def _fates(traces: Sequence[Trace], stages: Sequence[int], image: int) -> set[Fa
     """What has become of the patches of one picture in any of the answers."""
     fates = set()
     for trace, stage in zip(traces, stages, strict=True):
-        here = (trace.layout.image == image) & (trace.layout.row >= 0)
+        here = trace.layout.of_picture(image)
         fates.update(map(Fate, trace.lineage(stage).fate()[here].unique().tolist()))
     return fates
 

@@ -37,7 +37,7 @@ def legend(trace: Trace, overlay: str, stage: int, word: int, image: int = 0) ->
     if overlay in texts.HEAT:
         layer = deciding_layer(trace, stage)
         return _heat(trace, layer, word if overlay == "word" else 0, image)
-    lineage, here = trace.lineage(stage), _patches(trace, image)
+    lineage, here = trace.lineage(stage), trace.layout.of_picture(image).numpy()
     fate = lineage.fate().numpy()[here]
     counts = {f: n for f in SWATCHES if (n := int((fate == f).sum()))}
     if overlay == "fate":
@@ -77,13 +77,9 @@ def _heat(trace: Trace, layer: int, word: int, image: int) -> str:
     """The scale of one heat map, its marks, and the share of attention that all pictures get."""
     row, lineage = viz.attention_row(trace, layer, word), trace.lineage(stage_at(trace, layer))
     top = viz.heat_scale([row])
-    marks = heat(lineage.fate().numpy()[_patches(trace, image)], extra_words(lineage, row))
+    fate = lineage.fate()[trace.layout.of_picture(image)].numpy()
+    marks = heat(fate, extra_words(lineage, row))
     return scale(top, f"{marks}<li>{share_words(row)}</li>", is_clipped(row, top))
-
-
-def _patches(trace: Trace, image: int) -> np.ndarray:
-    """Bool [N]: the visual tokens that are a patch of one of the pictures."""
-    return ((trace.layout.image == image) & (trace.layout.row >= 0)).numpy()
 
 
 def _keys(entries: Iterable[tuple[str, str]]) -> str:

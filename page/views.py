@@ -172,8 +172,7 @@ def patch_at(trace: Trace, image: int, x: float, y: float) -> int | None:
 
 def cropped(trace: Trace, index: int = 0) -> str:
     """A sentence on how much of a picture the model sees, where that is not nearly all."""
-    layout = trace.layout
-    box = layout.box[(layout.image == index) & (layout.row >= 0)]
+    box = trace.layout.box[trace.layout.of_picture(index)]
     if not len(box):
         return ""
     width, height = (box[:, 2:].amax(0) - box[:, :2].amin(0)).tolist()

@@ -20,9 +20,7 @@ from viz.colour import CARD, LUMA, rgb
 PATCH = 28  # pixels of a patch's side; larger in coarse grids, smaller in fine ones
 SHORTEST, LONGEST = 24, 36  # bounds of the picture's longest side, as multiples of that
 CONTEXT = 0.5  # how much of what the model did not see is drawn, as a share of what it saw
-UNSEEN = (
-    0.75  # how far the part of a picture that the model did not see fades to white, without colour
-)
+UNSEEN = 0.75  # how far what the model did not see fades to white, without colour
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Canvas:
             raise InputError(f"Picture {image} does not exist: the trace has {len(trace.images)}.")
         trace = framed(trace)
         layout = trace.layout
-        tokens = np.flatnonzero((layout.image == image).numpy() & (layout.row >= 0).numpy())
+        tokens = np.flatnonzero(layout.of_picture(image).numpy())
         boxes = layout.box.numpy()[tokens].astype(np.float64)
         picture = Image.fromarray(trace.images[image])
         width, height, side = _drawing_size(boxes, *picture.size, patch)
@@ -107,7 +105,7 @@ def framed(trace: Trace) -> Trace:
     layout, boxes, images = trace.layout, trace.layout.box.double(), list(trace.images)
     for i, pixels in enumerate(images):
         here = layout.image == i
-        seen = boxes[here & (layout.row >= 0)]
+        seen = boxes[layout.of_picture(i)]
         if not len(seen):
             continue
         size = torch.tensor(pixels.shape[1::-1])

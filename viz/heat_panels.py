@@ -75,7 +75,7 @@ def _panel(
     maps = [heat_map(trace, *cell, image, scale, legend=False, patch=PATCH) for cell in cells]
     card = wrapped(maps, captions, COLUMNS)
     stages = {stage_at(trace, layer) for layer, _ in cells}
-    here = (trace.layout.image == image) & (trace.layout.row >= 0)
+    here = trace.layout.of_picture(image)
     there = {fate for s in stages for fate in trace.lineage(s).fate()[here].unique().tolist()}
     card = with_scale(card, scale, True, text, heat_marks(there))
     return named(card, trace, image)

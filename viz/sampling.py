@@ -30,7 +30,7 @@ def sampling_panel(trace: Trace, stage: int | None = None, image: int = 0) -> Im
 
 def samples(trace: Trace, stage: int, image: int) -> dict[str, np.ndarray]:
     """Bool [N] of each choice: the method's own at a stage, as many in sequence, and grids."""
-    own = np.flatnonzero((trace.layout.image == image).numpy() & (trace.layout.row >= 0).numpy())
+    own = np.flatnonzero(trace.layout.of_picture(image).numpy())
     lineage = trace.lineage(stage)
     kept = (lineage.fate() == Fate.KEPT).numpy()
     count = int(kept[own].sum())
