@@ -111,7 +111,7 @@ class LVLM:
         """The decoder layers after which the paper of `method` reduces, scaled to this depth."""
         family = self.family
         return default_layers(
-            registry.create(method), self.n_layers, family.first_layer, family.preset(method)
+            registry.create(method), self.n_layers, family.first_layer, family.presets.get(method)
         )
 
     def default_encoder_layers(self, method: str) -> tuple[int, ...]:
@@ -120,7 +120,7 @@ class LVLM:
             registry.create(method),
             len(self.family.encoder_layers),
             self.family.last_encoder_layer,
-            self.family.preset(method),
+            self.family.presets.get(method),
         )
 
     def encode(

@@ -87,7 +87,7 @@ def check_request(
         raise InputError(f"tracing must be False, True or 'full', not {tracing!r}.")
     about = methods.get(method)
     if not params:  # or else it is no longer the preset
-        params = default_settings(method, family.preset(method))
+        params = default_settings(method, family.presets.get(method))
     if ratio is not None and "ratio" in {f.name for f in fields(about)}:
         params = params | {"ratio": ratio}
     plan = methods.create(method, **params)
@@ -205,14 +205,14 @@ def load_pictures(images: Source | Iterable[Source] | None) -> list[Image.Image]
     return [load_image(image) for image in images]
 
 
-def default_settings(method: str, preset: str = "") -> dict:
+def default_settings(method: str, preset: str | None = None) -> dict:
     """The settings of a preset but for its layers; none without a preset."""
     settings = methods.get(method).presets.get(preset, {})
     return {name: value for name, value in settings.items() if methods.takes(method, name)}
 
 
 def default_layers(
-    method: Method, n_layers: int, first: int = 0, preset: str = ""
+    method: Method, n_layers: int, first: int = 0, preset: str | None = None
 ) -> tuple[int, ...]:
     """The decoder layers of a preset (by default the first), in a decoder `n_layers` deep."""
     if method.kind == "none" or "decoder" not in method.sites():
@@ -221,7 +221,7 @@ def default_layers(
 
 
 def default_encoder_layers(
-    method: Method, n_layers: int, last: int, preset: str = ""
+    method: Method, n_layers: int, last: int, preset: str | None = None
 ) -> tuple[int, ...]:
     """The encoder layers of the same preset, in an encoder `n_layers` deep."""
     if "encoder" not in method.sites():
@@ -253,7 +253,7 @@ def scale_encoder_layers(layers: Sequence[int], n_layers: int, last: int) -> tup
     return tuple(scaled)
 
 
-def _preset(method: Method, name: str, preset: str) -> tuple[int, ...]:
+def _preset(method: Method, name: str, preset: str | None) -> tuple[int, ...]:
     own = method.presets.get(preset, {})
     return next((each[name] for each in (own, *method.presets.values()) if name in each), ())
 
@@ -262,7 +262,7 @@ def _plan_layers(
     method: Method, family: Family, layers: int | Sequence[int] | None
 ) -> tuple[int, ...]:
     first, n_layers = family.first_layer, family.geometry.n_layers
-    default = default_layers(method, n_layers, first, family.preset(method.name))
+    default = default_layers(method, n_layers, first, family.presets.get(method.name))
     return _chosen_layers(layers, default, range(first, n_layers), "Layers")
 
 
@@ -271,7 +271,7 @@ def _plan_encoder_layers(
 ) -> tuple[int, ...]:
     last = family.last_encoder_layer
     default = default_encoder_layers(
-        method, len(family.encoder_layers), last, family.preset(method.name)
+        method, len(family.encoder_layers), last, family.presets.get(method.name)
     )
     return _chosen_layers(layers, default, range(last + 1), "Encoder layers")
 

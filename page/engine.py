@@ -93,7 +93,7 @@ class Shape:
     def default_layers(self, method: str) -> tuple[int, ...]:
         """The decoder layers after which a method reduces unless told otherwise."""
         about = methods.create(method)
-        return default_layers(about, self.n_layers, self.first_layer, self._preset(method))
+        return default_layers(about, self.n_layers, self.first_layer, self.presets.get(method))
 
     def default_encoder_layers(self, method: str) -> tuple[int, ...]:
         """The encoder layers inside which a method reduces unless told otherwise."""
@@ -101,15 +101,12 @@ class Shape:
             methods.create(method),
             self.n_encoder_layers,
             self.last_encoder_layer,
-            self._preset(method),
+            self.presets.get(method),
         )
 
     def default_settings(self, method: str) -> dict:
         """What a method is set to unless told otherwise, where that is not its default."""
-        return default_settings(method, self._preset(method))
-
-    def _preset(self, method: str) -> str:
-        return self.presets.get(method, "")
+        return default_settings(method, self.presets.get(method))
 
 
 _shapes: dict[str, Shape] = {}  # of all models that have been loaded

@@ -77,11 +77,6 @@ class Family(ABC):
         self.eos = set(eos if isinstance(eos, list) else [eos])
 
     @classmethod
-    def preset(cls, method: str) -> str:
-        """The preset of a method that was made for this family; empty without one."""
-        return cls.presets.get(method, "")
-
-    @classmethod
     @abstractmethod
     def load(cls, path: str, device: str, dtype: torch.dtype, attention: str) -> Family:
         """Load a model of this family from a local folder or the hub."""
