@@ -464,7 +464,7 @@ def _check_budget(options: argparse.Namespace) -> None:
         return
     if options.ratio is not None:
         raise InputError("--tokens and --ratio both say how much stays: give one of them.")
-    if "keep" not in {p.name for p in methods.parameters(options.method)}:
+    if not methods.takes(options.method, "keep"):
         raise InputError(f"{options.method} takes no number of tokens: leave out --tokens.")
 
 

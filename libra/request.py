@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from io import IOBase
 from itertools import pairwise
 from numbers import Integral, Real
@@ -85,10 +85,10 @@ def check_request(
     _check_common(ratio, left, seed)
     if tracing not in (False, True, "full"):
         raise InputError(f"tracing must be False, True or 'full', not {tracing!r}.")
-    about = methods.get(method)
+    has_ratio = methods.takes(method, "ratio")  # or InputError: there is no such method
     if not params:  # or else it is no longer the preset
         params = default_settings(method, family.presets.get(method))
-    if ratio is not None and "ratio" in {f.name for f in fields(about)}:
+    if ratio is not None and has_ratio:
         params = params | {"ratio": ratio}
     plan = methods.create(method, **params)
     _check_support(name, family, plan)
