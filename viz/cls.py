@@ -2,7 +2,6 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
 from libra import methods
@@ -25,9 +24,9 @@ def cls_row(trace: Trace) -> Tensor:
             "This trace has no CLS attention to all patches: that takes an encoder with a CLS "
             "token, tracing, and a method that does not act inside the encoder."
         )
-    return (
-        trace.events[0].reduction.evidence["importance"].float() if _ranked(trace) else row.float()
-    )
+    if _ranked(trace):
+        row = trace.events[0].reduction.evidence["importance"]
+    return row.float()
 
 
 def _ranked(trace: Trace) -> bool:
@@ -78,7 +77,7 @@ def cls_distribution(trace: Trace) -> Figure:
     ax.set_ylim(floor)
     ax.set_xlim(-1, len(token))
     ax.minorticks_off()
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
+    ax.yaxis.set_major_formatter(lambda value, _: power_of_ten(value))
     ax.tick_params(axis="x", pad=12)
     label(ax, "visual token", f"CLS attention,\n{_where(trace)}")
     legend(ax, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))

@@ -3,7 +3,6 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from libra.errors import InputError
 from libra.reduction import Reduction
@@ -113,7 +112,7 @@ def _draw_attention(ax: Axes, layers: list[int], lines: dict[str, np.ndarray], n
         ax.plot(layers, line.clip(FAINTEST), style, color=colour, marker=marker, label=name)
     ax.set_yscale("log")
     ax.minorticks_off()
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
+    ax.yaxis.set_major_formatter(lambda value, _: power_of_ten(value))
     ax.xaxis.get_major_locator().set_params(integer=True)
     label(ax, "decoder layer", "attention per token")
     legend(ax, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from libra.roofline import Device, seconds
 from libra.trace import Timings
@@ -86,7 +86,7 @@ def roofline(shown: Sequence[Point], device: Device, focus: str) -> Figure:
     for axis, (least, most) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
         if most < 100 * least:  # or else hardly a number would stand there
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(_rate))
+        axis.set_major_formatter(_rate)
         axis.set_minor_formatter(NullFormatter())
     ends = {"va": "bottom", "fontsize": SMALL, "color": INK}
     ax.text(high / 1.1, device.flops * 1.15, f"{_rate(device.flops)}FLOP/s", ha="right", **ends)

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from libra import methods
 from libra.errors import InputError
@@ -77,7 +77,7 @@ def _stretch(ax: Axes) -> None:
     ax.set_xscale("function", functions=(_nines, _likeness))
     ax.xaxis.set_major_locator(FixedLocator([*_likeness(np.arange(NEAREST)), 1]))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:.6g}")
 
 
 def _nines(similarity: np.ndarray | float) -> np.ndarray:
