@@ -10,7 +10,7 @@ from libra.trace import Trace
 from page import texts
 from page.views import deciding_layer
 from viz.fates import LOOKS
-from viz.groups import group_roots, group_words
+from viz.groups import LOST, group_roots, group_words
 from viz.heat import (
     extra_words,
     heat_marks,
@@ -29,7 +29,6 @@ SWATCHES = {
     Fate.DROPPED: "dropped",
 }
 IN_HEAT = {Fate.COMPENSATED: "compensated", Fate.DROPPED: "gone"}
-LOST = (Fate.COMPENSATED, Fate.DROPPED)  # in no group
 
 
 def legend(trace: Trace, overlay: str, stage: int, word: int, image: int = 0) -> str:

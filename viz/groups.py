@@ -15,7 +15,7 @@ from viz.fates import fate_legend, paint
 from viz.marks import draw_borders, to_image, with_legend
 
 MODES = ("mean", "label", "hue")
-LOST = (Fate.COMPENSATED, Fate.DROPPED)
+LOST = (Fate.COMPENSATED, Fate.DROPPED)  # in no group
 
 
 def group_map(
