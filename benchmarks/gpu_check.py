@@ -33,7 +33,7 @@ from libra.architecture import Architecture
 from libra.cli import words
 from libra.errors import InputError
 from libra.lvlm import LVLM
-from libra.shortage import release
+from libra.models.room import release
 
 MODELS = "llava-1.5-7b,qwen2-vl-7b"
 WORDS = 8

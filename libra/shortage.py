@@ -11,9 +11,7 @@ from libra.errors import ShortageError
 from libra.media import Media
 from libra.methods import Method
 from libra.models import Family, catalog
-from libra.models.room import abandon, release
-
-__all__ = ["bounded", "release"]
+from libra.models.room import abandon
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from threading import Condition, Lock
 
 from libra.errors import InputError, ShortageError
 from libra.lvlm import LVLM
-from libra.shortage import release
+from libra.models.room import release
 
 
 class Shelf:
