@@ -28,13 +28,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 
 from benchmarks.measure import (
     count,
     give_or_take,
-    median,
     parser,
     report,
     rounds,

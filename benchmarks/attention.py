@@ -24,6 +24,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
@@ -32,7 +33,6 @@ from benchmarks.measure import (
     counts,
     dtype,
     give_or_take,
-    median,
     milliseconds,
     parser,
     peak_memory,

@@ -25,6 +25,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 import torch
 
@@ -33,7 +34,6 @@ from benchmarks.measure import (
     counts,
     dtype,
     give_or_take,
-    median,
     milliseconds,
     parser,
     peak_memory,

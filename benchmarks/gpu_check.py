@@ -22,11 +22,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 
 import libra
-from benchmarks.measure import dtype, median, parser, report, run, setup
+from benchmarks.measure import dtype, parser, report, run, setup
 from benchmarks.models import QUESTION, Model, Scale, scaled
 from libra import methods
 from libra.architecture import Architecture
@@ -86,9 +87,7 @@ def check(
     """Build, store, load and ask one model."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         path = Path(folder) / architecture.name
-        model = Model.of(
-            architecture, min(TOKENS, architecture.tokens or TOKENS), device, precision
-        )
+        model = Model.of(architecture, min(TOKENS, architecture.tokens), device, precision)
         with model.lvlm:
             pictures = store(model, path)
         del model

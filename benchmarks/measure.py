@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import statistics
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import TypeVar
 
 import torch
@@ -103,11 +103,6 @@ def rounds(
             if i >= warmup:
                 found[key].append(result)
     return found
-
-
-def median(values: Sequence[float]) -> float:
-    """The middle value."""
-    return statistics.median(values)
 
 
 def spread(values: Sequence[float]) -> float | None:

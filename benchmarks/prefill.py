@@ -40,6 +40,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from statistics import median
 
 import torch
 
@@ -49,7 +50,6 @@ from benchmarks.measure import (
     counts,
     dtype,
     give_or_take,
-    median,
     parser,
     peak_memory,
     report,

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from statistics import median
 
 import torch
 from transformers import LlamaConfig
@@ -25,7 +26,6 @@ from benchmarks.measure import (
     counts,
     dtype,
     give_or_take,
-    median,
     milliseconds,
     parser,
     report,
