@@ -43,7 +43,7 @@ from benchmarks.measure import (
     setup,
     spread,
 )
-from benchmarks.models import POSITIONS, Scale, scaled
+from benchmarks.models import Scale, decoder_sizes, scaled
 from libra.architecture import Architecture
 from libra.attention import LAST, TAP, HybridAttention, Rows
 from libra.cli import words
@@ -95,19 +95,11 @@ class Taps:
 
 def decoder(a: Architecture, device: torch.device, dtype: torch.dtype, attention: str):
     """The language model of an architecture, with random weights."""
-    stack = a.decoder
-    config = LlamaConfig(
-        hidden_size=stack.d,
-        intermediate_size=stack.m,
-        num_hidden_layers=stack.n_layers,
-        num_attention_heads=stack.heads,
-        num_key_value_heads=stack.d_kv * stack.heads // stack.d,
-        vocab_size=a.vocabulary,
-        max_position_embeddings=POSITIONS,
-    )
     torch.manual_seed(0)
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_config(
+            LlamaConfig(**decoder_sizes(a)), dtype=dtype, attn_implementation=attention
+        )
     if runs_ahead(device):  # as in a model that is loaded
         fuse_norms(model)
     return model.eval()

@@ -160,7 +160,7 @@ def _llava_config(a: Architecture) -> LlavaConfig:
             "patch_size": 14,
             **_encoder(a.encoder, a.encoder.n_layers + 1),  # the last layer does not run
         },
-        text_config={"model_type": "llama", **_decoder(a)},
+        text_config={"model_type": "llama", **decoder_sizes(a)},
         image_token_id=IMAGE,
         vision_feature_layer=-2,
     )
@@ -190,7 +190,7 @@ def _qwen2_vl_config(a: Architecture) -> Qwen2VLConfig:
             "hidden_size": a.decoder.d,
         },
         text_config={
-            **_decoder(a),
+            **decoder_sizes(a),
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, **_sections(a)},
         },
         image_token_id=IMAGE,
@@ -212,7 +212,8 @@ def _qwen2_vl(network: torch.nn.Module, a: Architecture, n: int) -> tuple:
     return family, [_noise(columns * side, rows * side, 0)], n
 
 
-def _decoder(a: Architecture) -> dict:
+def decoder_sizes(a: Architecture) -> dict:
+    """The language model as a configuration of transformers has it; no token begins or ends."""
     stack = a.decoder
     return {
         "hidden_size": stack.d,
