@@ -54,9 +54,7 @@ def train_deeper(folder: Path, settings: Settings) -> None:
 
 def _read_symbols(model, stage: str, folder: Path, settings: Settings) -> None:
     code, probe = tiny.PatchCode(), FactProbe()
-    model.get_input_embeddings().weight.requires_grad_(False)
-    model.model.vision_tower.requires_grad_(False)
-    model.model.multi_modal_projector.requires_grad_(False)
+    _only_the_decoder(model)
     run = Run(folder, stage, settings, {"model": model, "probe": probe})
     rng = np.random.default_rng(run.step)
     layers = model.model.language_model.layers
@@ -170,8 +168,7 @@ def train_joint(folder: Path, settings: Settings) -> None:
     """Everything, from whole pictures."""
     model = _assembled(folder)
     criterion = CodeLoss(tiny.PatchCode(), model.config.vision_config.hidden_size)
-    saved = _saved(folder, "pictures")
-    criterion.load_state_dict(saved["criterion"])
+    criterion.load_state_dict(_saved(folder, "pictures")["criterion"])
     _answer_pictures(model, criterion, "joint", folder, settings, 2 * 10**6)
 
 
