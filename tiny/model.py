@@ -118,10 +118,8 @@ def grow(model: LlavaForConditionalGeneration) -> LlavaForConditionalGeneration:
     grown.load_state_dict(state, strict=False)
     with torch.no_grad():
         for i, layer in enumerate(grown.model.language_model.layers):
-            if i % 2 == 0:
-                layer.load_state_dict(old[i // 2].state_dict())
-            else:
-                layer.load_state_dict(old[i // 2].state_dict())
+            layer.load_state_dict(old[i // 2].state_dict())
+            if i % 2:
                 layer.self_attn.o_proj.weight.zero_()
                 layer.mlp.down_proj.weight.zero_()
     return grown
