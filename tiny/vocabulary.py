@@ -52,7 +52,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of the embedded model with its chat template."""
     backend = Tokenizer(models.WordLevel(ID, unk_token=UNKNOWN))
     backend.normalizer = normalizers.Lowercase()
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(_TOKEN.pattern), "removed", invert=True)
     backend.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
