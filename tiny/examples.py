@@ -22,9 +22,8 @@ from tiny.scenes import Scene, Thing
 FOLDER = Path("assets/examples")
 METHOD = {"method": "libra", "ratio": 0.5}
 LESSON = "orchard"  # the example that all other methods answer as well
-LESSON_SETTINGS = {
-    "prumerge+": {"ratio": 0.5}
-}  # left to itself, it keeps all of so plain a picture
+# Left to itself, PruMerge+ keeps all of so plain a picture.
+LESSON_SETTINGS = {"prumerge+": {"ratio": 0.5}}
 COMPENSATED = "night"  # the example of the lesson on Libra-Merging, with a compensation token
 COMPENSATING = METHOD | {"tau": 0.97}  # at the paper's 0.7 every token is like another one here
 N_FRAMES, RATE = 22, 5.5  # of a composed film, and in a second: every third is looked at

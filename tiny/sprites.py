@@ -90,12 +90,10 @@ def _build(path: Path) -> None:
     np.savez_compressed(path, **pictures)
 
 
-def _run(command: list[str]) -> str:
+def _run(command: list[str]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     try:
-        return subprocess.run(
-            command, cwd=FOLDER, check=True, capture_output=True, text=True
-        ).stdout
+        subprocess.run(command, cwd=FOLDER, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise SystemExit(
             f"cannot fetch the emoji pictures: `{' '.join(command)}`: {error}"
