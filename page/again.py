@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import zip_longest
 
 from PIL import Image
 
@@ -12,6 +11,7 @@ from libra.errors import InputError
 from libra.trace import Trace, Word
 from libra.video import Clip
 from page import texts
+from page.panels import first_difference
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,8 @@ def request_of(trace: Trace) -> dict:
 
 
 def parting(ours: Sequence[Word], theirs: Sequence[Word]) -> int | None:
-    """The place of the first word in which two answers differ; None if they are the same."""
-    pairs = zip_longest((word.text for word in ours), (word.text for word in theirs))
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), None)
+    """The place of the first token in which two answers differ; None if they are the same."""
+    return first_difference((word.text for word in ours), (word.text for word in theirs))
 
 
 def panel(again: Again, text: str = "") -> str:

@@ -1,6 +1,6 @@
 """The page's HTML fragments: header, example strip, method card, answer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import zip_longest
 
@@ -182,7 +182,7 @@ def _held_against(trace: Trace, reference: Trace | None) -> tuple[str, str]:
     if reference is None or reference is trace:
         return whole, texts.REFERENCE if reference is trace else ""
     other = escape(methods.title(reference.method).split(" (")[0])
-    place = first_difference(trace.answer, reference.answer)
+    place = first_difference(ours, reference.answer.split())
     if place is None:
         return whole, texts.SAME.format(other)
     word = escape(ours[place]) if place < len(ours) else texts.ENDS
@@ -190,10 +190,10 @@ def _held_against(trace: Trace, reference: Trace | None) -> tuple[str, str]:
     return f"{before} <mark>{word}</mark> {after}", texts.DIFFERS.format(other, place + 1)
 
 
-def first_difference(ours: str, theirs: str) -> int | None:
+def first_difference(ours: Iterable[str], theirs: Iterable[str]) -> int | None:
     """The place of the first word in which two answers differ; None if they are the same."""
-    words = enumerate(zip_longest(ours.split(), theirs.split()))
-    return next((i for i, (a, b) in words if a != b), None)
+    pairs = enumerate(zip_longest(ours, theirs))
+    return next((i for i, (a, b) in pairs if a != b), None)
 
 
 def below(legend: str, overlay: str, pair: Sequence[Trace] = ()) -> str:

@@ -157,7 +157,7 @@ def test_what_no_method_could_answer_is_said_once(model, own, question):
     ],
 )
 def test_the_first_word_that_differs(ours, theirs, place):
-    assert panels.first_difference(ours, theirs) == place
+    assert panels.first_difference(ours.split(), theirs.split()) == place
 
 
 def answered(trace, method, answer):
