@@ -283,11 +283,9 @@ def control(p: methods.Parameter) -> gr.components.Component:
     common = {"label": p.name, "info": f"{p.help[:1].upper()}{p.help[1:]}.", "value": p.default}
     if p.choices:
         return gr.Dropdown(list(p.choices), **common)
-    if p.type is bool:
-        return gr.Checkbox(**common)
     if p.default is None:  # a field for numbers would send zero when it is empty
         return gr.Textbox(placeholder="automatic", **common)
-    low, high = p.range or (-math.inf, math.inf)
+    low, high = p.range
     if math.isfinite(high - low):
         return gr.Slider(low, high, step=p.step or (1 if p.type is int else 0.01), **common)
     return gr.Number(precision=0 if p.type is int else None, **common)
