@@ -38,7 +38,6 @@ SCRIPTS = (
     "pointing.js",
     "inspector.js",
 )
-EVENTS = ("again", "save", "select")  # what the page can listen to
 
 
 def component() -> dict[str, object]:
