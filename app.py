@@ -86,7 +86,7 @@ class Parts:
     figures: FiguresTab
     efficiency: EfficiencyTab
     lessons: gr.HTML
-    made: gr.HTML  # files for the browser
+    made: gr.DownloadButton  # hands files to the browser
     address: gr.Textbox  # the link of a visit
 
     @property
@@ -400,7 +400,7 @@ def _wire_settings(p: Parts, visit: Visit, turns: Turns) -> None:
 
 def header(model: str) -> str:
     """The top of the page while a model is at work."""
-    return panels.header(engine.title(model), engine.facts(model))
+    return panels.header(engine.title(model), engine.shape(model).facts)
 
 
 def setting(variable: str, default: int | None, most: int) -> int | None:

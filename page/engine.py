@@ -178,11 +178,6 @@ def _bytes(memory: float) -> str:
     return f"{memory / 1e9:,.1f} GB" if memory >= 1e9 else f"{memory / 1e6:,.0f} MB"
 
 
-def facts(model: str) -> str:
-    """Size and device of a model in a few words."""
-    return shape(model).facts
-
-
 @GPU
 def ask(model: str, request: dict) -> Iterator[Progress]:
     """Answer a question word by word, then measure vanilla on the same inputs.
