@@ -54,7 +54,7 @@ def layer_operations(
             compute them; the papers, and eager attention, take the whole square.
         left: tokens that are left for the MLP, where a method reduces them before it.
     """
-    keys, at, left = n + cached, stack.matrices, n if left is None else left
+    keys, left = n + cached, n if left is None else left
     state, query = (n * width * itemsize for width in (stack.d, stack.width))
     rest, wide = (left * width * itemsize for width in (stack.d, stack.m))
     cache, matrix = keys * stack.d_kv * itemsize, stack.heads * n * keys * itemsize
@@ -70,7 +70,7 @@ def layer_operations(
         ]
     matrices = {
         name: linear(name, left if name in ("gate", "up", "down") else n, shape, itemsize)
-        for name, shape in at.items()
+        for name, shape in stack.matrices.items()
     }
     return [
         Operation("norm", 0, 0, state, state),
