@@ -73,7 +73,7 @@ def _settings(text: str | None, method: str | None, model: str) -> dict[str, Any
         depths = {"layers": plan.last_layer(model), "encoder_layers": plan.last_inside(model)}
         if not all(type(n) is int and n >= 0 for chosen in layers.values() for n in chosen):
             raise InputError(texts.BAD_LINK)
-    except (ValueError, TypeError, AttributeError, RecursionError, InputError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise InputError(texts.BAD_LINK) from None
     if not 0 <= (given.get("ratio") or 0) <= plan.MAX_RATIO:
         raise InputError(texts.BAD_LINK)
