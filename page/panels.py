@@ -200,11 +200,8 @@ def below(legend: str, overlay: str, pair: Sequence[Trace] = ()) -> str:
     """What the pictures of a comparison show; and of two under a slider, which is which."""
     if not legend:
         return note(texts.NOTHING_COMPARED)
-    sides = (
-        texts.SLIDER.format(*(escape(methods.title(trace.method)) for trace in pair))
-        if pair
-        else ""
-    )
+    titles = [escape(methods.title(trace.method)) for trace in pair]
+    sides = texts.SLIDER.format(*titles) if pair else ""
     point = texts.POINT if pair else texts.POINT_AT_ANY
     return f'{legend}<p class="caption">{sides} {texts.OVERLAYS[overlay][1]} {point}</p>'
 

@@ -44,11 +44,9 @@ def stage_choices(trace: Trace | None) -> list[tuple[str, int]]:
 def stage_caption(trace: Trace, stage: int, image: int) -> str:
     """The label of a stage, and of one of several pictures how many tokens are its own."""
     label = stage_choices(trace)[stage][0]
-    return (
-        label
-        if len(trace.images) == 1
-        else f"{label}, {kept_of(trace, stage, image)} of these here"
-    )
+    if len(trace.images) == 1:
+        return label
+    return f"{label}, {kept_of(trace, stage, image)} of these here"
 
 
 def deciding_layer(trace: Trace, stage: int) -> int:

@@ -106,9 +106,8 @@ class Visit:
     def settle(self, shown: Shown, overlay: str, position: int) -> dict:
         """A comparison failed or was stopped: what is complete stays."""
         if all(result.complete for result in shown.compared.values()):  # none was begun
-            return {self.several.status: panels.note("")} | self.draw_compared(
-                shown, overlay, position
-            )
+            drawn = self.draw_compared(shown, overlay, position)
+            return {self.several.status: panels.note("")} | drawn
         return self._settled(shown, overlay, position, texts.STOPPED)
 
     def _settled(self, shown: Shown, overlay: str, position: int, words: str) -> dict:

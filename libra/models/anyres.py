@@ -90,11 +90,11 @@ class AnyresFamily(TowerFamily):
         counts = torch.tensor([plan.n_units for plan in plans])
         first = (counts.cumsum(0) - counts).tolist()
         layout = TokenLayout.cat([plan.layout for plan in plans])
+        if media.is_video:
+            layout = replace(layout, frame=torch.tensor(number)[layout.image])
         return Prepared(
             media=media,
-            layout=replace(layout, frame=torch.tensor(number)[layout.image])
-            if media.is_video
-            else layout,
+            layout=layout,
             unit=torch.cat([plan.unit + i for plan, i in zip(plans, first, strict=True)]),
             patch=torch.cat([plan.patch for plan in plans]),
             spans=[plan.span for plan in plans],
