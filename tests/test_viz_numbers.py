@@ -11,6 +11,7 @@ import torch
 from make_trace import HEADS, make_trace, photo
 
 from libra.detail import SEGMENTS, from_log_codes
+from libra.errors import InputError
 from libra.reduction import Fate
 from libra.report import as_csv
 from viz import FIGURES
@@ -174,3 +175,35 @@ def test_every_table_of_every_method_is_a_file(method):
     for name, table in NUMBERS.items():
         if not FIGURES[name].missing(trace):
             assert read(table(trace)), name
+
+
+def lacking():
+    """Traces that lack what some figures need, by what they lack."""
+    libra, plain = make_trace("libra", grid=(6, 6)), make_trace("vanilla", grid=(6, 6))
+    full = make_trace("libra", grid=(6, 6), full=True)
+    rows = {"importance": [], "attention": [], "cls_attention": None}
+    long = {layer: replace(m, raw=None) for layer, m in full.detail.matrices.items()}
+    return {
+        "events": plain,
+        "full tracing": libra,
+        "rows": replace(libra, **rows),
+        "events and rows": replace(plain, **rows),
+        "words": replace(full, words=[], attention=[], answer=""),
+        "single cells": replace(full, detail=replace(full.detail, matrices=long)),
+        "an encoder": replace(full, detail=replace(full.detail, encoder={})),
+        "a known model and method": replace(libra, model="another", method="another"),
+    }
+
+
+@pytest.mark.parametrize("what", lacking())
+def test_what_a_trace_lacks_is_said_by_figures_and_numbers(what):
+    """None of them fails in any other way, also where nobody asks `missing` first."""
+    trace, refused = lacking()[what], 0
+    for name, spec in FIGURES.items():
+        for made in (spec.function, NUMBERS[name]):
+            try:
+                made(trace)
+            except InputError:
+                refused += 1
+                assert spec.missing(trace), name
+    assert refused

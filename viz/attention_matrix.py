@@ -34,11 +34,7 @@ def attention_matrix(trace: Trace, raw: bool = False) -> Figure:
     Raises:
         InputError: the trace was made without full tracing, or is too long for `raw`.
     """
-    if trace.detail is None:
-        raise InputError("This trace has no attention matrices: ask with full tracing.")
-    matrices = trace.detail.matrices
-    if raw and any(matrix.raw is None for matrix in matrices.values()):
-        raise InputError("The sequence is too long for one cell per token: leave out `raw`.")
+    matrices = stored_matrices(trace, raw)
     cells = [_cells(matrix, raw) for matrix in matrices.values()]
     norm = _common_scale([shares for shares, _ in cells])
 
@@ -62,6 +58,20 @@ def attention_matrix(trace: Trace, raw: bool = False) -> Figure:
         ax.set(xlim=(-0.5, len(shares) - 0.5), ylim=(len(shares) - 0.5, -0.5))
     _legend(figure, place(width - SCALE, 0.12), norm)
     return figure
+
+
+def stored_matrices(trace: Trace, raw: bool = False) -> dict[int, AttentionMatrix]:
+    """The attention matrices of a trace by layer, with one cell per token if `raw`.
+
+    Raises:
+        InputError: there are none.
+    """
+    if trace.detail is None:
+        raise InputError("This trace has no attention matrices: ask with full tracing.")
+    matrices = trace.detail.matrices
+    if raw and any(matrix.raw is None for matrix in matrices.values()):
+        raise InputError("The sequence is too long for one cell per token: leave out `raw`.")
+    return matrices
 
 
 def _cells(matrix: AttentionMatrix, raw: bool) -> tuple[np.ndarray, list[int]]:

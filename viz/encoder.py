@@ -2,6 +2,7 @@
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from libra.errors import InputError
 from libra.trace import Trace
@@ -21,10 +22,8 @@ def encoder_attention(trace: Trace, image: int = 0) -> Image.Image:
     Raises:
         InputError: the trace was made without full tracing.
     """
-    if trace.detail is None or not trace.detail.encoder:
-        raise InputError("This trace has no encoder attention: ask with full tracing.")
+    rows = {layer: row.numpy() for layer, row in received(trace).items()}
     canvas = Canvas.of(trace, image, PATCH)
-    rows = {layer: row.numpy() for layer, row in trace.detail.encoder.items()}
     top = heat_scale(row[~np.isnan(row)] for row in rows.values())
     maps = [to_image(paint_heat(canvas, row, top)) for row in rows.values()]
     captions = [f"encoder layer {layer}" for layer in rows]
@@ -32,3 +31,14 @@ def encoder_attention(trace: Trace, image: int = 0) -> Image.Image:
     gone = any(np.isnan(row).any() for row in rows.values())
     text = "attention that a patch receives, mean over all tokens" + "; faded: merged away" * gone
     return named(with_scale(card, top, True, text), trace, image)
+
+
+def received(trace: Trace) -> dict[int, Tensor]:
+    """[N] the mean attention that each patch receives, by encoder layer.
+
+    Raises:
+        InputError: the trace was made without full tracing.
+    """
+    if trace.detail is None or not trace.detail.encoder:
+        raise InputError("This trace has no encoder attention: ask with full tracing.")
+    return trace.detail.encoder

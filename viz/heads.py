@@ -2,6 +2,7 @@
 
 from math import ceil, sqrt
 
+import numpy as np
 from PIL import Image
 
 from libra.trace import Trace
@@ -19,8 +20,7 @@ def attention_heads(trace: Trace, layer: int | None = None, image: int = 0) -> I
         InputError: the trace was made without full tracing.
     """
     layer = ranking_layer(trace) if layer is None else layer
-    rows = [attention_row(trace, layer, head=0)]
-    rows += [attention_row(trace, layer, head=i) for i in range(1, len(trace.detail.heads[layer]))]
+    rows = head_rows(trace, layer)
     scale = heat_scale(rows)
     maps = [
         heat_map(trace, layer, image=image, vmax=scale, head=i, legend=False, patch=PATCH)
@@ -36,3 +36,14 @@ def ranking_layer(trace: Trace) -> int:
     """The decoder layer that the first event in the decoder ranks by; else the middle one."""
     ranked = (event.layer for event in trace.events if event.site == "decoder")
     return next(ranked, len(trace.counts) // 2)
+
+
+def head_rows(trace: Trace, layer: int) -> list[np.ndarray]:
+    """The attention [n_l] of each head of a layer behind the first word.
+
+    Raises:
+        InputError: the trace was made without full tracing.
+    """
+    first = attention_row(trace, layer, head=0)
+    others = range(1, len(trace.detail.heads[layer]))
+    return [first, *(attention_row(trace, layer, head=i) for i in others)]

@@ -8,9 +8,11 @@ import numpy as np
 
 from libra.detail import SEGMENTS, AttentionMatrix, from_log_codes
 from libra.trace import Trace
+from viz.attention_matrix import stored_matrices
 from viz.cls import cls_row
 from viz.compensation import attended, held
-from viz.heads import ranking_layer
+from viz.encoder import received
+from viz.heads import head_rows, ranking_layer
 from viz.heat import attention_row, stage_at
 from viz.heat_panels import word_layer
 from viz.rows import Rows, aligned, extra_names, names, places
@@ -37,15 +39,15 @@ def cls(trace: Trace) -> Rows:
 def heads(trace: Trace) -> Rows:
     """Attention of each head of the layer that the first event ranks by, for the first word."""
     layer = ranking_layer(trace)
-    n_heads = len(trace.detail.heads[layer])
-    return _attention(trace, {f"layer {layer} head {i}": (layer, 0, i) for i in range(n_heads)})
+    heads = range(len(head_rows(trace, layer)))
+    return _attention(trace, {f"layer {layer} head {i}": (layer, 0, i) for i in heads})
 
 
 def encoder(trace: Trace) -> Rows:
     """Mean attention that each patch receives in the encoder; empty where it is merged away."""
     rows = places(trace)
-    for layer, received in trace.detail.encoder.items():
-        for row, value in zip(rows, received.tolist(), strict=True):
+    for layer, attention in received(trace).items():
+        for row, value in zip(rows, attention.tolist(), strict=True):
             row[f"encoder layer {layer}"] = value if value == value else ""
     return rows
 
@@ -67,7 +69,7 @@ def matrices(trace: Trace) -> Rows:
     A bin is named by its segment and its first token.
     """
     rows = []
-    for layer, matrix in trace.detail.matrices.items():
+    for layer, matrix in stored_matrices(trace).items():
         bins = list(zip(*_bins(matrix, matrix.starts.numpy()), strict=True))
         for i, shares in enumerate(matrix.pooled.tolist()):
             segment, token = bins[i]
@@ -81,12 +83,12 @@ def matrices(trace: Trace) -> Rows:
 
 def raw_matrices(trace: Trace) -> Rows:
     """Attention of each token (a row) to each earlier one (a column), in spread layers."""
-    return aligned([row for layer in trace.detail.matrices for row in _raw_rows(trace, layer)])
+    matrices = stored_matrices(trace, raw=True)
+    return aligned([row for layer, m in matrices.items() for row in _raw_rows(layer, m)])
 
 
-def _raw_rows(trace: Trace, layer: int) -> Iterator[dict[str, object]]:
+def _raw_rows(layer: int, matrix: AttentionMatrix) -> Iterator[dict[str, object]]:
     """The rows of one layer."""
-    matrix = trace.detail.matrices[layer]
     shares = from_log_codes(matrix.raw).tolist()
     for segment, token in zip(*_bins(matrix, np.arange(len(shares))), strict=True):
         known = {"layer": layer, "segment": segment, "token": token}

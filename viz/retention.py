@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from libra.errors import InputError
 from libra.reduction import Fate
 from libra.trace import Trace
 from viz.colour import BLUE, FAINT, INK, rgb
@@ -17,6 +18,9 @@ def retention(trace: Trace) -> Figure:
 
     The bars of later events stand in front of those of earlier ones, darker. The dashed line is
     the share of all patches that is kept in the end; below the name of each picture, its own.
+
+    Raises:
+        InputError: no event has removed any.
     """
     kept, names = shares_kept(trace), picture_names(trace)
     figure, (ax,) = chart(max(5.6, min(11, 1.4 + 0.6 * len(names))), 3.6)
@@ -37,7 +41,13 @@ def retention(trace: Trace) -> Figure:
 
 
 def shares_kept(trace: Trace) -> np.ndarray:
-    """[events, pictures] the share of each picture's patches that is kept after each event."""
+    """[events, pictures] the share of each picture's patches that is kept after each event.
+
+    Raises:
+        InputError: no event has removed any.
+    """
+    if not trace.events:
+        raise InputError("Every patch of this trace is kept: ask with a compression method.")
     image = trace.layout.image.numpy()
     whole = np.bincount(image, minlength=len(trace.images))
     kept = [
