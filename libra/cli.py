@@ -217,10 +217,10 @@ def _parser() -> argparse.ArgumentParser:
         help="exact number of visual tokens that each compression keeps, instead of --ratio",
     )
     kept.add_argument(
-        "--keep", type=_integers, metavar="I,J,...", help="patches that may not be removed"
+        "--keep", type=integers, metavar="I,J,...", help="patches that may not be removed"
     )
     answer.add_argument(
-        "--drop", type=_integers, metavar="I,J,...", help="patches that must be removed"
+        "--drop", type=integers, metavar="I,J,...", help="patches that must be removed"
     )
     answer.add_argument("--trace", type=Path, metavar="FILE", help="store the trace (zip)")
     answer.add_argument("--figures", type=Path, metavar="DIR", help="draw all figures into DIR")
@@ -252,7 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument(
         "--layers",
-        type=_integers,
+        type=integers,
         metavar="I,J,...",
         help="decoder layers after which to compress, each alone (default: four over the depth)",
     )
@@ -337,14 +337,14 @@ def _add_request(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--layers",
-        type=_integers,
+        type=integers,
         metavar="I,J,...",
         help="decoder layers after which to compress, counted from 0 up to the last one, where "
         "nothing is left to save (default: as in the paper, scaled to the model's depth)",
     )
     command.add_argument(
         "--encoder-layers",
-        type=_integers,
+        type=integers,
         metavar="I,J,...",
         help="encoder layers inside which to compress, for methods that act there",
     )
@@ -393,7 +393,8 @@ def _share(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.5 or 2/3") from None
 
 
-def _integers(text: str) -> tuple[int, ...]:
+def integers(text: str) -> tuple[int, ...]:
+    """Whole numbers between commas, for argparse."""
     try:
         return tuple(map(int, words(text)))
     except ValueError:

@@ -293,7 +293,7 @@ class LVLM:
 
 
 def load(
-    name_or_path: str = "tiny-llava",
+    name_or_path: str | Path = "tiny-llava",
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     attention: str | None = None,
@@ -302,7 +302,7 @@ def load(
 
     Its name is that of the catalogue, the hub id, or the folder's own without its parents.
     """
-    known, path = entry(str(name_or_path)), Path(name_or_path)
+    known, path = entry(name_or_path), Path(name_or_path)
     own = path.resolve().name if path.is_dir() else str(name_or_path)
     family = open_model(name_or_path, device, dtype, attention)
     return LVLM(known.name if known else own, family)

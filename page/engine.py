@@ -121,7 +121,8 @@ def shape(name: str) -> Shape:
 
 def architecture(called: str) -> Architecture | None:
     """The sizes of the model that a trace names, if they are listed or it has been loaded here."""
-    loaded = (shape.architecture for name, shape in _shapes.items() if _called(name) == called)
+    shapes = _shapes.copy()  # another visitor may load a model meanwhile
+    loaded = (shape.architecture for name, shape in shapes.items() if _called(name) == called)
     return ARCHITECTURES.get(called) or next(loaded, None)
 
 

@@ -281,7 +281,7 @@ def test_the_command_writes_json_card_and_readme(oracle, tmp_path, capsys):
     card, readme, out = (tmp_path / name for name in ("card.md", "readme.md", "rows.json"))
     for path in (card, readme):
         path.write_text(f"before\n{results.BEGIN}\nold\n{results.END}\nafter\n")
-    arguments = ["--methods", "fastv,libra:tau=0.6", "--ratios", "0.5,0.67", "--questions", "2"]
+    arguments = ["--methods", "fastv,libra:tau=0.6", "--ratios", "0.5,2/3", "--questions", "2"]
     arguments += ["--styles", "training", "--kinds", ",".join(questions.KINDS)]
     arguments += ["--runs", str(tmp_path / "runs"), "--out", str(out)]
     assert evaluate.main([*arguments, "--card", str(card), "--readme", str(readme)]) == 0
@@ -320,3 +320,17 @@ def test_options_are_checked(arguments):
     with pytest.raises(SystemExit) as stopped:
         evaluate.main(arguments)
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--questions", "0"), "'0' is not a whole number of at least 1"),
+        (("--ratios", "x"), "'x' is not a list of numbers"),
+        (("--layers", "1.5"), "'1.5' is not a list of whole numbers"),
+    ],
+)
+def test_a_bad_option_is_said_in_words(option, words, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(option)
+    assert words in capsys.readouterr().err

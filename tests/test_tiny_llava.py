@@ -30,6 +30,11 @@ def test_the_folder_is_small_and_lists_its_objects():
     assert json.loads((FOLDER / "objects.json").read_text("utf-8")) == objects.catalogue()
 
 
+def test_its_name_may_be_a_path():
+    with libra.load(Path("tiny-llava")) as model:
+        assert model.name == "tiny-llava"
+
+
 def test_it_has_the_geometry_of_llava(lvlm):
     assert lvlm.card["visual_tokens"] == 576
     assert lvlm.n_layers == 8

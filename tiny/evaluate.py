@@ -17,7 +17,7 @@ import torch
 
 import libra
 from libra import methods
-from libra.cli import parameters
+from libra.cli import integers, numbers, parameters, words
 from libra.errors import InputError
 from tiny import questions, suites
 from tiny.held_out import STYLES, Subject, subjects
@@ -87,20 +87,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--methods",
-        type=_listed,
+        type=words,
         default="all",
         help="beside vanilla, with settings as in libra:tau=0.6; all is the suite (%(default)s)",
     )
     parser.add_argument(
-        "--ratios", type=_ratios, default="0.5,0.67,0.8", help="removed (%(default)s)"
+        "--ratios", type=numbers, default="0.5,2/3,0.8", help="removed (%(default)s)"
     )
     parser.add_argument(
-        "--layers", type=_layers, help="the same decoder layers for all methods, as in 1,3,5"
+        "--layers", type=integers, help="the same decoder layers for all methods, as in 1,3,5"
     )
     parser.add_argument(
-        "--styles", type=_listed, default="training,twemoji,openmoji", help="(%(default)s)"
+        "--styles", type=words, default="training,twemoji,openmoji", help="(%(default)s)"
     )
-    parser.add_argument("--kinds", type=_listed, help="of question (default: all)")
+    parser.add_argument("--kinds", type=words, help="of question (default: all)")
     parser.add_argument("--questions", type=_count, default=100, help="of each kind (%(default)s)")
     parser.add_argument("--workers", type=_count, default=1, help="processes (%(default)s)")
     parser.add_argument(
@@ -123,21 +123,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     """A whole number of at least 1, for argparse."""
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
-
-
-def _listed(text: str) -> list[str]:
-    return text.split(",")
-
-
-def _ratios(text: str) -> list[float]:
-    return [2 / 3 if ratio == "0.67" else float(ratio) for ratio in text.split(",")]
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(",")))
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:

@@ -150,13 +150,13 @@ def catalog() -> list[ModelEntry]:
     return list(_CATALOG)
 
 
-def entry(name: str) -> ModelEntry | None:
+def entry(name: str | Path) -> ModelEntry | None:
     """The catalogue's entry for a name or source, if it has one."""
-    return next((e for e in _CATALOG if name in (e.name, e.source)), None)
+    return next((e for e in _CATALOG if str(name) in (e.name, e.source)), None)
 
 
 def open_model(
-    name_or_path: str,
+    name_or_path: str | Path,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
     attention: str | None = None,
@@ -220,7 +220,7 @@ def _attention(asked: str | None, device: str, dtype: torch.dtype) -> str:
     return "flash_attention_2" if goes else "sdpa"
 
 
-def memory_needed(name_or_path: str) -> float | None:
+def memory_needed(name_or_path: str | Path) -> float | None:
     """Bytes of memory that `open_model` will need; None where only loading will tell.
 
     Raises:
@@ -230,7 +230,7 @@ def memory_needed(name_or_path: str) -> float | None:
     return _checked_need(name_or_path, stored, config)
 
 
-def _find(name_or_path: str) -> tuple[str, float | None, PretrainedConfig]:
+def _find(name_or_path: str | Path) -> tuple[str, float | None, PretrainedConfig]:
     """Where a model is, the bytes of its stored weights if known, and its configuration."""
     known = entry(name_or_path)
     path, stored = _located(known.source if known else str(name_or_path))
@@ -238,7 +238,7 @@ def _find(name_or_path: str) -> tuple[str, float | None, PretrainedConfig]:
 
 
 def _checked_need(
-    name_or_path: str, stored: float | None, config: PretrainedConfig
+    name_or_path: str | Path, stored: float | None, config: PretrainedConfig
 ) -> float | None:
     """Bytes of memory that a model needs where `open_model` would put it; None if not known."""
     if known := entry(name_or_path):
