@@ -97,6 +97,10 @@ def spot(page, patch):
     return {"x": left + (column + 0.5) * side / GRID, "y": (row + 0.5) * side / GRID}
 
 
+def box_of(part):
+    return part.bounding_box()
+
+
 def situation(page):
     """Fate and root of every patch as shown; roots: -1 gone, -2 the compensation token."""
     return run(
@@ -980,6 +984,18 @@ def test_one_of_several_pictures_can_be_shown_alone(open_file, film):
     assert run(page, "return I.state.hover") == 5 * N  # the first patch of this frame
     page.keyboard.press("ArrowUp")
     assert run(page, "return I.state.hover") == 5 * N  # and none of another above it
+
+
+def test_one_picture_alone_takes_no_more_room_than_it_needs(open_file):
+    page = open_file(twice(make_trace("libra", grid=(GRID, GRID), pictures=[PICTURE])))
+    column, choice = page.locator(".i-left"), page.locator(".i-pictures label")
+    both = box_of(column)["width"]
+    choice.nth(1).click()
+    next_frame(page)
+    assert box_of(column)["width"] < both
+    choice.first.click()
+    next_frame(page)
+    assert box_of(column)["width"] == both
 
 
 def test_the_legend_counts_what_is_shown(open_file, film):

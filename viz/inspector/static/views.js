@@ -80,7 +80,8 @@ class Views {
   // Take the room there is; `anew`: for other pictures, or in other colours.
   layout({ trace, looks, images }, anew) {
     const { picture, strip, charts, state } = this;
-    this.root.toggleAttribute("data-wide", aspect(trace.pictures.map((i) => images[i])) > WIDEST);
+    const shown = trace.pictures.filter((_, i) => state.image < 0 || i === state.image);
+    this.root.toggleAttribute("data-wide", aspect(shown.map((i) => images[i])) > WIDEST);
     const room = Math.floor(this.find(".i-stripbox").clientWidth);
     if (room && (anew || strip.width !== room)) strip.layout(trace, looks, room);
     const { width } = this;
