@@ -294,6 +294,16 @@ def test_a_tap_holds_a_patch_and_scrolling_does_not(open_file, libra):
     assert wide <= 390
 
 
+def test_all_answers_to_choose_from_are_inside_a_phone(open_file, libra, fastv):
+    names = ("vanilla", "prumerge", "visionzip", "evit")
+    more = [make_trace(name, grid=(GRID, GRID), pictures=[PICTURE]) for name in names]
+    page = open_file(libra, fastv, *more, width=390, height=844, has_touch=True, is_mobile=True)
+    for choice in (".i-answers", ".i-beside"):
+        labels = page.locator(f"{choice} label")
+        assert labels.count() >= 5
+        assert all(box["x"] + box["width"] <= 390 for box in map(box_of, labels.all()))
+
+
 def test_a_tour_brings_what_it_speaks_of_into_the_window(open_file, libra, monkeypatch):
     patches = (N - 1, 0, N - 1)  # at the end, at the top, and back
     seen = {"text": "Look.", "overlay": "fate", "stage": 1, "look": None}
