@@ -466,6 +466,23 @@ def test_later_stages_speak_of_the_token_that_holds_the_patch(open_file, libra):
     )
 
 
+def test_a_token_that_takes_in_nothing_now_says_what_it_has_taken_in(open_file, libra):
+    page = open_file(libra)
+    page.locator(".i-stages label").nth(2).click()
+    held, step = libra.lineage(1).group().bincount(), libra.events[1].reduction
+    told = {}
+    for token, into in enumerate(step.group().tolist()):
+        alone = int((step.target == into).sum()) == 1 and into != step.compensation
+        if alone and token != libra.events[0].reduction.compensation:
+            others = int(held[token]) - 1
+            what = f"kept with {others} patch" if others else "kept as it is"
+            told.setdefault(what, int(libra.lineage(1).slot[token]))
+    assert len(told) > 1
+    for what, patch in told.items():
+        picture(page).click(position=spot(page, patch))
+        expect(page.locator(".i-card .i-why")).to_contain_text(what)
+
+
 # ----- words -----
 
 

@@ -94,15 +94,17 @@ function why(decision, patch, params) {
   return sentence[0].toUpperCase() + sentence.slice(1);
 }
 
-// "kept, and took in 5 others", "merged into patch 170 with weight .12", ...
+// "kept, and took in 5 others", "kept with 3 patches taken in before",
+// "merged into patch 170 with weight .12", ...
 function outcome(decision, t) {
   const into = decision.into[t];
   const weight = decision.weight[t];
   switch (decision.fate[t]) {
     case Fate.KEPT: {
       const size = decision.size?.[t] ?? decision.into.reduce((sum, r) => sum + (r === into), 0);
-      const others = size - 1;
-      return others ? `kept, and took in ${plural(others, "other")}` : "kept as it is";
+      if (size > 1) return `kept, and took in ${plural(size - 1, "other")}`;
+      const held = decision.before.size(decision.before.rootOf[t]) - 1;
+      return held > 0 ? `kept with ${plural(held, "patch")} taken in before` : "kept as it is";
     }
     case Fate.MERGED: {
       const share = Number.isNaN(weight) ? "" : ` with weight ${weightText(weight)}`;
