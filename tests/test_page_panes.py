@@ -78,6 +78,18 @@ def test_a_patch_is_pointed_at_in_all_pictures_of_a_comparison(open_page):
     expect(page.locator(TOLD)).to_have_count(0)
 
 
+def test_the_card_leaves_the_picture_free_where_the_window_has_room(open_page):
+    page = open_page(height=1200)
+    compared(page, "vanilla", "fastv", "libra")
+    picture = page.locator("#cards img").nth(1)
+    point(page, picture, 6)
+    expect(page.locator(f"{TOLD} h3")).to_have_text("Patch 6")
+    seen, told = picture.bounding_box(), page.locator(TOLD).bounding_box()
+    below = told["y"] >= seen["y"] + seen["height"]
+    assert below or told["y"] + told["height"] <= seen["y"]
+    assert told["y"] >= 0 and told["y"] + told["height"] <= 1200
+
+
 def test_a_click_on_a_picture_of_a_comparison_leads_to_its_answer(open_page):
     page = open_page()
     compared(page, "vanilla", "fastv", "libra")

@@ -88,19 +88,22 @@ function createPane(element, selector, trigger) {
     card.show(describe(trace, stage, trace.stages[stage], decision, patch), now.looks, false);
   }
 
-  // Beside the picture, where there is room and no other picture, else over it, above or below the
-  // pointer.
+  // Beside the picture, where there is room and no other picture, else below or above it, where the
+  // window has room for it, else over it, clear of the pointer.
   function stand({ clientY }, box) {
     const { offsetWidth: width, offsetHeight: height } = told;
     const alone = element.childElementCount === 2; // one pane and the card
     const right = box.left + box.width + BESIDE;
     const wanted = alone ? right : box.left + (box.width - width) / 2;
     const left = Math.max(8, Math.min(wanted, innerWidth - width - 8));
-    const clear = clientY > innerHeight / 2 ? -height - 2 * BESIDE : 2 * BESIDE; // of the pointer
-    const top = clientY + (left < right ? clear : -height / 3);
+    const lowest = innerHeight - height - 8;
+    const clear = clientY + (clientY > innerHeight / 2 ? -height - 2 * BESIDE : 2 * BESIDE);
+    const outside = [box.top + box.height + BESIDE, box.top - height - BESIDE];
+    const free = outside.find((top) => top >= 8 && top <= lowest);
+    const top = left < right ? (free ?? clear) : clientY - height / 3;
     Object.assign(told.style, {
       left: `${left}px`,
-      top: `${Math.max(8, Math.min(top, innerHeight - height - 8))}px`,
+      top: `${Math.max(8, Math.min(top, lowest))}px`,
     });
   }
 
