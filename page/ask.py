@@ -213,9 +213,9 @@ def caption(shown: Shown) -> str:
     """Legend and explanation of the large picture, below it."""
     place = scrubber.place(shown.trace, shown.own_image, shown.stage)
     seen = views.caption(*_at(shown)), views.cropped(shown.trace, shown.own_image)
-    parts = place, *seen, texts.POINT
-    words = escape(" ".join(filter(None, parts)))
-    return f'{legend(*_at(shown), shown.own_image)}<p class="caption">{words}</p>'
+    words = escape(" ".join(filter(None, (place, *seen))))
+    point = panels.pointing(texts.POINT)
+    return f'{legend(*_at(shown), shown.own_image)}<p class="caption">{words} {point}</p>'
 
 
 def overlays(shown: Shown) -> str:

@@ -199,7 +199,9 @@ def named(shown: Shown) -> dict[str, Trace]:
 
 def build(model: str) -> InspectTab:
     """Place the inspector of a page with that model; it fills when its tab is opened."""
-    gr.HTML(panels.lead("Inspect", texts.INSPECT), elem_id="inspect-top")
+    point = panels.pointing(texts.POINT_IN_INSPECT, texts.TAP_IN_INSPECT)
+    lead = panels.lead("Inspect", f"{point} {texts.SELECT_TO_ASK}")
+    gr.HTML(lead, elem_id="inspect-top")
     with gr.Column(elem_id="again-place"):
         again = gr.HTML("", elem_id="again")
         with gr.Row(elem_id="again-buttons"):

@@ -202,8 +202,13 @@ def below(legend: str, overlay: str, pair: Sequence[Trace] = ()) -> str:
         return note(texts.NOTHING_COMPARED)
     titles = [escape(methods.title(trace.method)) for trace in pair]
     sides = texts.SLIDER.format(*titles) if pair else ""
-    point = texts.POINT if pair else texts.POINT_AT_ANY
+    point = pointing(texts.POINT if pair else texts.POINT_AT_ANY)
     return f'{legend}<p class="caption">{sides} {texts.OVERLAYS[overlay][1]} {point}</p>'
+
+
+def pointing(point: str, tap: str = texts.TAP) -> str:
+    """What to do with a picture: with a pointer, and where nothing hovers."""
+    return f'<span class="hovers">{point}</span><span class="taps">{tap}</span>'
 
 
 def progress(done: int, of: int, method: str) -> str:

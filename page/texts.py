@@ -16,7 +16,7 @@ LONG_LINK = "This question is too long for a link: {} characters are the most."
 BAD_LINK = "This link names something that this page does not have. Choose on the page instead."
 HELP = {
     "Ask": "Choose an example or drop a picture, type a question, choose a method, press Ask.",
-    "The picture": "Point at a patch to see where it went, and why; click to follow it in Inspect. "
+    "The picture": "Point at a patch to see where it went, and why; click or tap to follow it. "
     "The stage moves all pictures; a word of the answer shows where the model looked for it.",
     "Compare": "Several methods on the same picture, side by side. Point at a patch: all pictures "
     "show where it went.",
@@ -114,10 +114,12 @@ ANSWERED = "Answered in {}."
 UNFINISHED = "Not finished. This is the answer that was here before."
 NOT_MEASURED = "Vanilla has not been measured on these inputs."
 ASKED = "{}, as asked"
+# What pictures tell: with a pointer, and where nothing hovers.
+POINT = "Point at a patch to see where it went, and why; click to follow it."
 POINT_AT_ANY = (
     "Point at a patch of one picture: all of them show where it went; click to follow it."
 )
-POINT = "Point at a patch to see where it went, and why; click to follow it."
+TAP = "Tap a patch to see where it went, and why."
 OUTDATED = "The settings have changed: ask again."
 CROPPED = "The model sees the middle {} of this picture; its processor cuts off the rest."
 FRAMED = " Only the nearest of that is drawn here."
@@ -238,10 +240,11 @@ MEASURED_IN_TURNS = "the prefills as medians of {} turns, all else once for each
 MEASURED_HERE = "as measured here"
 STORED_TIMES = "stored, measured on {}"
 ANOTHER_MACHINE = "another machine"
-INSPECT = (
-    "Point at a patch, a bar or a token: every view shows where it went, and why. Click to hold. "
-    "Select patches to ask again with or without them."
+POINT_IN_INSPECT = (
+    "Point at a patch, a bar or a token: every view shows where it went, and why. Click to hold."
 )
+TAP_IN_INSPECT = "Tap a patch or a token: every view shows where it went, and why."
+SELECT_TO_ASK = "Select patches to ask again with or without them."
 # Asking again: how patches are forced.
 AGAIN = {"keep": "{} kept in the first step", "drop": "{} dropped", "only": "all but {} dropped"}
 AS_IT_WAS = "As it was"

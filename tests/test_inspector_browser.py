@@ -292,6 +292,9 @@ def test_a_tap_holds_a_patch_and_scrolling_does_not(open_file, libra):
     assert run(page, "return I.state.lock") == 17
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 390
+    picture(page).tap(position=spot(page, 17))
+    expect(page.locator(".i-card .i-why")).to_contain_text("Tap a patch")
+    expect(page.locator(".i-selection .i-note")).not_to_contain_text("click")
 
 
 def test_all_answers_to_choose_from_are_inside_a_phone(open_file, libra, fastv):

@@ -90,6 +90,24 @@ def test_the_card_leaves_the_picture_free_where_the_window_has_room(open_page):
     assert told["y"] >= 0 and told["y"] + told["height"] <= 1200
 
 
+def test_where_nothing_hovers_the_page_speaks_of_tapping(open_page):
+    page = open_page(width=390, height=844, has_touch=True, is_mobile=True)
+    expect(page.locator("#caption .taps")).to_be_visible()
+    expect(page.locator("#caption .hovers")).to_be_hidden()
+    compared(page, "vanilla", "fastv", "libra")
+    expect(page.locator("#compare-legend .taps")).to_have_text(texts.TAP)
+    expect(page.locator("#compare-legend .hovers")).to_be_hidden()
+    page.locator("#cards img").nth(1).tap(position={"x": 40, "y": 40})
+    expect(page.get_by_role("tab", name="Inspect")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#inspect-top .taps")).to_be_visible()
+
+
+def test_with_a_pointer_the_page_speaks_of_pointing(open_page):
+    page = open_page()
+    expect(page.locator("#caption .hovers")).to_be_visible()
+    expect(page.locator("#caption .taps")).to_be_hidden()
+
+
 def test_a_click_on_a_picture_of_a_comparison_leads_to_its_answer(open_page):
     page = open_page()
     compared(page, "vanilla", "fastv", "libra")

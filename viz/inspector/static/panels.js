@@ -119,7 +119,10 @@ class AnswerPanel {
   }
 }
 
-const HINT = "Point at a patch to see where it went, and why. Click to hold it.";
+const TAPS = matchMedia("(hover: none)").matches; // there is no pointer, and hardly a keyboard
+const HINT = TAPS
+  ? "Tap a patch to see where it went, and why."
+  : "Point at a patch to see where it went, and why. Click to hold it.";
 const SECRET = "The card keeps quiet until you reveal.";
 
 // The card of the patch in hand.

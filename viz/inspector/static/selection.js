@@ -1,7 +1,8 @@
 // Selected patches: how many of them are still there at each layer, per answer; and asking again.
 
 const HOW_TO_SELECT =
-  "Mark an object with Box or Brush, or hold Ctrl or Shift and click, or press Space. " +
+  "Mark an object with Box or Brush" +
+  (TAPS ? ". " : ", or hold Ctrl or Shift and click, or press Space. ") +
   "Then read how much of it survives each layer";
 
 class SelectionPanel {
