@@ -766,6 +766,19 @@ def test_charts_turn_dark_and_pictures_do_not(open_page):
         )
         shown = picture.locator("img").evaluate("img => getComputedStyle(img).filter")
         assert ("invert" in shown) == turned, title
+        assert ("brightness" in shown) != turned, title  # their paper does not glare
+
+
+def test_figures_that_an_answer_cannot_have_come_last_and_say_why(open_page):
+    page = open_page()
+    page.get_by_role("tab", name="Figures").click()
+    expect(page.locator("#figures-status")).to_contain_text(texts.DRAWN)
+    cards = page.locator("#gallery .figure")
+    missing = cards.filter(has=page.locator(".empty"))
+    expect(missing.filter(has_text="Retention")).to_contain_text("needs several pictures")
+    drawn = cards.filter(has=page.locator("img")).all()
+    ends = [box["y"] + box["height"] for box in (card.bounding_box() for card in drawn)]
+    assert all(card.bounding_box()["y"] >= max(ends) for card in missing.all())
 
 
 @pytest.mark.parametrize("width", [1280, 390])
