@@ -832,7 +832,9 @@ def test_own_settings_are_no_preset(open_page):
     choose_method(page, "fastv")
     expect(page.locator("#left-column .about")).to_contain_text("highest attention")
     page.locator("#preset input").click()
-    page.get_by_role("option").nth(1).click()
+    with page.expect_response(lambda response: "/run/predict" in response.url):
+        page.get_by_role("option").nth(1).click()
+    page.wait_for_timeout(300)  # what has come is shown: these settings are the method's own
     expect(page.locator("#preset input")).not_to_have_value(texts.OWN_SETTINGS)
     page.locator("#layers input").first.click()
     expect(page.locator("#preset input")).to_have_value(texts.OWN_SETTINGS)
