@@ -71,6 +71,7 @@ def _theory(costing: Costing) -> list[dict]:
             "implied": s.implied,
             "measured": s.measured,
             "share": s.reached,
+            "turns": s.turns,
             "measured_on": costing.traces[name].timings.where,
         }
         for name, s in costing.speed_ups().items()

@@ -82,7 +82,9 @@ class Costing:
         for name, trace in self.traces.items():
             work = self.works[name]
             implied = _flops(work.vanilla) / _flops(work)
-            found[name] = SpeedUp(implied, plain.timings.prefill / trace.timings.prefill)
+            ours, theirs = trace.timings, plain.timings
+            turns = min(ours.turns, theirs.turns)
+            found[name] = SpeedUp(implied, theirs.prefill / ours.prefill, turns)
         return found
 
     def points(self) -> list[Point]:

@@ -15,6 +15,7 @@ class SpeedUp:
 
     implied: float  # by the FLOPs of the whole prompt
     measured: float
+    turns: int = 1  # how often both were measured; what counts is the median
 
     @property
     def reached(self) -> float:
@@ -37,7 +38,7 @@ def theory_against_measurement(found: dict[str, SpeedUp]) -> Figure:
         ax.text(far * 1.06, y, percent(pair.reached), va="center", fontsize=SMALL, color=INK)
     ax.axvline(1, color=INK, linewidth=1.2, linestyle="--")
     ax.plot([], [], "o", color=BLUE, fillstyle="none", markeredgewidth=1.8, label="by FLOPs")
-    ax.plot([], [], "o", color=ORANGE, markeredgecolor=INK, label="measured, once")
+    ax.plot([], [], "o", color=ORANGE, markeredgecolor=INK, label=_measured(found))
     ax.set_xlim(0, far * 1.22)
     ax.set_yticks(range(len(found)), list(found), fontsize=SMALL)
     ax.set_ylim(len(found) - 0.4, -0.6)
@@ -46,3 +47,9 @@ def theory_against_measurement(found: dict[str, SpeedUp]) -> Figure:
     label(ax, "times as fast as vanilla in the prefill;\nat the right, the share reached")
     figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=SMALL)
     return figure
+
+
+def _measured(found: dict[str, SpeedUp]) -> str:
+    """How often it was measured, in the legend."""
+    turns = min((pair.turns for pair in found.values()), default=1)
+    return f"measured, median of {turns}" if turns > 1 else "measured, once"
