@@ -216,8 +216,9 @@ class LVLM:
                 that act there, up to the last one, after which nothing is left to save; default: as
                 in the paper, scaled to the depth.
             encoder_layers: encoder layers inside which to reduce, for methods that act there.
-            left: instead of a ratio, the share of the visual tokens that is left after all events:
-                what each removes follows from how many they are. Fused tokens are not counted.
+            left: instead of a ratio, the share of vanilla's visual tokens that is left after all
+                events: what each removes follows from how many they are. Fused tokens are not
+                counted; an exact number of tokens, where one is given, comes first.
             max_new_tokens: where the answer is cut off.
             seed: of methods that draw at random.
             keep: patches that the first event may not remove or change (`libra.counterfactual`).

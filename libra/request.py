@@ -94,10 +94,11 @@ def check_request(
     _check_support(name, family, plan)
     layers = _plan_layers(plan, family, layers)
     encoder_layers = _plan_encoder_layers(plan, family, encoder_layers)
-    if left is not None:
-        plan = replace(plan, **plan.leaving(left, len(encoder_layers), len(layers)))
     plain = family.prepare(media)
     prepared = family.prepare(media, pooled=False) if encoder_layers else plain
+    if left is not None:  # of what the model would see, which may be less than the method does
+        share = min(1.0, left * (len(plain.layout) * prepared.chunk / len(prepared.layout)))
+        plan = replace(plan, **plan.leaving(share, len(encoder_layers), len(layers)))
     if len(prepared.views) > MAX_PICTURES:
         raise InputError(
             f"{name} looks at these in {len(prepared.views)} views, and at most {MAX_PICTURES} are "

@@ -380,3 +380,14 @@ def test_figures_of_tiles_and_frames(trace_and_lacking, figure):
     assert bool(spec.missing(trace)) == (figure in lacking)
     if figure not in lacking:
         assert pixels(spec.function(trace)).std() > 5
+
+
+@pytest.mark.parametrize("kind", ["large", "video"])
+def test_what_is_left_is_a_share_of_what_the_model_sees_where_a_method_sees_more(lvlms, kind):
+    """Inside the encoder there are patches that the model pools before its decoder."""
+    request = request_of(kind) | {"question": QUESTION, "max_new_tokens": 1, "left": 1 / 4}
+    model = lvlms["llava-onevision"]
+    traces = [model.answer(**request, method=name).trace for name in ("fastv", "illava")]
+    fastv, illava = (trace.lineage(len(trace.events)) for trace in traces)
+    assert illava.n_in > 2 * fastv.n_in
+    assert illava.n_out == pytest.approx(fastv.n_out, abs=2)
