@@ -21,6 +21,7 @@ TURNS, QUICK = 3, 1.0  # a prefill of less than so many seconds is measured so o
 def measure_in_turns(lvlm: LVLM, runs: Sequence[tuple[dict, Trace]]) -> Iterator[Trace]:
     """Measure quick prefills again and again, one after the other; their traces get the medians.
 
+    They get them in the end, all at once: until then, what is stopped leaves them as they were.
     Nothing is traced meanwhile. One answer alone has nothing to take turns with, and what went
     behind an earlier answer cannot be done again.
 
@@ -29,15 +30,20 @@ def measure_in_turns(lvlm: LVLM, runs: Sequence[tuple[dict, Trace]]) -> Iterator
         runs: arguments of `LVLM.stream`, and the trace that came of them.
 
     Yields:
-        The trace whose prefill was just measured; it can be stopped there.
+        The trace whose prefill was just measured: it can be stopped there. In the end, each of
+        them once more, with its median.
     """
     timed = [run for run in runs if not run[1].follows and run[1].timings.prefill < QUICK]
+    if len(timed) < 2:
+        return
     seconds: list[list[float]] = [[] for _ in timed]
-    for _ in range(TURNS if len(timed) > 1 else 0):
+    for _ in range(TURNS):
         for own, (request, trace) in zip(seconds, timed, strict=True):
             own.append(prefill(lvlm, request))
-            trace.timings.prefill, trace.timings.turns = median(own), len(own)
             yield trace
+    for own, (_, trace) in zip(seconds, timed, strict=True):
+        trace.timings.prefill, trace.timings.turns = median(own), TURNS
+    yield from (trace for _, trace in timed)
 
 
 def prefill(lvlm: LVLM, request: dict) -> float:

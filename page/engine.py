@@ -210,8 +210,8 @@ def compare(model: str, requests: Sequence[dict]) -> Iterator[Result]:
     """Answer one question under one method after the other, word by word.
 
     What one of them cannot do is its result and leaves the others alone; what none of them could
-    answer raises InputError before anything runs. In the end, prefills are measured in turns, and
-    those results come again.
+    answer raises InputError before anything runs. In the end, prefills are measured in turns:
+    meanwhile those results come again as they were, and then with their medians.
 
     Args:
         model: one of the models that are offered; loaded unless it is there.

@@ -70,7 +70,7 @@ class Shown:
     compared: dict[str, Result] = field(default_factory=dict)  # by method, in the order of the page
     asked: dict[str, dict] = field(default_factory=dict)  # by method, what was asked of the model
     ran: bool = False  # whether they are of a comparison that was asked for
-    before: tuple[dict, dict, bool] = ({}, {}, False)  # these before a running comparison
+    before: tuple[dict, dict, bool] | None = None  # these before a comparison, while one is running
     inspected: dict[str, Trace] = field(default_factory=dict)  # by name, what the Inspect tab shows
     followed: int = 0  # the picture that the Inspect tab was last told of
     drawn: tuple[Trace, int] | None = None  # of which of its pictures the Figures tab shows figures
@@ -125,7 +125,7 @@ class Shown:
 
     def measure(self, vanilla: Trace | None) -> None:
         """Take in vanilla's trace of the same inputs, and compare the two."""
-        self.vanilla, self.again, self.ran = vanilla, None, False
+        self.vanilla, self.again, self.ran, self.before = vanilla, None, False, None
         pair = [trace for trace in (vanilla, self.trace) if trace is not None]
         self.compared = {t.method: Result(t.method, t.answer, t) for t in pair}
 
@@ -136,12 +136,13 @@ class Shown:
         self.asked = {request["method"]: request for request in requests}
 
     def settle(self) -> None:
-        """A comparison ended early: keep what is complete, or else what was there before."""
+        """A comparison has ended: keep what is complete, or else what was there before."""
         done = {name: result for name, result in self.compared.items() if result.complete}
         if done:
             self.compared, self.again = done, None
-        else:
+        elif self.before is not None:
             self.compared, self.asked, self.ran = self.before
+        self.before = None
 
     @property
     def stored(self) -> bool:

@@ -105,7 +105,7 @@ class Visit:
 
     def settle(self, shown: Shown, overlay: str, position: int) -> dict:
         """A comparison failed or was stopped: what is complete stays."""
-        if all(result.complete for result in shown.compared.values()):  # none was begun
+        if shown.before is None:  # none was begun
             drawn = self.draw_compared(shown, overlay, position)
             return {self.several.status: panels.note("")} | drawn
         return self._settled(shown, overlay, position, texts.STOPPED)

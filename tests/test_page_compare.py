@@ -111,7 +111,7 @@ def test_the_plain_encoder_runs_once_for_all_that_leave_it_alone(model, own, mon
 def test_prefills_are_measured_in_turns_and_the_table_says_so(model, own, results):
     requests = plan.comparison(own, ["vanilla", "fastv"], {"max_new_tokens": 2})
     complete = [r.method for r in engine.compare(model, requests) if r.complete]
-    assert complete == ["vanilla", "fastv"] * (1 + TURNS)
+    assert complete == ["vanilla", "fastv"] * (1 + TURNS + 1)
     assert {r.trace.timings.turns for r in results.values()} == {TURNS}
     said = texts.MEASURED_IN_TURNS.format(TURNS)
     assert said in readouts.comparison(list(results.values()))
@@ -325,6 +325,26 @@ def test_what_is_opened_meanwhile_ends_a_comparison(model, traces, tmp_path, mon
     assert list(steps) == [] and not shown.ran
     done = visit.compared(shown, "fate", 0)
     assert done[visit.several.status] == panels.note(texts.LAST_ANSWER)
+
+
+def test_what_is_stopped_while_prefills_are_measured_has_all_answers(
+    model, traces, tmp_path, monkeypatch
+):
+    visit, (first, second, *_) = unserved(model, tmp_path), traces
+    results = [Result(t.method, t.answer, t) for t in (first, second)]
+    monkeypatch.setattr(engine, "compare", lambda *_: iter([*results, *results]))
+    asked = {"method": "libra", "question": QUESTION, "images": ["a.png"]}
+    monkeypatch.setattr(Visit, "_request", lambda *_: (model, asked))
+    shown = Shown()
+    shown.again = "asked again"
+    steps = visit.compare(shown, [first.method, second.method], compare.OWN, "fate", 0)
+    for _ in range(5):  # waiting, a place for each, both answers, the first in turns
+        step = next(steps)
+    assert step == {visit.several.status: panels.note(texts.IN_TURNS)}
+    done = visit.settle(shown, "fate", 0)
+    assert done[visit.several.status] == panels.note(texts.STOPPED.format(2, 2))
+    assert shown.traces == [first, second] and shown.again is None
+    assert list(steps) == []
 
 
 def test_a_comparison_that_never_began_takes_nothing_away(model, traces, tmp_path):

@@ -49,6 +49,17 @@ def test_nothing_but_the_prefill_is_measured_again(lvlm):
     assert len(measured.timings.decode) == len(alone.timings.decode)
 
 
+def test_what_is_stopped_leaves_all_as_they_were(lvlm, clock):
+    clock(0.9, 0.2, *[0.1] * 6)
+    requests = [REQUEST | {"method": name, "tracing": True} for name in ("vanilla", "fastv")]
+    runs = [(request, lvlm.answer(**request).trace) for request in requests]
+    steps = turns.measure_in_turns(lvlm, runs)
+    for _ in range(2 * turns.TURNS):
+        next(steps)
+    assert [trace.timings.prefill for _, trace in runs] == [0.9, 0.2]
+    assert [trace.timings.turns for _, trace in runs] == [1, 1]
+
+
 def test_slow_prefills_are_measured_once(lvlm, clock):
     took = clock(turns.QUICK, 2 * turns.QUICK)
     answers = libra.compare(lvlm, ["vanilla", "fastv"], **REQUEST)
@@ -75,7 +86,7 @@ def test_what_went_behind_an_earlier_answer_is_measured_once(lvlm):
 def test_measuring_leaves_a_conversation_alone(lvlm):
     requests = [REQUEST | {"method": name, "memory": Memory()} for name in ("vanilla", "fastv")]
     runs = [(request, lvlm.answer(**request).trace) for request in requests]
-    assert len(list(turns.measure_in_turns(lvlm, runs))) == 2 * turns.TURNS
+    assert len(list(turns.measure_in_turns(lvlm, runs))) == 2 * (turns.TURNS + 1)
     assert all(request["memory"] for request in requests)
 
 
