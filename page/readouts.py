@@ -84,9 +84,12 @@ def clock(traces: Sequence[Trace], stored: bool) -> str:
 
 
 def how_often(traces: Sequence[Trace]) -> str:
-    """How many measurements there are behind the times."""
-    turns = min((trace.timings.turns for trace in traces), default=1)
-    return texts.MEASURED_IN_TURNS.format(turns) if turns > 1 else texts.MEASURED_ONCE
+    """How many measurements there are behind the times: slow prefills have but one."""
+    turns = max((trace.timings.turns for trace in traces), default=1)
+    if turns == 1:
+        return texts.MEASURED_ONCE
+    once = ", ".join(methods.title(t.method) for t in traces if t.timings.turns == 1)
+    return texts.MEASURED_IN_TURNS.format(texts.BUT_FOR.format(once) if once else "", turns)
 
 
 def _amounts(trace: Trace) -> tuple[float, ...]:

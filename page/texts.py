@@ -236,7 +236,8 @@ MEASURED = (
     "FLOPs and KV cache: as shares of vanilla's, visual tokens in the decoder alone. Times: {}, {}."
 )
 MEASURED_ONCE = "once for each method"
-MEASURED_IN_TURNS = "the prefills as medians of {} turns, all else once for each method"
+MEASURED_IN_TURNS = "the prefills{} as medians of {} turns, all else once for each method"
+BUT_FOR = " (but for {})"
 MEASURED_HERE = "as measured here"
 STORED_TIMES = "stored, measured on {}"
 ANOTHER_MACHINE = "another machine"

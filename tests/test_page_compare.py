@@ -113,10 +113,13 @@ def test_prefills_are_measured_in_turns_and_the_table_says_so(model, own, result
     complete = [r.method for r in engine.compare(model, requests) if r.complete]
     assert complete == ["vanilla", "fastv"] * (1 + TURNS + 1)
     assert {r.trace.timings.turns for r in results.values()} == {TURNS}
-    said = texts.MEASURED_IN_TURNS.format(TURNS)
+    said = texts.MEASURED_IN_TURNS.format("", TURNS)
     assert said in readouts.comparison(list(results.values()))
     alone = Result("vanilla", trace=engine.load(model).answer(**requests[0]).trace)
-    assert texts.MEASURED_ONCE in readouts.comparison([alone, results["fastv"]])
+    assert texts.MEASURED_ONCE in readouts.comparison([alone])
+    but = texts.BUT_FOR.format(methods.title("vanilla"))
+    mixed = readouts.comparison([alone, results["fastv"]])
+    assert texts.MEASURED_IN_TURNS.format(but, TURNS) in mixed
 
 
 def test_what_one_method_cannot_do_stands_in_its_place(model, own, caplog, monkeypatch):
