@@ -214,7 +214,8 @@ def _parser() -> argparse.ArgumentParser:
         "--tokens",
         type=int,
         metavar="N",
-        help="exact number of visual tokens that each compression keeps, instead of --ratio",
+        help="exact number of visual tokens that each compression keeps, instead of --ratio or "
+        "--left",
     )
     kept.add_argument(
         "--keep", type=integers, metavar="I,J,...", help="patches that may not be removed"
@@ -460,11 +461,12 @@ def parameters(method: str, pairs: Sequence[str]) -> dict[str, object]:
 
 
 def _check_budget(options: argparse.Namespace) -> None:
-    """Raise InputError for a token count beside a ratio, or for a method that takes none."""
+    """Raise InputError for a token count beside a share, or for a method that takes none."""
     if options.tokens is None:
         return
-    if options.ratio is not None:
-        raise InputError("--tokens and --ratio both say how much stays: give one of them.")
+    for name in ("ratio", "left"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--tokens and --{name} both say how much stays: give one of them.")
     if not methods.takes(options.method, "keep"):
         raise InputError(f"{options.method} takes no number of tokens: leave out --tokens.")
 

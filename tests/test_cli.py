@@ -221,6 +221,7 @@ REFUSED = {
     "tokens": (["answer", "--tokens", "0"], {}, "keep must be a whole number of at least 1"),
     "tokens of vanilla": (["answer", "--method", "vanilla", "--tokens", "5"], {}, "--tokens"),
     "tokens and ratio": (["answer", "--tokens", "5", "--ratio", "0.5"], {}, "--ratio"),
+    "tokens and left": (["answer", "--tokens", "5", "--left", "0.5"], {}, "--left"),
     "tokens and patches": (["answer", "--tokens", "5", "--keep", "1"], {}, "--tokens"),
     "layers of no use": (["answer", "--method", "tome", "--layers", "1"], {}, "leave out --layers"),
     "encoder layers of no use": (["answer", "--encoder-layers", "1"], {}, "--encoder-layers"),
