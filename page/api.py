@@ -19,12 +19,8 @@ from page.readouts import numbers
 from page.shown import Added
 from page.turns import Turns, in_thread
 
-ALSO = (
-    "encoder_layers",
-    "left",
-    "keep",
-    "drop",
-)  # what every method can be told besides its parameters
+# What every method can be told besides its parameters.
+ALSO = ("encoder_layers", "left", "keep", "drop")
 FRAMES = "frames"  # of a video, among the parameters
 CALLS = 10  # taken in at once, to decode or to wait for the model
 VIDEOS = 2  # decoded at once

@@ -24,6 +24,7 @@ METHODS = {
     "illava": {},  # in encoder and decoder
     "tome": {},
     "sparsevlm": {"layers": (2, 7)},  # the last layer, too
+    "pyramiddrop": {"layers": (0, 3)},  # counts positions anew
 }
 QUESTIONS = [QUESTION, "is there a dog in the image ?", "how many cat", "no left no right"]
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_one_that_fails_is_named_and_the_others_run(tmp_path, monkeypatch, capfd
 
 def test_when_the_time_is_up_what_runs_is_stopped_and_nothing_begins(monkeypatch, tmp_path, capfd):
     clock = iter((0.0, 1.0, 61.0))
-    monkeypatch.setattr(everything.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(everything, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     waited = []
     monkeypatch.setattr(everything, "_ran", lambda call, file, left: waited.append(left) or True)
     monkeypatch.setattr(everything, "RUNS", {"first": SMALL, "second": SMALL})
