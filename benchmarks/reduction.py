@@ -13,7 +13,7 @@ each event.
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
@@ -120,9 +120,9 @@ def measure(
     repeats: int,
     device: torch.device,
     dtype: torch.dtype,
-) -> list[Row]:
+) -> Iterator[Row]:
     """Time every method that can remove this share, at every number of tokens."""
-    rows, layer = [], decoder_layer(device, dtype)
+    layer = decoder_layer(device, dtype)
     for n in sizes:
         tokens = random_tokens(n, device, dtype)
         runs, left = {"layer": partial(layer, tokens.hidden)}, {}
@@ -147,8 +147,7 @@ def measure(
             each = zip(*(found[key] for key in (*own, "layer")), strict=True)
             shares = [100 * (reduce + apply) / whole for reduce, apply, whole in each]
             times = [spent[key] for key in (*own, "layer")]
-            rows.append(Row(name, n, n_out, *times, median(shares), spread(shares)))
-    return rows
+            yield Row(name, n, n_out, *times, median(shares), spread(shares))
 
 
 def cells(row: Row) -> dict:

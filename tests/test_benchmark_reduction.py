@@ -38,6 +38,23 @@ def test_every_method_is_measured_beside_the_layer(small_layer, tmp_path, capsys
     assert len(table(capsys.readouterr().out)) == len(rows)
 
 
+def test_one_that_is_stopped_leaves_the_sizes_that_it_has(
+    small_layer, tmp_path, capsys, monkeypatch
+):
+    made, file = reduction.random_tokens, tmp_path / "rows.json"
+
+    def tokens(n, *about):
+        if n == 31:
+            raise KeyboardInterrupt
+        return made(n, *about)
+
+    monkeypatch.setattr(reduction, "random_tokens", tokens)
+    options = ["--methods", "fastv", "--sizes", "12,31", "--repeats", "1", "--json", str(file)]
+    assert reduction.main(options) == 130
+    assert [row["n"] for row in json.loads(file.read_text())["rows"]] == [12]
+    assert len(table(capsys.readouterr().out)) == 1
+
+
 def test_a_wrong_name_is_one_line(small_layer, capsys):
     assert reduction.main(["--methods", "fastvee"]) == 2
     assert capsys.readouterr().err.startswith("There is no method 'fastvee'.")
