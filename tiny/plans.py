@@ -90,7 +90,10 @@ def plan(lvlm: LVLM, name: str, removed: float | None, /, **request: object) -> 
 
 
 def own_plan(lvlm: LVLM, name: str, ratio: float) -> Plan:
-    """A method at its own layers, removing the share `ratio` as `own` says."""
+    """A method at its own layers: it removes the share `ratio` at each of its decoder layers.
+
+    One that acts inside the encoder removes as much in all.
+    """
     inside = lvlm.default_encoder_layers(name)
     if name == "tome":  # in every layer, as published: half at most is merged in each
         inside = tuple(range(lvlm.family.last_encoder_layer + 1))
