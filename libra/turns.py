@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from libra.errors import ShortageError
 from libra.trace import Trace
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ TURNS, QUICK = 3, 1.0  # a prefill of less than so many seconds is measured so o
 def measure_in_turns(lvlm: LVLM, runs: Sequence[tuple[dict, Trace]]) -> Iterator[Trace]:
     """Measure quick prefills again and again, one after the other; their traces get the medians.
 
-    They get them in the end, all at once: until then, what is stopped leaves them as they were.
-    Nothing is traced meanwhile. One answer alone has nothing to take turns with, and what went
-    behind an earlier answer cannot be done again.
+    They get them in the end, all at once: what is stopped before, or runs out of memory that was
+    there for the answers, leaves them as they were. Nothing is traced meanwhile. One answer alone
+    has nothing to take turns with, and what went behind an earlier answer cannot be done again.
 
     Args:
         lvlm: the model.
@@ -39,7 +40,10 @@ def measure_in_turns(lvlm: LVLM, runs: Sequence[tuple[dict, Trace]]) -> Iterator
     seconds: list[list[float]] = [[] for _ in timed]
     for _ in range(TURNS):
         for own, (request, trace) in zip(seconds, timed, strict=True):
-            own.append(prefill(lvlm, request))
+            try:
+                own.append(prefill(lvlm, request))
+            except ShortageError:
+                return
             yield trace
     for own, (_, trace) in zip(seconds, timed, strict=True):
         trace.timings.prefill, trace.timings.turns = median(own), TURNS

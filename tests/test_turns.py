@@ -5,6 +5,7 @@ import pytest
 import libra
 from libra import turns
 from libra.conversation import Memory
+from libra.errors import ShortageError
 from libra.trace import Trace
 from tests.conftest import QUESTION, make_image
 
@@ -58,6 +59,19 @@ def test_what_is_stopped_leaves_all_as_they_were(lvlm, clock):
         next(steps)
     assert [trace.timings.prefill for _, trace in runs] == [0.9, 0.2]
     assert [trace.timings.turns for _, trace in runs] == [1, 1]
+
+
+def test_a_lack_of_memory_leaves_the_answers(lvlm, clock, monkeypatch):
+    clock(0.9, 0.2, 0.3)
+
+    def short(lvlm, request, prefill=turns.prefill):
+        if request["method"] == "fastv":
+            raise ShortageError("too little memory")
+        return prefill(lvlm, request)
+
+    monkeypatch.setattr(turns, "prefill", short)
+    answers = libra.compare(lvlm, ["vanilla", "fastv"], **REQUEST)
+    assert [answer.trace.timings.prefill for answer in answers] == [0.9, 0.2]
 
 
 def test_slow_prefills_are_measured_once(lvlm, clock):
