@@ -20,6 +20,7 @@ from libra.errors import InputError
 from libra.generation import Generation
 from libra.media import Media, Source
 from libra.models import Family, Features, entry, open_model
+from libra.prefills import measure_in_turns
 from libra.request import (
     Request,
     check_request,
@@ -30,7 +31,6 @@ from libra.request import (
 )
 from libra.shortage import bounded
 from libra.trace import Trace
-from libra.turns import measure_in_turns
 from libra.video import Clip
 
 TYPICAL = Image.new("RGB", (640, 480))  # the picture that a card speaks of
@@ -321,7 +321,7 @@ def compare(
     """Ask the same question under several methods; the encoder runs once for all that leave it be.
 
     It runs once more where some are traced in full and others are not. Quick prefills are measured
-    again in the end, in turns (`libra.turns`).
+    again in the end, in turns (`libra.prefills`).
 
     Args:
         lvlm: the model.

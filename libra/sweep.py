@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from libra import methods
 from libra.errors import InputError
+from libra.prefills import QUICK, TURNS, prefill
 from libra.request import loaded, scale_layers
 from libra.trace import Trace
-from libra.turns import QUICK, TURNS, prefill
 
 if TYPE_CHECKING:
     from libra.lvlm import LVLM

@@ -61,7 +61,7 @@ def build(model: str, turns: Turns) -> None:
         Args: image file, a list of them, or one video file; question; method (any
         of `python -m libra compare --methods all`); ratio of the visual tokens that each event
         removes; layers like "1,3,5" (empty: as in the paper); further parameters of the method as
-        a JSON object, and "frames" of a video.
+        a JSON object, with "left" instead of a ratio, and "frames" of a video.
         Returns the answer, a dict of readouts beside vanilla, and the trace file.
         """
         with explained():

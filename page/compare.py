@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from libra import methods
+from libra.errors import InputError
 from libra.trace import Trace
 from page import comparison, panels, picker, readouts, scrubber, texts, views
 from page.shown import Result, Shown, overlays
@@ -134,6 +135,17 @@ class CompareTab:
 def look(shown: Shown) -> dict:
     """What the panes over the pictures tell of."""
     return inspector.pane(*shown.traces) | {"of": panels.identity(*shown.traces)}
+
+
+def settings_of(ratio: str) -> dict[str, float]:
+    """What a choice of the ratio makes of the settings of all methods.
+
+    Raises:
+        InputError: the page does not offer it; a browser may send anything.
+    """
+    if ratio not in [*RATIOS]:
+        raise InputError(f"There is no ratio {ratio!r} on this page.")
+    return RATIOS[ratio]
 
 
 def with_vanilla(method: str) -> tuple[gr.Tabs, list[str], str]:

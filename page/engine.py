@@ -15,9 +15,9 @@ from libra.architecture import ARCHITECTURES, Architecture
 from libra.conversation import Memory
 from libra.errors import InputError
 from libra.models import room
+from libra.prefills import measure_in_turns
 from libra.request import default_encoder_layers, default_layers, default_settings, loaded
 from libra.trace import Trace
-from libra.turns import measure_in_turns
 from page import texts
 from page.shelf import Shelf
 from page.shown import Result

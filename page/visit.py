@@ -8,7 +8,7 @@ import gradio as gr
 from libra.trace import Trace
 from page import engine, knowledge, learn, link, media, panels, plan, texts, views
 from page.ask import AskTab
-from page.compare import RATIOS, CompareTab
+from page.compare import CompareTab, settings_of
 from page.controls import Controls
 from page.errors import explained
 from page.examples import Example
@@ -81,7 +81,7 @@ class Visit:
         """Answer under one method after the other, each in its own place as soon as it is there."""
         with explained():
             model, own = self._request(shown, values)
-            requests = plan.comparison(own, chosen, RATIOS[ratio])
+            requests = plan.comparison(own, chosen, settings_of(ratio))
             results = {r["method"]: Result(r["method"]) for r in requests}
             yield {self.several.status: panels.note(waiting(model))}
             for i, result in enumerate(engine.compare(model, requests)):

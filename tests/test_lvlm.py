@@ -29,9 +29,9 @@ from libra import InputError, cost, models
 from libra.decoder import CompressedCache
 from libra.layout import TokenLayout
 from libra.methods import create
+from libra.prefills import TURNS
 from libra.request import default_layers
 from libra.trace import kept_size
-from libra.turns import TURNS
 
 
 def ask(lvlm, **changes):

@@ -9,7 +9,7 @@ from PIL import Image
 from libra import methods
 from libra.errors import InputError
 from libra.models.llava import Llava
-from libra.turns import TURNS
+from libra.prefills import TURNS
 from page import compare, comparison, engine, panels, plan, readouts, texts, views
 from page.shown import Result, Shown
 from page.visit import Visit
@@ -76,6 +76,13 @@ def test_what_is_left_takes_the_place_of_a_ratio_and_of_counts():
     requests = plan.comparison(own | {"keep": 3}, ["fastv", "visionzip"], {"left": 0.25})
     inputs = {"images": ["a"], "question": "?"}
     assert requests == [inputs | {"method": m, "left": 0.25} for m in ("fastv", "visionzip")]
+
+
+@pytest.mark.parametrize("ratio", ["own", 0.5, None, ["¼ left"]])
+def test_a_ratio_that_the_page_does_not_offer_is_refused(ratio):
+    assert compare.settings_of("¼ left") == {"left": 0.25}
+    with pytest.raises(InputError, match=r"no ratio .* on this page"):
+        compare.settings_of(ratio)
 
 
 def test_nothing_chosen_is_explained(own):

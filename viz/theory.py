@@ -50,6 +50,8 @@ def theory_against_measurement(found: dict[str, SpeedUp]) -> Figure:
 
 
 def _measured(found: dict[str, SpeedUp]) -> str:
-    """How often it was measured, in the legend."""
-    turns = min((pair.turns for pair in found.values()), default=1)
-    return f"measured, median of {turns}" if turns > 1 else "measured, once"
+    """What the legend says: how often, where that is the same for all."""
+    turns = {pair.turns for pair in found.values()}
+    if turns == {1}:
+        return "measured, once"
+    return f"measured, median of {turns.pop()}" if len(turns) == 1 else "measured"

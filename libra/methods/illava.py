@@ -84,7 +84,7 @@ class ILLaVA(RatioMethod):
         return ("encoder", "decoder")
 
     def leaving(self, share: float, n_encoder: int, n_decoder: int) -> dict[str, float | None]:
-        """Encoder and decoder each do the part of it that they do in the paper."""
+        """Encoder and decoder each do the part of it that they do in the paper, whatever is set."""
         usual = type(self)()
         inside, after = math.log(1 - usual.encoder_ratio), math.log(1 - usual.ratio)
         part = inside / (inside + after)

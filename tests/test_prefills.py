@@ -3,7 +3,7 @@
 import pytest
 
 import libra
-from libra import turns
+from libra import prefills
 from libra.conversation import Memory
 from libra.errors import ShortageError
 from libra.trace import Trace
@@ -54,8 +54,8 @@ def test_what_is_stopped_leaves_all_as_they_were(lvlm, clock):
     clock(0.9, 0.2, *[0.1] * 6)
     requests = [REQUEST | {"method": name, "tracing": True} for name in ("vanilla", "fastv")]
     runs = [(request, lvlm.answer(**request).trace) for request in requests]
-    steps = turns.measure_in_turns(lvlm, runs)
-    for _ in range(2 * turns.TURNS):
+    steps = prefills.measure_in_turns(lvlm, runs)
+    for _ in range(2 * prefills.TURNS):
         next(steps)
     assert [trace.timings.prefill for _, trace in runs] == [0.9, 0.2]
     assert [trace.timings.turns for _, trace in runs] == [1, 1]
@@ -64,18 +64,18 @@ def test_what_is_stopped_leaves_all_as_they_were(lvlm, clock):
 def test_a_lack_of_memory_leaves_the_answers(lvlm, clock, monkeypatch):
     clock(0.9, 0.2, 0.3)
 
-    def short(lvlm, request, prefill=turns.prefill):
+    def short(lvlm, request, prefill=prefills.prefill):
         if request["method"] == "fastv":
             raise ShortageError("too little memory")
         return prefill(lvlm, request)
 
-    monkeypatch.setattr(turns, "prefill", short)
+    monkeypatch.setattr(prefills, "prefill", short)
     answers = libra.compare(lvlm, ["vanilla", "fastv"], **REQUEST)
     assert [answer.trace.timings.prefill for answer in answers] == [0.9, 0.2]
 
 
 def test_slow_prefills_are_measured_once(lvlm, clock):
-    took = clock(turns.QUICK, 2 * turns.QUICK)
+    took = clock(prefills.QUICK, 2 * prefills.QUICK)
     answers = libra.compare(lvlm, ["vanilla", "fastv"], **REQUEST)
     assert [answer.trace.timings.turns for answer in answers] == [1, 1] and len(took) == 2
 
@@ -94,13 +94,13 @@ def test_what_went_behind_an_earlier_answer_is_measured_once(lvlm):
         request |= {"question": "what ?", "history": [(QUESTION, first.text)]}
         runs.append((request, lvlm.answer(**request).trace))
         assert runs[-1][1].follows
-    assert list(turns.measure_in_turns(lvlm, runs)) == []
+    assert list(prefills.measure_in_turns(lvlm, runs)) == []
 
 
 def test_measuring_leaves_a_conversation_alone(lvlm):
     requests = [REQUEST | {"method": name, "memory": Memory()} for name in ("vanilla", "fastv")]
     runs = [(request, lvlm.answer(**request).trace) for request in requests]
-    assert len(list(turns.measure_in_turns(lvlm, runs))) == 2 * (turns.TURNS + 1)
+    assert len(list(prefills.measure_in_turns(lvlm, runs))) == 2 * (prefills.TURNS + 1)
     assert all(request["memory"] for request in requests)
 
 
