@@ -320,7 +320,7 @@ def test_the_scrubber_moves_the_cards_of_a_comparison(visit, model, album):
     looks = ("groups", comparison.LAST)
     list(
         visit.compare(
-            album, ["vanilla", "fastv", "libra"], "own", *looks, *values(visit, model, album)
+            album, ["vanilla", "fastv", "libra"], compare.OWN, *looks, *values(visit, model, album)
         )
     )
     first = visit.compared(album, *looks)
@@ -433,6 +433,6 @@ def test_features_of_a_video_are_computed_once_for_all_methods(model, film, monk
         {"video": clip, "question": QUESTION, "method": method, "max_new_tokens": 2}
         for method in ("vanilla", "fastv")
     ]
-    results = [result for result in engine.compare(model, requests) if result.complete]
-    assert len(results) == 2 and all(result.trace.times for result in results)
+    results = {r.method: r for r in engine.compare(model, requests) if r.complete}
+    assert len(results) == 2 and all(result.trace.times for result in results.values())
     assert len(runs) == 1
