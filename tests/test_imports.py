@@ -1,6 +1,7 @@
 """Which rooms of the project may know of which: the table of CONTRIBUTING.md."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -61,3 +62,11 @@ def test_engine_and_figures_know_nothing_of_what_is_built_on_them(folder, strang
     found = {(file, top(name)) for file, name in imported(folder)}
     assert len(found) > 100
     assert {(file, room) for file, room in found if room in strangers} == exceptions
+
+
+def test_every_module_of_the_engine_has_its_line_in_the_map():
+    told = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    files = {f"libra/{path.name}" for path in (ROOT / "libra").glob("*.py")}
+    absent = {file for file in files if f"`{file}`" not in told}
+    assert absent == {"libra/__init__.py", "libra/__main__.py"}
+    assert all((ROOT / name).exists() for name in re.findall(r"`(libra/[\w/.]+)`", told))
