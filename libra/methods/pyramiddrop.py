@@ -19,7 +19,10 @@ class PyramidDrop(FastV):
 
     name = "pyramiddrop"
     title = "PyramidDrop"
-    summary = "Drops half of the remaining visual tokens after each stage of the decoder."
+    summary = (
+        "Drops half of the remaining visual tokens after each stage of the decoder, and numbers "
+        "those that are left anew."
+    )
     paper = "Xing et al., PyramidDrop, CVPR 2025, section 3.2"
     renumbers = True
     presets: ClassVar[dict[str, dict]] = {

@@ -22,7 +22,8 @@ STORIES = {
     ),
     "pyramiddrop": Story(
         "PyramidDrop takes the choice of FastV in several steps. Early layers have not found out "
-        "yet what matters, so they drop only a part; deeper ones ask again and drop more.",
+        "yet what matters, so they drop only a part; deeper ones ask again and drop more. What is "
+        "left is numbered anew: deeper layers see it side by side, wherever it was.",
         "A patch that a deep layer would have wanted may be gone by then. Go back to the first "
         "stage and look for dropped patches that belong to what the question is about.",
     ),
