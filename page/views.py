@@ -30,6 +30,7 @@ from viz.retention import kept_of
 
 SMALL = {"legend": False, "patch": 5}  # of a small picture: pixels per patch
 FILM = 120  # pixels of a side of a small picture without patches
+OF_MERGED = ("merged", "groups")  # overlays that show which patches became one token
 
 
 def stage_choices(trace: Trace | None) -> list[tuple[str, int]]:
@@ -134,7 +135,7 @@ def caption(trace: Trace, overlay: str, stage: int, word: int = 0) -> str:
     else:
         fate = trace.lineage(stage).fate()
         here = _standing(trace, stage, int((fate == Fate.DROPPED).sum()))
-        if overlay == "merged" and not (fate == Fate.MERGED).any():
+        if overlay in OF_MERGED and not (fate == Fate.MERGED).any():
             meaning = texts.NOTHING_MERGED
     return f"{here} {meaning}"
 

@@ -111,6 +111,14 @@ def test_every_overlay_draws_every_stage(trace, overlay):
     assert all(views.caption(trace, overlay, stage) for stage in range(3))
 
 
+@pytest.mark.parametrize("overlay", views.OF_MERGED)
+def test_where_nothing_has_been_merged_no_group_is_spoken_of(lvlm, overlay):
+    request = {"images": [make_image(0)], "question": QUESTION, "max_new_tokens": 1}
+    dropped = lvlm.answer(**request, method="fastv", layers=(1,)).trace
+    for stage in range(2):
+        assert views.caption(dropped, overlay, stage).endswith(texts.NOTHING_MERGED)
+
+
 @pytest.mark.parametrize("overlay", ["importance", "word"])
 def test_a_heat_map_of_next_to_nothing_says_so(trace, overlay):
     faint = replace(
