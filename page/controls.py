@@ -261,7 +261,8 @@ def build_settings(model: str, method: str) -> dict:
 def _ratio_help(method: str) -> str:
     """What the ratio means to a method."""
     if plan.slides(method):
-        return texts.RATIO_HELP
+        both = plan.acts_in_encoder(method) and plan.acts_in_decoder(method)
+        return texts.RATIO_OF_DECODER if both else texts.RATIO_HELP
     return texts.NO_RATIO if methods.get(method).kind == "none" else texts.RATIO_ELSEWHERE
 
 

@@ -184,6 +184,10 @@ NOTHING_TO_FOLLOW = (
 ONE_QUESTION = "The model was trained on single questions: a conversation may confuse it."
 METHOD_HELP = "How visual tokens become fewer."
 RATIO_HELP = "Share of the visual tokens that each chosen layer removes."
+RATIO_OF_DECODER = (
+    "Share of the visual tokens that each chosen decoder layer removes; what the encoder layers "
+    "remove is a parameter below."
+)
 ENCODER_LAYERS_HELP = "Tokens are merged inside these layers of the vision encoder."
 LAYERS_HELP = "Tokens are removed after these decoder layers."
 NO_RATIO = "Nothing is removed without a method."

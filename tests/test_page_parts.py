@@ -201,7 +201,8 @@ def test_vanilla_is_its_own_measure_and_removes_nothing(lvlm, trace):
     assert "not measured yet" in readouts.readouts(trace)
     assert _ratio_help("vanilla") == texts.NO_RATIO
     assert _ratio_help("prumerge") == texts.RATIO_ELSEWHERE
-    assert _ratio_help("libra") == texts.RATIO_HELP
+    assert _ratio_help("libra") == _ratio_help("tome") == texts.RATIO_HELP
+    assert _ratio_help("illava") == texts.RATIO_OF_DECODER
 
 
 def test_a_stored_answer_says_what_the_model_says_without_compression(trace):
