@@ -1,6 +1,7 @@
 """The gallery: every figure of every kind of trace, saved in every format, from many threads."""
 
 import io
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -211,6 +212,17 @@ def test_pictures_keep_every_pixel_in_png(tmp_path):
     picture = viz.fate_map(make_trace("libra", grid=(8, 8)), 1)
     viz.save(picture, tmp_path / "a.PNG")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.PNG")), np.asarray(picture))
+
+
+def test_a_picture_in_svg_is_as_large_as_it_is_and_keeps_its_outlines_when_it_is_scaled(tmp_path):
+    picture = viz.group_map(make_trace("libra", grid=(8, 8)), 1)
+    viz.save(picture, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text("utf-8")
+    size = re.search(r'width="(.+?)pt" height="(.+?)pt"', text)
+    width, height = map(float, size.groups())
+    assert (width * 96 / 72, height * 96 / 72) == pytest.approx(picture.size, abs=0.01)
+    assert f'width="{picture.width}" height="{picture.height}"' in text, "with every pixel"
+    assert "image-rendering" not in text, "a browser would leave out whole rows"
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.exe"])
