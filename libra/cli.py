@@ -63,6 +63,10 @@ def _notes() -> Iterator[None]:
 
 
 _FIRST_RUN = "note     first runs are slow: compare, sweep and the benchmarks measure later ones"
+_IN_TURNS = (
+    "note: each prefill is held against one of vanilla's right beside it. A share is the median of "
+    "such\n      turns (least-greatest), not the quotient of two times of this table."
+)
 # Parameters of methods that have options of their own.
 _OPTIONS = {"ratio": "--ratio", "keep": "--tokens for a count, --keep for patches"}
 
@@ -156,7 +160,7 @@ def _sweep(options: argparse.Namespace) -> None:
     elif options.csv:
         print(as_csv(rows), end="")
     else:
-        print(sweep_table(rows))
+        print(sweep_table(rows), _IN_TURNS, sep="\n")
 
 
 def _figures(options: argparse.Namespace) -> None:

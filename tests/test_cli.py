@@ -271,8 +271,9 @@ def test_a_sweep_prints_a_row_per_setting(run):
     options = ("--method", "fastv", "--ratios", "0.5,0.75", "--layers", "1,5")
     code, out, err = run("sweep", *options)
     assert (code, err) == (0, "")
-    lines = out.splitlines()
-    assert [line.split()[:3] for line in lines[1:]] == [
+    lines, note = out.split("note: ")
+    assert "right beside it" in note
+    assert [line.split()[:3] for line in lines.splitlines()[1:]] == [
         ["vanilla", "-", "16"],
         ["50%", "1", "8"],
         ["75%", "1", "4"],
