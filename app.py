@@ -380,7 +380,7 @@ def _wire_settings(p: Parts, visit: Visit, turns: Turns) -> None:
     """Model, method and settings."""
     shown, c = p.shown, p.controls
     c.follow.input(visit.follow, [shown, c.follow], None, **QUICK)
-    c.method.input(c.show_method, [c.method, c.model], c.of_method, **QUICK)
+    c.method.input(c.show_method, [c.method, c.model], c.of_method, **LAST)
     loading = c.model.select(
         turns.wait(visit.choose_model, c.knows, unless=visit.has_model),
         [shown, c.method, c.model],
@@ -393,7 +393,7 @@ def _wire_settings(p: Parts, visit: Visit, turns: Turns) -> None:
     own = [c.ratio.input, c.layers.input, c.encoder_layers.input]
     own += [control.input for control in c.parameters.values()]
     gr.on(own, None, None, c.preset, js=controls.OWN)  # no preset any more
-    c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **QUICK)
+    c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **LAST)
     changes = [control.change for control in (*c.noted, c.preset)]
     gr.on([p.page.load, *changes], **c.noting("change"), **QUICK)
 

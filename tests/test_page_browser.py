@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 import zipfile
 
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from libra import methods
 from libra.trace import Trace
-from page import engine, link, texts
+from page import engine, link, panels, texts
 from page.shown import Result
 from tests.conftest import N_VISUAL, QUESTION, expect, make_image
 
@@ -125,6 +126,24 @@ def test_methods_are_chosen_by_keyboard_too(open_page):
     expect(page.locator("#method .choices")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator("#method .choices")).to_be_hidden()
+
+
+@pytest.fixture
+def slow_settings(monkeypatch):
+    """The settings of a method arrive late, as on a slow line."""
+    about = panels.about_method
+    monkeypatch.setattr(panels, "about_method", lambda method: time.sleep(0.7) or about(method))
+
+
+def test_who_runs_through_the_methods_sees_the_settings_of_the_last(open_page, slow_settings):
+    page = open_page()
+    page.locator("#method summary").click()
+    page.locator("#method input:checked").focus()
+    for _ in range(2):  # to Turbo and, while its settings are on their way, to PruMerge
+        page.keyboard.press("ArrowDown")
+    expect(page.locator("#method summary")).to_have_text("PruMerge")
+    expect(page.locator(".about")).to_contain_text("outlier")
+    expect(page.locator("#layers input:checked")).to_have_count(0)
 
 
 def test_two_answers_to_what_is_asked_now_are_compared_under_a_slider(open_page, monkeypatch):
