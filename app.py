@@ -347,7 +347,10 @@ def _wire_opening(p: Parts, visit: Visit) -> None:
     """Examples, lessons and stored traces."""
     shown, c = p.shown, p.controls
     a, inspected = p.ask, p.inspect
-    filled = c.strip.select(visit.open_example, [shown, c.model], p.everything, **QUICK)
+    filled = c.strip.select(
+        visit.open_example, [shown, c.model], p.everything, js=controls.FILL, **QUICK
+    )
+    filled.then(None, None, None, js=controls.FILLED)
     filled.success(None, None, None, js=panels.SHOW_ANSWER)
     filled.success(**c.noting("fill"), **QUICK)
     opened = p.lessons.select(visit.open_lesson, [shown, c.model], p.everything, **QUICK)
@@ -380,7 +383,12 @@ def _wire_settings(p: Parts, visit: Visit, turns: Turns) -> None:
     """Model, method and settings."""
     shown, c = p.shown, p.controls
     c.follow.input(visit.follow, [shown, c.follow], None, **QUICK)
-    c.method.input(c.show_method, [c.method, c.model], c.of_method, **LAST)
+    set_by = [c.preset, c.method, c.model]
+    for choice in (
+        c.method.input(c.show_method, set_by[1:], c.of_method, js=controls.FILL, **LAST),
+        c.preset.input(c.show_preset, set_by, c.of_method, js=controls.FILL, **LAST),
+    ):
+        choice.then(None, None, None, js=controls.FILLED)
     loading = c.model.select(
         turns.wait(visit.choose_model, c.knows, unless=visit.has_model),
         [shown, c.method, c.model],
@@ -393,7 +401,6 @@ def _wire_settings(p: Parts, visit: Visit, turns: Turns) -> None:
     own = [c.ratio.input, c.layers.input, c.encoder_layers.input]
     own += [control.input for control in c.parameters.values()]
     gr.on(own, None, None, c.preset, js=controls.OWN)  # no preset any more
-    c.preset.input(c.show_preset, [c.preset, c.method, c.model], c.of_method, **LAST)
     changes = [control.change for control in (*c.noted, c.preset)]
     gr.on([p.page.load, *changes], **c.noting("change"), **QUICK)
 

@@ -153,6 +153,9 @@ class Controls:
         }
 
 
+# While the server fills in controls, `top.js` holds back what starts with them.
+FILL = "(...values) => (window.fill?.(), values)"
+FILLED = "() => window.filled?.()"
 OWN = f"() => {json.dumps(texts.OWN_SETTINGS)}"
 # Tells `top.js` what would be asked, of the methods' own parameters only those of the chosen one.
 # It may not have been loaded when the page is.

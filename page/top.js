@@ -84,6 +84,35 @@ document.addEventListener("keydown", event => {
   }
 }, true);
 
+// Who starts something while a choice still fills in the controls is heard when it has.
+const STARTS = "#ask-button, #compare-button, #compare-run, #sweep-run";
+let filling = false, held = null, given;
+const release = () => {
+  filling = false;
+  held?.click();
+  held = null;
+};
+const releaseIn = time => {
+  clearTimeout(given);
+  given = setTimeout(release, time);
+};
+window.fill = () => {
+  filling = true;
+  releaseIn(5000); // what has not come by then may never
+};
+window.filled = () => releaseIn(100); // what one step changes does not arrive at once
+const hold = (event, start) => {
+  if (!filling || !start) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  held = start;
+};
+document.addEventListener("click", event => hold(event, event.target.closest(STARTS)), true);
+document.addEventListener("keydown", event => {
+  if (event.key === "Enter" && event.target.closest("#question"))
+    hold(event, document.getElementById("ask-button"));
+}, true);
+
 // Gradio's lists of choices stay open behind who leaves them, and closed after Escape.
 const press = (field, key) => field.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
 document.body.addEventListener("keydown", event => {  // such keys are for the list alone

@@ -146,6 +146,19 @@ def test_who_runs_through_the_methods_sees_the_settings_of_the_last(open_page, s
     expect(page.locator("#layers input:checked")).to_have_count(0)
 
 
+@pytest.mark.parametrize("start", ["button", "key"])
+def test_who_asks_while_settings_are_on_their_way_asks_with_them(open_page, slow_settings, start):
+    page = open_page()
+    choose_method(page, "fastv")
+    if start == "button":
+        page.locator("#ask-button").click()
+    else:
+        question(page).press("Enter")
+    answered(page)
+    expect(page.locator("#readouts")).to_contain_text(f"{N_VISUAL} › {N_VISUAL // 2}")
+    expect(page.locator("#stage label")).to_have_count(2)
+
+
 def test_two_answers_to_what_is_asked_now_are_compared_under_a_slider(open_page, monkeypatch):
     asked, real = [], engine.compare
     monkeypatch.setattr(
