@@ -278,8 +278,8 @@ class DecoderSequence:
             if start:
                 pairs = zip(known, new, strict=True)
                 self._numbered = tuple(torch.cat([x[..., :start, :], y], -2) for x, y in pairs)
-        tables = self._numbered
-        kwargs["position_embeddings"] = tuple(x[..., start : start + n, :] for x in tables)
+        here = slice(start, start + n)
+        kwargs["position_embeddings"] = tuple(x[..., here, :] for x in self._numbered)
 
 
 def _without(x: Tensor, place: int) -> Tensor:

@@ -335,7 +335,7 @@ def compare(
     """
     methods = [methods] if isinstance(methods, str | Mapping) else methods
     media = loaded(images, video, lvlm.family.frames)
-    encoded, asked, answers = {}, [], []  # features by tracing in full or not, once needed
+    encoded, runs = {}, []  # features with and without full tracing, once they are needed
     for choice in methods:
         own = {"method": choice} if isinstance(choice, str) else choice
         request = {
@@ -351,12 +351,11 @@ def compare(
             encoded[full] = lvlm.encode(**media, tracing=request["tracing"])
         request["features"] = encoded.get(full)
         try:
-            answers.append(lvlm.answer(**request))
-            asked.append(request)
+            runs.append((request, lvlm.answer(**request)))
         except InputError as error:
             if refused is None:
                 raise
             refused(request["method"], error)
-    runs = [(request, answer.trace) for request, answer in zip(asked, answers, strict=True)]
-    deque(measure_in_turns(lvlm, runs), maxlen=0)  # to its end
-    return answers
+    traced = [(request, answer.trace) for request, answer in runs]
+    deque(measure_in_turns(lvlm, traced), maxlen=0)  # to its end
+    return [answer for _, answer in runs]
