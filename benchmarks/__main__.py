@@ -14,8 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import count
-from libra.cli import Parser
+from libra.cli import Parser, count
 
 RUNS = {  # by the name of the file with its rows
     "prefill-7b": "prefill --models llava-1.5-7b --tokens 2304,8192 --methods fastv,libra,illava "

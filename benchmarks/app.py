@@ -33,7 +33,6 @@ from statistics import median
 import torch
 
 from benchmarks.measure import (
-    count,
     give_or_take,
     parser,
     report,
@@ -42,6 +41,7 @@ from benchmarks.measure import (
     setup,
     spread,
 )
+from libra.cli import count
 from libra.lvlm import LVLM, load
 from libra.trace import Trace
 

@@ -30,7 +30,6 @@ from statistics import median
 import torch
 
 from benchmarks.measure import (
-    count,
     counts,
     dtype,
     give_or_take,
@@ -46,7 +45,7 @@ from benchmarks.measure import (
 )
 from benchmarks.models import QUESTION, Model, Scale, scaled
 from libra import methods
-from libra.cli import words
+from libra.cli import count, words
 from libra.trace import Timings
 
 METHODS = "vanilla,libra,fastv,illava"

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import torch
 
-from libra.cli import Parser
+from libra.cli import Parser, count
 from libra.devices import name_of, runs_ahead
 from libra.errors import InputError
 from libra.report import aligned
@@ -200,20 +200,9 @@ def dtype(options: argparse.Namespace) -> torch.dtype:
     return getattr(torch, options.dtype or DTYPES[options.device != "cpu"])
 
 
-def count(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    return _at_least(1, text)
-
-
 def counts(text: str) -> list[int]:
     """Numbers of tokens, each 2 or more, for argparse."""
-    return [_at_least(2, part) for part in text.split(",")]
-
-
-def _at_least(least: int, text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-    return int(text)
+    return [count(part, least=2) for part in text.split(",")]
 
 
 def setup(options: argparse.Namespace, **more: object) -> dict:

@@ -46,7 +46,6 @@ import torch
 
 from benchmarks.measure import (
     Stopwatch,
-    count,
     counts,
     dtype,
     give_or_take,
@@ -61,7 +60,7 @@ from benchmarks.measure import (
 )
 from benchmarks.models import QUESTION, Model, Scale, network, scaled
 from libra import methods
-from libra.cli import numbers, words
+from libra.cli import count, numbers, words
 from libra.errors import InputError
 from libra.trace import Trace
 from libra.workload import Workload

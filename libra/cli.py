@@ -398,6 +398,13 @@ def _share(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.5 or 2/3") from None
 
 
+def count(text: str, least: int = 1) -> int:
+    """A whole number that is not too small, for argparse."""
+    if not text.strip().isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return int(text)
+
+
 def integers(text: str) -> tuple[int, ...]:
     """Whole numbers between commas, for argparse."""
     try:

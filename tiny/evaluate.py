@@ -17,7 +17,7 @@ import torch
 
 import libra
 from libra import methods
-from libra.cli import integers, numbers, parameters, words
+from libra.cli import count, integers, numbers, parameters, words
 from libra.errors import InputError
 from tiny import questions, suites
 from tiny.held_out import STYLES, Subject, subjects
@@ -101,8 +101,8 @@ def _parser() -> argparse.ArgumentParser:
         "--styles", type=words, default="training,twemoji,openmoji", help="(%(default)s)"
     )
     parser.add_argument("--kinds", type=words, help="of question (default: all)")
-    parser.add_argument("--questions", type=_count, default=100, help="of each kind (%(default)s)")
-    parser.add_argument("--workers", type=_count, default=1, help="processes (%(default)s)")
+    parser.add_argument("--questions", type=count, default=100, help="of each kind (%(default)s)")
+    parser.add_argument("--workers", type=count, default=1, help="processes (%(default)s)")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -119,13 +119,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--card", type=Path, help="write the tables into this model card")
     parser.add_argument("--readme", type=Path, help="write the main table into this README")
     return parser
-
-
-def _count(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
 
 
 def _run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
